@@ -1,0 +1,24 @@
+"""Run train_ddp.py twice: without the shim, where it fails, and with it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+script = [sys.executable, str(Path(__file__).with_name("train_ddp.py"))]
+
+print("1. The script of the report, without the shim (WANDB_DDP_PATCH=0):", flush=True)
+without = subprocess.run(
+    script,
+    env={**os.environ, "WANDB_DDP_PATCH": "0", "WANDB_SILENT": "true", "WANDB_MODE": "offline"},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    errors="replace",
+)
+errors = [line for line in without.stdout.splitlines() if "Error: " in line]
+print("   " + (errors[0] if errors else "no error: this wandb does not need the shim"))
+print(f"   exit status {without.returncode}", flush=True)
+
+print("2. The same script, with the shim:", flush=True)
+sys.exit(subprocess.run(script, env={**os.environ, "WANDB_DDP_PATCH": "1"}).returncode)

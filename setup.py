@@ -1,0 +1,50 @@
+"""The package's metadata; the tools' settings are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version = re.search(
+    r'^__version__ = "(.+)"$', (here / "wandb_ddp_patch" / "__init__.py").read_text("utf-8"), re.M
+)
+assert version
+
+setup(
+    name="wandb-ddp-patch",
+    version=version.group(1),
+    description="Make Weights & Biases objects survive multi-process training",
+    long_description=(here / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    packages=find_packages(include=["wandb_ddp_patch", "wandb_ddp_patch.*"]),
+    package_data={"wandb_ddp_patch": ["py.typed"]},
+    python_requires=">=3.8",
+    install_requires=["wandb>=0.10.23"],
+    extras_require={
+        "torch": ["torch"],
+        "demo": ["scikit-learn", "torch", "tqdm"],
+        "test": [
+            "cloudpickle",
+            "dill",
+            "hypothesis",
+            "joblib",
+            "mypy",
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "torch",
+            "uv",
+        ],
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)

@@ -1,0 +1,147 @@
+"""wandb.config: copied, pickled and sent to workers as plain data.
+
+Broken since 0.10.23, the release of the report, and still in 0.31.0:
+https://github.com/wandb/wandb/issues/2007 (also 833, 3748 and 5062).
+``Config.__getattr__`` answers for dunder names and recurses on an instance
+whose ``__init__`` has not run, which is what copy and pickle hand to it; and
+the default state leads through ``_settings`` to the API key.
+"""
+
+from __future__ import annotations
+
+import copy
+from multiprocessing import process
+from typing import Any, List
+
+from .._graft import Graft, Undo, put_members, upstream_class
+from ._names import MissingName
+
+
+class Config:
+    """What wandb.sdk.wandb_config.Config should have had."""
+
+    def __getattr__(self, key):
+        # Python's protocols look up dunder names on instances: none is a
+        # hyperparameter. config["__name__"] still reads such an item.
+        if key[:2] == "__" == key[-2:]:
+            raise AttributeError(f"{self.__class__!r} object has no attribute {key!r}")
+        try:
+            # Through __dict__, so that an instance without _items (copy and
+            # pickle make them) has no attributes instead of recursing.
+            return self.__dict__["_items"][key]
+        except KeyError as ke:
+            raise AttributeError(
+                f"{self.__class__!r} object has no attribute {key!r}"
+            ) from ke
+
+    def __reduce__(self):
+        """Reduce to the class and plain data, so that wandb alone can load it.
+
+        The callbacks and the settings stay behind: they lead to the run, its
+        service and the API key.
+        """
+        state = {
+            key: val.copy() if isinstance(val, dict) else val
+            for key, val in self.__dict__.items()
+            if key not in ("_callback", "_settings", "_artifact_callback", "_items")
+        }
+        # dict.copy() is atomic, so another thread may go on updating. Items
+        # come after the locks: no lock is then without its item.
+        items = self.__dict__.get("_items", {}).copy()
+        if not {dict, list}.isdisjoint(map(type, items.values())):
+            items = self._snapshot(items, {})
+        state["_items"] = items
+        return type(self), (), state
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        if process.parent_process() or getattr(
+            process.current_process(), "_inheriting", False
+        ):
+            self.__dict__["_callback"] = self._changed_in_worker
+
+    @staticmethod
+    def _changed_in_worker(key=None, val=None, data=None):
+        import wandb
+
+        wandb.termwarn(
+            "This config is a copy that was sent to a worker process: changes to it"
+            " stay in the worker. To change the run's config, pass the run and use"
+            " run.config.",
+            repeat=False,
+        )
+
+    @classmethod
+    def _snapshot(cls, val, memo):
+        """Copy nested dicts and lists; shared and circular ones stay so."""
+        if type(val) not in (dict, list):
+            return val
+        if id(val) not in memo:
+            # The original is kept too: ids are unique among living objects.
+            new = type(val)()
+            memo[id(val)] = new, val
+            if type(val) is dict:
+                new.update((k, cls._snapshot(v, memo)) for k, v in val.copy().items())
+            else:
+                new.extend(cls._snapshot(v, memo) for v in val.copy())
+        return memo[id(val)][0]
+
+
+class ConfigWithKeyError:
+    """For releases whose Config raises KeyError for a missing name (to 0.12)."""
+
+    def __getattr__(self, key):  # type: ignore[no-untyped-def]
+        if key[:2] == "__" == key[-2:] or "_items" not in self.__dict__:
+            raise AttributeError(f"{self.__class__!r} object has no attribute {key!r}")
+        try:
+            return self.__dict__["_items"][key]
+        except KeyError as ke:
+            raise MissingName(key) from ke
+
+
+def _class() -> Any:
+    members = ("__init__", "__getitem__", "__getattr__", "_load_defaults")
+    return upstream_class("wandb.sdk.wandb_config", "Config", members)
+
+
+def _install() -> List[Undo]:
+    config = _class()
+    blank = config.__new__(config)
+    blank.__dict__["_items"] = {}
+    try:
+        blank.missing  # noqa: B018
+    except AttributeError:
+        return put_members(config, Config)
+    except KeyError:
+        pass
+    return put_members(config, Config) + put_members(config, ConfigWithKeyError)
+
+
+def _works() -> bool:
+    upstream = _class()
+    if hasattr(upstream.__new__(upstream), "_items"):
+        return False
+
+    # A subclass, because __init__ reads config-defaults.yaml in the current
+    # folder: not for a trial.
+    kind: Any = type("Config", (upstream,), {"_load_defaults": lambda self: None})
+    config = kind()
+    config.__dict__["_items"]["key"] = {"nested": 1}
+    config.__dict__["_settings"] = config.__dict__["_callback"] = secret = object()
+    for twin in (copy.copy(config), copy.deepcopy(config)):
+        if dict(twin) != {"key": {"nested": 1}} or secret in vars(twin).values():
+            return False
+    return not hasattr(config, "__getstate_of_no_python__")
+
+
+GRAFTS = [
+    Graft(
+        modules=("wandb.sdk.wandb_config",),
+        name="Config",
+        install=_install,
+        works=_works,
+        why="a config can be copied, pickled and sent to a worker,"
+        " without the API key (issues 833, 2007, 3748, 5062)",
+        since="0.10.23 or earlier",
+    )
+]

@@ -1,0 +1,62 @@
+"""Disabled runs: what wandb.init(mode="disabled") returns.
+
+To 0.17.5 that is a str that answers any name with another one, so that pickle
+meets nonsense (issue 4458); a NoopRun or a Run with local functions since.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from typing import Any, List
+
+from .. import worker
+from .._graft import Graft, Undo, around, put_members, upstream_class
+
+
+class RunDisabled:
+    """What wandb.sdk.lib.disabled.RunDisabled should have had."""
+
+    @around
+    def __init__(upstream, self, *args, **kwargs):
+        upstream(self, *args, **kwargs)
+        worker.register(self)
+
+    def __reduce__(self):
+        return worker.reduce_run(self)
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+_MODULE = "wandb.sdk.lib.disabled"
+
+
+def _class() -> Any:
+    return upstream_class(_MODULE, "RunDisabled")
+
+
+def _install() -> List[Undo]:
+    return put_members(_class(), RunDisabled)
+
+
+def _works() -> bool:
+    run_disabled = getattr(sys.modules[_MODULE], "RunDisabled", None)
+    if run_disabled is None or not issubclass(run_disabled, str):
+        return True  # gone, or a name kept for isinstance: nothing makes one
+    run = run_disabled()
+    run.config = run.summary = {}
+    return pickle.loads(pickle.dumps(run)) is run
+
+
+GRAFTS = [
+    Graft(
+        modules=(_MODULE,),
+        name="RunDisabled",
+        install=_install,
+        works=_works,
+        why="a disabled run can be copied, pickled and sent to a worker (issue 4458)",
+        since="0.10.23 or earlier, to 0.17.5",
+        optional=True,
+    )
+]

@@ -1,0 +1,92 @@
+"""wandb.config, wandb.summary, wandb.log and the rest, before wandb.init().
+
+They stand for "the current one". Until 0.31.0 the functions among them are
+local ones, which pickle refuses (to 0.12.10 wandb.config is one, too).
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import types
+from typing import Any, Callable, List, Tuple
+
+from .._graft import Graft, Undo, put_members, replace, upstream_class
+
+try:
+    from pkgutil import resolve_name
+except ImportError:  # Python 3.8
+    resolve_name = None
+
+
+def _named(name: str) -> Tuple[Callable[[str], Any], Tuple[str]]:
+    """Reduce to what this name of wandb's is in the process that loads it."""
+    if resolve_name is None:
+        from pydoc import locate
+
+        return locate, (name,)
+    return resolve_name, (name.replace(".", ":", 1),)
+
+
+class PreInitObject:
+    """What wandb.sdk.lib.preinit.PreInitObject should have had."""
+
+    def __reduce__(self):
+        return _named(self._name)
+
+
+class PreInitCallable:
+    """What wandb.sdk.lib.preinit.PreInitCallable, a function, should have been."""
+
+    def __init__(self, name: Any, destination: Any = None) -> None:
+        # 0.10 to 0.12.10 hand over a PreInitObject.
+        self._name = str(getattr(name, "_name", name))
+        self.__name__ = self._name
+        if destination:
+            self.__wrapped__ = destination
+            self.__doc__ = destination.__doc__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        import wandb
+
+        raise wandb.Error(f"You must call wandb.init() before {self._name}()")
+
+    def __reduce__(self):  # type: ignore[no-untyped-def]
+        return _named(self._name)
+
+
+_MODULE = "wandb.sdk.lib.preinit"
+
+
+def _install() -> List[Undo]:
+    wandb, preinit = sys.modules["wandb"], sys.modules[_MODULE]
+    undo = put_members(upstream_class(_MODULE, "PreInitObject"), PreInitObject)
+    made_by = preinit.PreInitCallable.__qualname__ + "."
+    for name, value in list(vars(wandb).items()):
+        if isinstance(value, types.FunctionType) and value.__qualname__.startswith(made_by):
+            wrapped = getattr(value, "__wrapped__", None)
+            undo.append(replace(wandb, name, PreInitCallable(f"wandb.{name}", wrapped)))
+    # For wandb.finish(), which makes them anew.
+    undo.append(replace(preinit, "PreInitCallable", PreInitCallable))
+    return undo
+
+
+def _works() -> bool:
+    wandb, preinit = sys.modules["wandb"], sys.modules[_MODULE]
+    # wandb.init stands in for any name: it is there before and after init.
+    return all(
+        pickle.loads(pickle.dumps(make("wandb.init"))) is wandb.init
+        for make in (preinit.PreInitObject, preinit.PreInitCallable)
+    )
+
+
+GRAFTS = [
+    Graft(
+        modules=(_MODULE, "wandb"),
+        name="PreInitCallable",
+        install=_install,
+        works=_works,
+        why="wandb.config, wandb.log and the like can be sent to a worker before wandb.init()",
+        since="0.10.23 or earlier",
+    )
+]

@@ -1,0 +1,133 @@
+"""The run: the same object at home, a run that attaches at first use elsewhere.
+
+wandb pickles three fields of a run, from 0.12.5 on, and refuses to load them
+in the process that wrote them (0.12.12 on); a worker's run has an empty config
+(0.13 to 0.31.0), no name before it attaches (issue 8619), and waits for a
+service that is gone (issue 9948). Before 0.12.5 what arrives is hollow.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any, List
+
+from .. import worker
+from .._graft import Graft, Undo, around, put_members, upstream_class
+
+
+class Run:
+    """What wandb.sdk.wandb_run.Run should have had."""
+
+    @around
+    def __init__(upstream, self, *args, **kwargs):
+        upstream(self, *args, **kwargs)
+        worker.register(self)
+
+    def __reduce__(self):
+        return worker.reduce_run(self)
+
+    @around
+    def _config_callback(upstream, self, *args, **kwargs):
+        worker.reach(self)
+        return upstream(self, *args, **kwargs)
+
+    @around
+    def _summary_get_current_summary_callback(upstream, self, *args, **kwargs):
+        worker.reach(self)
+        return upstream(self, *args, **kwargs)
+
+    @around
+    def _summary_update_callback(upstream, self, *args, **kwargs):
+        worker.reach(self)
+        return upstream(self, *args, **kwargs)
+
+
+class RunThatAttaches:
+    """The same, for releases in which a run attaches to its service."""
+
+    @around
+    def _init(upstream, self, *args, **kwargs):
+        # Attaching builds an empty config: put back the one that the run was
+        # forked or unpickled with, which the user may hold already.
+        own = self.__dict__
+        config = own.get("_config")
+        if config is None:  # wandb.init() makes a new run
+            upstream(self, *args, **kwargs)
+            return
+        own.setdefault("_ddp_known", worker.facts(self))
+        if "_settings" not in own and not args and not kwargs:
+            own["_settings"] = worker.settings_of(self)
+        upstream(self, *args, **kwargs)
+        config._set_settings(self._settings)
+        own["_config"] = config
+
+
+class InterfaceBase:
+    """What wandb.sdk.interface.interface.InterfaceBase lacked until 0.15.4."""
+
+    @around
+    def deliver_attach(upstream, self, *args, **kwargs):
+        answer = worker.offline_answer(self._run)
+        if answer is None:
+            return upstream(self, *args, **kwargs)
+        return SimpleNamespace(wait=lambda **_: answer)
+
+
+_MODULE = "wandb.sdk.wandb_run"
+
+
+def _install() -> List[Undo]:
+    run_class = upstream_class(_MODULE, "Run", ("config", "log", "finish"))
+    undo = put_members(run_class, Run)
+    if hasattr(run_class, "_init"):
+        undo += put_members(run_class, RunThatAttaches)
+    run = getattr(sys.modules.get("wandb"), "run", None)
+    if run is not None:
+        worker.register(run)
+    return undo
+
+
+def _works() -> bool:
+    run_class: Any = upstream_class(_MODULE, "Run")
+    # A run that is no run: enough to see whether it comes back as itself.
+    run = run_class.__new__(run_class)
+    run.__dict__.update(_config=None, _attach_id="trial", _settings={}, _init_pid=0)
+    load, arguments = run.__reduce__()[:2]
+    return load(*arguments) is run
+
+
+_INTERFACE = "wandb.sdk.interface.interface"
+
+
+def _install_answer() -> List[Undo]:
+    return put_members(upstream_class(_INTERFACE, "InterfaceBase"), InterfaceBase)
+
+
+def _works_attach() -> bool:
+    interface = getattr(sys.modules[_INTERFACE], "InterfaceBase", None)
+    # Later interfaces don't know their run: those services answer.
+    asks = hasattr(interface, "deliver_attach") and hasattr(interface, "_hack_set_run")
+    return not asks or hasattr(interface.deliver_attach, "__wrapped__")
+
+
+GRAFTS = [
+    Graft(
+        modules=(_MODULE,),
+        name="Run",
+        install=_install,
+        works=_works,
+        why="a run comes back as itself in its own process, and arrives in a worker"
+        " with its name and config (issues 4458, 8619, 9948)",
+        since="0.10.23 or earlier",
+    ),
+    Graft(
+        modules=(_INTERFACE,),
+        name="InterfaceBase",
+        install=_install_answer,
+        works=_works_attach,
+        why="a run attaches in a worker in offline mode, too",
+        since="0.13.0 to 0.15.3",
+        optional=True,
+    ),
+]

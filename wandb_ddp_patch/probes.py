@@ -1,0 +1,596 @@
+"""The catalogue of what breaks: one function for each failure, to be run.
+
+Each probe does what a user does, on the wandb that is installed, in offline
+mode and with real processes. It passes where wandb behaves as it should; most
+fail without the shim (``WANDB_DDP_PATCH=0``), on all releases unless its
+``fails`` says otherwise. ``python -m wandb_ddp_patch.probes NAME`` runs one
+here; :func:`run` runs one in a process of its own, with a time limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import functools
+import json
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+
+API_KEY = "0123456789abcdef" * 2 + "deadbeef"  # the shape of a real one
+_MARK = "wandb_ddp_patch verdict: "
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one probe found.
+
+    Attributes:
+        name: The probe.
+        passed: True, False, or None where it can't be run here.
+        reason: Why, in a line.
+    """
+
+    name: str
+    passed: Optional[bool]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One failure of the catalogue.
+
+    Attributes:
+        name: Its name there.
+        function: Raises where wandb has the fault.
+        what: What a user does, in a line.
+        issues: Its upstream issues.
+    """
+
+    name: str
+    function: Callable[[], None]
+    what: str
+    issues: Tuple[int, ...]
+
+
+class CannotRun(Exception):
+    """What a probe needs is not installed."""
+
+
+PROBES: Dict[str, Probe] = {}
+
+
+def probe(*issues: int) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    def register(function: Callable[[], None]) -> Callable[[], None]:
+        name = function.__name__.replace("_", "-")
+        what = (function.__doc__ or "").splitlines()[0]
+        PROBES[name] = Probe(name, function, what, issues)
+        return function
+
+    return register
+
+
+def check(condition: Any, failure: str) -> None:
+    if not condition:
+        raise AssertionError(failure)
+
+
+# --- what probes share ------------------------------------------------------
+
+
+@contextlib.contextmanager
+def offline_run(mode: str = "offline") -> Iterator[Any]:
+    """Start a run in a folder of its own, and finish it."""
+    import wandb
+
+    os.environ["WANDB_API_KEY"] = API_KEY
+    here = os.getcwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        run: Any = wandb.init(
+            mode=mode,  # type: ignore[arg-type]
+            project="probe",
+            group="group",
+            name="name",
+            config={"lr": 0.1, "layers": [1, 2], "nested": {"depth": 1}},
+        )
+        try:
+            yield run
+        finally:
+            wandb.finish()
+            os.chdir(here)
+
+
+def config_items(config: Any) -> Dict[str, Any]:
+    return {key: val for key, val in dict(config).items() if not key.startswith("_")}
+
+
+ITEMS = {"lr": 0.1, "layers": [1, 2], "nested": {"depth": 1}}
+
+
+def in_worker(function: Callable[..., Any], *args: Any, method: str = "spawn") -> Any:
+    """Call a function in a worker process and return what it returns.
+
+    Raises:
+        RuntimeError: It raised, died, or took longer than 60 s.
+    """
+    context: Any = multiprocessing.get_context(method)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(sender, function, args))
+    process.start()
+    sender.close()
+    try:
+        if not receiver.poll(60):
+            raise RuntimeError(f"the {method} worker hangs")
+        ok, result = receiver.recv()
+    except EOFError:
+        process.join()
+        raise RuntimeError(f"the {method} worker died, exit code {process.exitcode}") from None
+    finally:
+        process.join(5)
+        process.kill()
+    if not ok:
+        raise RuntimeError(f"in the {method} worker: {result}")
+    return result
+
+
+def _work(sender: Any, function: Callable[..., Any], args: Tuple[Any, ...]) -> None:
+    try:
+        sender.send((True, function(*args)))
+    except Exception as error:
+        sender.send((False, f"{type(error).__name__}: {error}"))
+
+
+def start_methods() -> List[str]:
+    return [m for m in ("spawn", "forkserver") if m in multiprocessing.get_all_start_methods()]
+
+
+def attaches(run: Any) -> bool:
+    """Say whether this release's runs can be used in another process."""
+    return bool(getattr(run, "_attach_id", None))
+
+
+def load_in_new_session(data: bytes, function: Callable[..., Any]) -> Any:
+    """Unpickle in a process that knows no service, as a later session does."""
+    env = {k: v for k, v in os.environ.items() if k not in ("WANDB_SERVICE", "WANDB_API_KEY")}
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "pickle")
+        with open(path, "wb") as file:
+            pickle.dump((function, data), file)
+        code = (
+            "import pickle, sys\n"
+            "function, data = pickle.load(open(sys.argv[1], 'rb'))\n"
+            "result = function(pickle.loads(data))\n"
+            "pickle.dump(result, open(sys.argv[1], 'wb'))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, path],
+            cwd=folder,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        if done.returncode:
+            raise RuntimeError(f"in a later session: {last_line(done.stderr)}")
+        with open(path, "rb") as file:
+            return pickle.load(file)
+
+
+def last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no output"
+
+
+# --- Config -----------------------------------------------------------------
+
+
+@probe(2007)
+def config_pickle() -> None:
+    """A config comes back from pickle as it was, in every protocol."""
+    with offline_run() as run:
+        run.config.update_locked({"swept": 1}, user="sweep")
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            twin = pickle.loads(pickle.dumps(run.config, protocol))
+            check(type(twin) is type(run.config), "another type came back")
+            for name in ("_items", "_locked", "_users", "_users_inv", "_users_cnt"):
+                check(vars(twin)[name] == vars(run.config)[name], f"{name} differs")
+            check(list(twin._items) == list(run.config._items), "another order came back")
+
+
+@probe(833)
+def config_copy() -> None:
+    """copy and deepcopy of a config give one that changes by itself."""
+    with offline_run() as run:
+        for twin in (copy.copy(run.config), copy.deepcopy(run.config)):
+            check(config_items(twin) == ITEMS, "the copy differs")
+            twin.update({"lr": 0.2, "new": 1}, allow_val_change=True)
+            check(config_items(twin)["new"] == 1, "the copy can't be changed")
+            check(config_items(run.config) == ITEMS, "changing the copy changed the run")
+        copy.deepcopy(run.config)["nested"]["depth"] = 2
+        check(run.config["nested"]["depth"] == 1, "a deep copy shares nested values")
+
+
+@probe(2007, 3748, 5062)
+def config_spawn() -> None:
+    """wandb.config, in a namespace of arguments, arrives in a spawned worker."""
+    import wandb
+
+    with offline_run():
+        args = argparse.Namespace(config=wandb.config)
+        for method in start_methods():
+            got = in_worker(_read_config, args, method=method)
+            check(got == ITEMS, f"{method}: got {got}")
+
+
+def _read_config(args: argparse.Namespace) -> Dict[str, Any]:
+    check(args.config.lr == args.config["lr"], "attribute and item differ")
+    return config_items(args.config)
+
+
+@probe()
+def config_secret() -> None:
+    """No pickle of a config, run or summary holds the API key or the settings."""
+    import wandb
+
+    with offline_run() as run:
+        run.log({"x": 1})
+        for name, thing in (("config", wandb.config), ("run", run), ("summary", run.summary)):
+            for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+                data = pickle.dumps(thing, protocol)
+                check(API_KEY.encode() not in data, f"the {name}'s pickle holds the API key")
+                check(b"settings" not in data.lower(), f"the {name}'s pickle holds settings")
+
+
+@probe(2007)
+def config_names() -> None:
+    """hasattr works on a config, for dunder names too."""
+    with offline_run() as run:
+        check(hasattr(run.config, "lr") and run.config.lr == 0.1, "lr is not an attribute")
+        for name in ("missing", "__getstate__missing__", "__deepcopy_missing__", "__array__"):
+            check(not hasattr(run.config, name), f"it has {name}")
+
+
+@probe()
+def config_blank() -> None:
+    """hasattr works on a config whose __init__ has not run, as pickle makes them."""
+    import wandb
+
+    blank = wandb.Config.__new__(wandb.Config)
+    check(not hasattr(blank, "missing"), "it has an attribute")
+    check(not hasattr(blank, "_items"), "it has _items")
+
+
+@probe(5062)
+def config_checkpoint() -> None:
+    """A checkpoint that holds a config is saved and loaded by torch, by default."""
+    try:
+        import torch
+    except ImportError:
+        raise CannotRun("torch is not installed") from None
+    with offline_run() as run, tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "checkpoint.pt")
+        torch.save({"config": run.config, "weights": torch.zeros(2)}, path)
+        check(config_items(torch.load(path)["config"]) == ITEMS, "the config differs")
+        loaded = torch.load(path, weights_only=False)
+        check(config_items(loaded["config"]) == ITEMS, "the config differs")
+
+
+@probe()
+def config_disabled() -> None:
+    """The config of a disabled run is copied, pickled and sent to a worker."""
+    with offline_run("disabled") as run:
+        for twin in (pickle.loads(pickle.dumps(run.config)), copy.deepcopy(run.config)):
+            check(config_items(twin) == ITEMS, "the copy differs")
+        got = in_worker(_read_config, argparse.Namespace(config=run.config))
+        check(got == ITEMS, f"got {got}")
+
+
+# --- Run --------------------------------------------------------------------
+
+
+@probe()
+def run_same_process() -> None:
+    """In its own process a run comes back from copy and pickle as itself."""
+    import wandb
+
+    with offline_run() as run:
+        check(pickle.loads(pickle.dumps(run)) is run, "pickle made another run")
+        check(copy.copy(run) is run, "copy made another run")
+        log = pickle.loads(pickle.dumps(wandb.log))
+        check(log.__self__ is run, "wandb.log came back bound to another run")
+        partial = pickle.loads(pickle.dumps(functools.partial(run.log, {"x": 1})))
+        check(partial.func.__self__ is run, "a partial came back bound to another run")
+        before = pickle.dumps(run)
+        run.finish()
+        check(pickle.loads(before) is run, "finished, pickle made another run")
+        check(pickle.loads(pickle.dumps(run)) is run, "finished, pickle made another run")
+
+
+@probe()
+def run_config() -> None:
+    """In a worker, run.config and the run's names are those of the run."""
+    with offline_run() as run:
+        expected = (run.id, "name", "probe", "group", ITEMS)
+        for method in start_methods():
+            got = in_worker(_read_run, run, method=method)
+            check(got == expected, f"{method}: got {got}")
+            if attaches(run):
+                got = in_worker(_log_and_read, run, method=method)
+                check(got == (7, ITEMS, ITEMS), f"{method}, after logging: got {got}")
+
+
+def _read_run(run: Any) -> Tuple[Any, ...]:
+    check(run.url is None, "an offline run has a URL")
+    return run.id, run.name, run.project, run.group, config_items(run.config)
+
+
+def _log_and_read(run: Any) -> Tuple[Any, ...]:
+    import wandb
+
+    held = run.config
+    run.log({"x": 7})
+    check(wandb.run is run, "wandb.run is not the run")
+    check(held is run.config, "run.config is another object than before")
+    return run.summary["x"], config_items(run.config), config_items(wandb.config)
+
+
+@probe(8619)
+def run_forward() -> None:
+    """A worker passes the run on, to its own worker, before using it."""
+    with offline_run() as run:
+        got = in_worker(_forward, _read_run, run)
+        check(got == (run.id, "name", "probe", "group", ITEMS), f"got {got}")
+        if attaches(run):
+            got = in_worker(_forward, _log_and_read, run)
+            check(got == (7, ITEMS, ITEMS), f"after logging: got {got}")
+
+
+def _forward(function: Callable[..., Any], run: Any) -> Any:
+    again = pickle.loads(pickle.dumps(run))
+    return in_worker(function, again)
+
+
+@probe(9948)
+def run_gone() -> None:
+    """A run loaded when its service is gone can be read at once; logging says why not."""
+    run_id, data = in_worker(_pickle_a_run)
+    got, error, seconds = load_in_new_session(data, _use_gone_run)
+    check(got == (run_id, "name", "probe", "group", ITEMS), f"got {got}")
+    check(run_id in error, f"the error does not name the run: {error}")
+    check(seconds < 5, "reading and the error took seconds")
+
+
+def _pickle_a_run() -> Tuple[str, bytes]:
+    with offline_run() as run:
+        return run.id, pickle.dumps(run)
+
+
+def _use_gone_run(run: Any) -> Tuple[Any, str, float]:
+    begun = time.monotonic()
+    got = _read_run(run)
+    try:
+        run.log({"x": 1})
+    except Exception as error:
+        return got, str(error), time.monotonic() - begun
+    raise AssertionError("log said nothing")
+
+
+@probe(4458)
+def run_disabled() -> None:
+    """A disabled run is copied, pickled and sent to a worker, and still takes calls."""
+    with offline_run("disabled") as run:
+        run.log({"x": 1})
+        check(pickle.loads(pickle.dumps(run)) is run, "pickle made another run")
+        check(copy.copy(run) is run, "copy made another run")
+        got = in_worker(_use_disabled_run, run)
+        check(got == (run.id, ITEMS, 2), f"got {got}")
+
+
+def _use_disabled_run(run: Any) -> Tuple[Any, ...]:
+    check(run.disabled, "it is not disabled")
+    check(run.summary["x"] == 1, "its summary differs")
+    run.log({"x": 2})
+    return run.id, config_items(run.config), run.summary["x"]
+
+
+# --- the rest ---------------------------------------------------------------
+
+
+@probe(2007)
+def summary_names() -> None:
+    """hasattr works on a summary."""
+    with offline_run() as run:
+        run.log({"x": 1})
+        check(hasattr(run.summary, "x") and run.summary.x == 1, "x is not an attribute")
+        for name in ("missing", "__missing__"):
+            check(not hasattr(run.summary, name), f"it has {name}")
+        with contextlib.suppress(KeyError):
+            run.summary.missing  # noqa: B018
+    with offline_run("disabled") as run:
+        check(not hasattr(run.summary, "missing"), "a disabled run's has it")
+
+
+@probe()
+def summary_copy() -> None:
+    """A summary is copied and pickled, and sent to a worker; the parts in it, too."""
+    with offline_run() as run:
+        run.summary["best"] = {"loss": 0.5}
+        run.summary["x"] = 1
+        check(run.summary["best"]["loss"] == 0.5, "the summary is not there")
+        for twin in (copy.copy(run.summary), copy.deepcopy(run.summary)):
+            twin["x"] = 2
+            twin["best"]["loss"] = 0.1
+            check((twin["x"], twin["best"]["loss"]) == (2, 0.1), "the copy can't be changed")
+        sub = copy.deepcopy(run.summary["best"])
+        sub["loss"] = 0.1
+        check((run.summary["x"], run.summary["best"]["loss"]) == (1, 0.5), "the run changed")
+        twin = pickle.loads(pickle.dumps(run.summary))
+        check(twin["x"] == 1, "the pickled summary differs")
+        twin["x"] = 3
+        check(run.summary["x"] == 3, "the pickled summary is not the run's")
+        got = in_worker(_read_summary, run.summary, run.summary["best"])
+        check(got == (3, 0.5, 0.5), f"got {got}")
+    with offline_run("disabled") as run:
+        run.summary["best"] = {"loss": 0.5}
+        got = in_worker(_read_disabled_summary, copy.deepcopy(run.summary))
+        check(got == 0.5, f"disabled: got {got}")
+
+
+def _read_summary(summary: Any, best: Any) -> Tuple[Any, ...]:
+    return summary["x"], summary["best"]["loss"], best["loss"]
+
+
+def _read_disabled_summary(summary: Any) -> Any:
+    return summary["best"]["loss"]
+
+
+@probe()
+def summary_fork() -> None:
+    """A forked worker reads the summary, or is told at once that it can't."""
+    if "fork" not in multiprocessing.get_all_start_methods():
+        raise CannotRun("this platform has no fork")
+    with offline_run() as run:
+        run.summary["x"] = 1
+        check(run.summary["x"] == 1, "the summary is not there")
+        got, seconds = in_worker(_read_x, run, method="fork")
+        if attaches(run):
+            check(got == 1, f"got {got}")
+        else:
+            check(got == 1 or run.id in str(got), f"got {got}")
+        check(seconds < 5, "it took seconds")
+
+
+def _read_x(run: Any) -> Tuple[Any, float]:
+    begun = time.monotonic()
+    got: Any
+    try:
+        got = run.summary["x"]
+    except Exception as error:
+        got = f"{type(error).__name__}: {error}"
+    return got, time.monotonic() - begun
+
+
+@probe()
+def preinit() -> None:
+    """wandb.config, wandb.summary and wandb.log are sent to a worker before wandb.init()."""
+    import wandb
+
+    for name in ("config", "summary", "log"):
+        thing = getattr(wandb, name)
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            check(pickle.loads(pickle.dumps(thing, protocol)) is thing, f"{name} differs")
+        check(in_worker(_is_current, name, thing), f"{name} is not the worker's")
+    early = pickle.dumps((wandb.config, wandb.log))
+    with offline_run() as run:
+        config, log = pickle.loads(early)
+        check(config is run.config, "wandb.config is not the current one")
+        check(log.__self__ is run, "wandb.log is not the current one")
+    check(pickle.loads(pickle.dumps(wandb.log)) is wandb.log, "after finish, log differs")
+
+
+def _is_current(name: str, thing: Any) -> bool:
+    import wandb
+
+    return thing is getattr(wandb, name)
+
+
+# --- running them -----------------------------------------------------------
+
+
+def here(name: str) -> Verdict:
+    """Run a probe in this process.
+
+    Args:
+        name: A key of ``PROBES``.
+    """
+    try:
+        PROBES[name].function()
+    except CannotRun as error:
+        return Verdict(name, None, str(error))
+    except BaseException as error:
+        if os.environ.get("WANDB_DDP_PATCH_TRACEBACK"):
+            traceback.print_exc()
+        text = f"{type(error).__name__}: {error}".strip()
+        return Verdict(name, False, " ".join(text.split())[:500])
+    return Verdict(name, True, "as it should be")
+
+
+def run(
+    name: str, *, shim: bool, python: str = sys.executable, timeout: float = 120
+) -> Verdict:
+    """Run a probe in a process of its own.
+
+    Args:
+        name: A key of ``PROBES``.
+        shim: Whether the patches are on.
+        python: The interpreter whose wandb is probed. This package need not be
+            installed there.
+        timeout: Seconds after which the probe counts as hanging.
+    """
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    env = {key: val for key, val in os.environ.items() if not key.startswith("WANDB_")}
+    env.update(
+        PYTHONPATH=os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
+        PYTHONWARNINGS="ignore",
+        WANDB_DDP_PATCH="1" if shim else "0",
+        WANDB_SILENT="true",
+    )
+    for key in ("WANDB_DDP_PATCH_TRACEBACK",):
+        if key in os.environ:
+            env[key] = os.environ[key]
+    process = subprocess.Popen(
+        [python, "-m", "wandb_ddp_patch.probes", name],
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        return Verdict(name, False, f"hangs: no end after {timeout:g} s")
+    finally:
+        _kill_group(process)
+    for line in reversed(output.splitlines()):
+        if line.startswith(_MARK):
+            return Verdict(**json.loads(line[len(_MARK) :]))
+    return Verdict(name, False, f"died, exit code {process.returncode}: {last_line(output)}")
+
+
+def _kill_group(process: "subprocess.Popen[str]") -> None:
+    """End the probe and what it has left behind: hanging workers, services."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, 9)
+    process.kill()
+    if process.stdout:
+        process.stdout.close()
+    process.wait()
+
+
+def main(arguments: List[str]) -> int:
+    if len(arguments) != 1 or arguments[0] not in PROBES:
+        sys.stderr.write(f"usage: python -m wandb_ddp_patch.probes {'|'.join(PROBES)}\n")
+        return 2
+    import wandb_ddp_patch.probes as probes  # not __main__: workers import it by name
+
+    verdict = probes.here(arguments[0])
+    print("\n" + _MARK + json.dumps(vars(verdict)), flush=True)
+    return 0 if verdict.passed is not False else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
