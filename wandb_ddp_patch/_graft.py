@@ -17,7 +17,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any, Callable, List, Optional, Tuple
 
-Undo = Callable[[], None]
+Undo = Callable[[], object]
 _MISSING = object()
 # What Python puts into any class by itself; the rest of a graft's body is meant.
 _NOT_MEMBERS = frozenset(vars(type("_", (), {}))) | {
@@ -61,7 +61,8 @@ class Graft:
         modules: The modules that must have been imported; the first is the one
             that is amended.
         name: The class or object in it, for people to read.
-        install: Puts the graft on and returns what takes it off again.
+        install: Puts the graft on, adding what takes each part off again to
+            a list: where it fails half way, that half comes off.
         works: Raises, or returns False, where wandb has the fault.
         why: The fault, in a sentence.
         since: The first wandb release that has it, as far back as measured.
@@ -70,7 +71,7 @@ class Graft:
 
     modules: Tuple[str, ...]
     name: str
-    install: Callable[[], List[Undo]]
+    install: Callable[[List[Undo]], None]
     works: Callable[[], bool]
     why: str
     since: str
@@ -89,7 +90,7 @@ class Graft:
             self.state = "applied" if self._undo else "not needed"
             return
         try:
-            self._undo += self.install()
+            self.install(self._undo)
             if not self._passes():
                 raise Unfit(f"{self.target} does not do as it should with the patch on")
         except Exception as error:
@@ -137,16 +138,24 @@ def around(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def put_members(owner: type, body: type) -> List[Undo]:
+def put_members(undo: List[Undo], owner: type, body: type) -> None:
     """Copy what a graft's class body defines onto an upstream class."""
-    undo: List[Undo] = []
+    if "__slotnames__" not in vars(owner):
+        # A cache of copyreg's, which appears when an object is first pickled.
+        undo.append(functools.partial(_forget, owner, "__slotnames__"))
     for name, member in vars(body).items():
         if name in _NOT_MEMBERS:
             continue
         if getattr(member, "__around__", False):
+            if name not in vars(owner):
+                raise Unfit(f"{owner.__module__}.{owner.__qualname__} has no {name}")
             member = _wrap(member, vars(owner)[name])
         undo.append(replace(owner, name, member))
-    return undo
+
+
+def _forget(owner: type, name: str) -> None:
+    if name in vars(owner):
+        delattr(owner, name)
 
 
 def _wrap(member: Callable[..., Any], upstream: Callable[..., Any]) -> Any:
@@ -155,6 +164,11 @@ def _wrap(member: Callable[..., Any], upstream: Callable[..., Any]) -> Any:
         return member(upstream, *args, **kwargs)
 
     return method
+
+
+def trial(owner: Any) -> Any:
+    """Make a throw-away subclass, so that trying things leaves no trace."""
+    return type(owner.__name__, (owner,), {"__module__": owner.__module__})
 
 
 def upstream_class(module: str, name: str, members: Tuple[str, ...] = ()) -> Any:

@@ -31,17 +31,17 @@ WATCHED = frozenset(
 class _Loader:
     """The real loader, but for what happens after the module's code has run."""
 
-    def __init__(self, loader, callback):  # type: ignore[no-untyped-def]
+    def __init__(self, loader, callback):
         self._loader = loader
         self._callback = callback
 
-    def __getattr__(self, name):  # type: ignore[no-untyped-def]
+    def __getattr__(self, name):
         return getattr(self._loader, name)
 
-    def create_module(self, spec):  # type: ignore[no-untyped-def]
+    def create_module(self, spec):
         return self._loader.create_module(spec)
 
-    def exec_module(self, module):  # type: ignore[no-untyped-def]
+    def exec_module(self, module):
         module.__loader__ = module.__spec__.loader = self._loader
         self._loader.exec_module(module)
         try:
@@ -54,10 +54,10 @@ class _Loader:
 class Finder:
     """Finds watched modules, through the finders that come after it."""
 
-    def __init__(self, callback):  # type: ignore[no-untyped-def]
+    def __init__(self, callback):
         self._callback = callback
 
-    def find_spec(self, name, path=None, target=None):  # type: ignore[no-untyped-def]
+    def find_spec(self, name, path=None, target=None):
         if name not in WATCHED:
             return None
         finders = tuple(sys.meta_path)
@@ -75,23 +75,23 @@ class Finder:
                 return spec
         return None
 
-    def invalidate_caches(self):  # type: ignore[no-untyped-def]
+    def invalidate_caches(self):
         pass
 
 
-def install(callback):  # type: ignore[no-untyped-def]
+def install(callback):
     """Put our finder first, once: any copy of it that is there stays alone."""
     if not any(_is_ours(finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, Finder(callback))
 
 
-def uninstall():  # type: ignore[no-untyped-def]
+def uninstall():
     """Take our finder away."""
     for finder in [f for f in sys.meta_path if _is_ours(f)]:
         sys.meta_path.remove(finder)
 
 
-def _is_ours(finder):  # type: ignore[no-untyped-def]
+def _is_ours(finder):
     # By name, because a virtual environment runs a .pth file twice and a test
     # may import this package twice.
     kind = type(finder)

@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import copy
 import functools
+import importlib
 import json
 import multiprocessing
 import os
@@ -21,7 +22,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
@@ -263,8 +263,7 @@ def config_names() -> None:
 @probe()
 def config_blank() -> None:
     """hasattr works on a config whose __init__ has not run, as pickle makes them."""
-    import wandb
-
+    wandb: Any = importlib.import_module("wandb")
     blank = wandb.Config.__new__(wandb.Config)
     check(not hasattr(blank, "missing"), "it has an attribute")
     check(not hasattr(blank, "_items"), "it has _items")
@@ -518,16 +517,12 @@ def here(name: str) -> Verdict:
     except CannotRun as error:
         return Verdict(name, None, str(error))
     except BaseException as error:
-        if os.environ.get("WANDB_DDP_PATCH_TRACEBACK"):
-            traceback.print_exc()
         text = f"{type(error).__name__}: {error}".strip()
         return Verdict(name, False, " ".join(text.split())[:500])
     return Verdict(name, True, "as it should be")
 
 
-def run(
-    name: str, *, shim: bool, python: str = sys.executable, timeout: float = 120
-) -> Verdict:
+def run(name: str, *, shim: bool, python: str = sys.executable, timeout: float = 120) -> Verdict:
     """Run a probe in a process of its own.
 
     Args:
@@ -545,9 +540,6 @@ def run(
         WANDB_DDP_PATCH="1" if shim else "0",
         WANDB_SILENT="true",
     )
-    for key in ("WANDB_DDP_PATCH_TRACEBACK",):
-        if key in os.environ:
-            env[key] = os.environ[key]
     process = subprocess.Popen(
         [python, "-m", "wandb_ddp_patch.probes", name],
         env=env,
@@ -570,7 +562,7 @@ def run(
     return Verdict(name, False, f"died, exit code {process.returncode}: {last_line(output)}")
 
 
-def _kill_group(process: "subprocess.Popen[str]") -> None:
+def _kill_group(process: subprocess.Popen[str]) -> None:
     """End the probe and what it has left behind: hanging workers, services."""
     if hasattr(os, "killpg"):
         with contextlib.suppress(OSError):

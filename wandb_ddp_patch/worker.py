@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib
 import inspect
 import os
 import re
@@ -18,7 +19,7 @@ import sys
 import threading
 import uuid
 import weakref
-from types import SimpleNamespace
+from types import MethodType, SimpleNamespace
 from typing import Any, Dict, Optional, Tuple
 from urllib.parse import urlsplit
 
@@ -41,7 +42,7 @@ _SERVICE = re.compile(r"\d+-\d+-(?:(unix)-(.+)|\w+-(.+)-(\d+))")
 # Every run of this process, by what identifies it in payloads, so that a run
 # that comes back is the same object. Plain weak references: upstream had fork
 # deadlocks from finalizers.
-_runs: Dict[str, "weakref.ref[Any]"] = {}
+_runs: Dict[str, weakref.ref[Any]] = {}
 _attaching = threading.RLock()
 
 
@@ -130,7 +131,7 @@ def load_run(payload: Dict[str, Any]) -> Any:
         return _load_disabled(payload)
     from wandb.sdk.wandb_run import Run
 
-    cls = _classes(Run)[1]
+    cls: Any = _classes(Run)[1]
     run = cls.__new__(cls)
     config = payload["config"]
     run.__dict__.update(
@@ -164,17 +165,17 @@ def _classes(run_class: type) -> Tuple[type, type]:
 
     members: Dict[str, Any] = {
         "config": property(lambda self: self.__dict__["_config"]),
-        "summary": property(_summary),
+        "summary": property(_summary, _set_summary),
         "_ddp_unattached": True,
     }
     for name in dir(run_class):
         member = inspect.getattr_static(run_class, name)
         if name in _ENDS:
             members[name] = _nothing(member)
-        elif (name.startswith("_") and name not in _CALLBACKS) or name in KNOWN + ("config",):
+        elif (name.startswith("_") and name not in _CALLBACKS) or name in (*KNOWN, "config"):
             continue
         elif isinstance(member, property):
-            members[name] = _attaching_property(name, member)
+            members[name] = _attaching_property(member)
         elif inspect.isfunction(member):
             members[name] = _attaching_method(name, member)
     unattached = type(run_class.__name__, (attached,), {**like, **members})
@@ -188,39 +189,41 @@ def _known_property(run_class: type, name: str) -> property:
         self._ddp_known[name] = value
 
     settable = getattr(getattr(run_class, name, None), "fset", None)
-    return property(
-        lambda self: self._ddp_known[name], setter if settable else None
-    )
+    return property(lambda self: self._ddp_known[name], setter if settable else None)
 
 
 def _summary(run: Any) -> Any:
     from wandb.sdk.wandb_summary import Summary
 
-    own = run.__dict__
-    if "_ddp_summary" not in own:
-        own["_ddp_summary"] = Summary(run._summary_get_current_summary_callback)
-        own["_ddp_summary"]._set_update_callback(run._summary_update_callback)
-    return own["_ddp_summary"]
+    if "summary" not in run.__dict__:
+        summary: Any = Summary(run._summary_get_current_summary_callback)
+        summary._set_update_callback(run._summary_update_callback)
+        run.__dict__["summary"] = summary
+    return run.__dict__["summary"]
+
+
+def _set_summary(run: Any, summary: Any) -> None:
+    run.__dict__["summary"] = summary
 
 
 def _attaching_method(name: str, upstream: Any) -> Any:
     @functools.wraps(upstream)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         attach(self)
-        return getattr(self, name)(*args, **kwargs)
+        return upstream(self, *args, **kwargs)
 
     method.__name__ = name  # a bound method is pickled by this name
     return method
 
 
-def _attaching_property(name: str, upstream: property) -> property:
+def _attaching_property(upstream: property) -> property:
     def getter(self: Any) -> Any:
         attach(self)
-        return getattr(self, name)
+        return upstream.fget(self)  # type: ignore[misc]
 
     def setter(self: Any, value: Any) -> None:
         attach(self)
-        setattr(self, name, value)
+        upstream.fset(self, value)  # type: ignore[misc]
 
     return property(getter, setter if upstream.fset else None, doc=upstream.__doc__)
 
@@ -243,26 +246,33 @@ def attach(run: Any) -> None:
         wandb.errors.UsageError: The run can't be reached from this process.
             Raised at once; the message says why and what to do.
     """
+    cls = type(run)
+    if "_ddp_unattached" not in vars(cls):
+        return  # attached already
     with _attaching:
-        cls = type(run)
-        if "_ddp_unattached" not in vars(cls):
-            return  # attached already
-        import wandb
-
+        if type(run) is not cls or "_ddp_attaching" in run.__dict__:
+            return  # another thread has done it, or it is what calls us
+        wandb: Any = importlib.import_module("wandb")
         payload = run._ddp_payload
         _check_reachable(payload, wandb)
         # The environment may be older than wandb.init(): that of a forkserver
         # or a pool that was started before.
         os.environ["WANDB_SERVICE"] = payload["service"]
         before = dict(run.__dict__)
-        run.__class__ = cls.__mro__[1]
+        run.__dict__["_ddp_attaching"] = True
         try:
             wandb._attach(run=run)
         except BaseException:
-            run.__class__ = cls
             run.__dict__.clear()
             run.__dict__.update(before)
             raise
+        del run.__dict__["_ddp_attaching"]
+        # Only now, so that other threads wait. What wandb has made global
+        # meanwhile, wandb.log say, is still bound to the methods that do.
+        run.__class__ = cls.__mro__[1]
+        for name, value in list(vars(wandb).items()):
+            if isinstance(value, MethodType) and value.__self__ is run:
+                setattr(wandb, name, getattr(run, value.__name__))
 
 
 def _check_reachable(payload: Dict[str, Any], wandb: Any) -> None:
@@ -287,14 +297,14 @@ def _one_process(wandb: Any) -> str:
 
 
 def _unreachable(run_id: str, why: str) -> Exception:
-    from wandb.errors import UsageError
-
-    return UsageError(
+    errors: Any = importlib.import_module("wandb.errors")
+    error: Exception = errors.UsageError(
         f"Run {run_id} can't be written from this process, because {why}. Log in the"
         " process that called wandb.init(), while its run is active, or start a run of"
         " your own here with wandb.init(); to add to the same run online, use"
         f" wandb.init(id={run_id!r}, resume='allow')."
     )
+    return error
 
 
 def _answers(service: str) -> bool:
@@ -329,13 +339,12 @@ def reach(run: Any) -> None:
     pid = os.getpid()
     if own.get("_ddp_pid", pid) == pid or own.get("_attach_pid") == pid:
         return
+    wandb: Any = sys.modules["wandb"]
     if not own.get("_attach_id"):
-        import wandb
-
         raise _unreachable(own.get("_run_id") or run.id, _one_process(wandb))
     with _attaching:
         if own["_attach_pid"] != pid:
-            sys.modules["wandb"]._attach(run=run)  # type: ignore[attr-defined]
+            wandb._attach(run=run)
 
 
 def settings_of(run: Any) -> Any:
@@ -374,9 +383,7 @@ def offline_answer(run: Any) -> Any:
         display_name=known["name"],
         run_group=known["group"],
     )
-    return SimpleNamespace(
-        response=SimpleNamespace(attach_response=pb.AttachResponse(run=record))
-    )
+    return SimpleNamespace(response=SimpleNamespace(attach_response=pb.AttachResponse(run=record)))
 
 
 # --- disabled runs ----------------------------------------------------------
@@ -398,10 +405,13 @@ def _load_disabled(payload: Dict[str, Any]) -> Any:
         if before["run"] is not None or multiprocessing.parent_process() is None:
             vars(wandb).update({k: v for k, v in before.items() if vars(wandb).get(k) is not v})
     state = vars(payload["config"])
-    run.config.__dict__.update({k: v for k, v in state.items() if not k.endswith(("callback", "_settings"))})
+    run.config.__dict__.update(
+        {k: v for k, v in state.items() if not k.endswith(("callback", "_settings"))}
+    )
     run.summary.update(payload["summary"])
     run.__dict__["_ddp_known"] = payload["known"]
+    run.__dict__.pop("_ddp_key")  # its own: it stands for another one
     register(run, payload["key"])
     # Not setattr: RunDisabled takes that for an item.
-    object.__setattr__(run, "__class__", _classes(type(run))[0])
+    object.__setattr__(run, "__class__", _classes(run.__class__)[0])
     return run

@@ -30,9 +30,7 @@ class Config:
             # pickle make them) has no attributes instead of recursing.
             return self.__dict__["_items"][key]
         except KeyError as ke:
-            raise AttributeError(
-                f"{self.__class__!r} object has no attribute {key!r}"
-            ) from ke
+            raise AttributeError(f"{self.__class__!r} object has no attribute {key!r}") from ke
 
     def __reduce__(self):
         """Reduce to the class and plain data, so that wandb alone can load it.
@@ -55,9 +53,7 @@ class Config:
 
     def __setstate__(self, state):
         self.__dict__.update(state)
-        if process.parent_process() or getattr(
-            process.current_process(), "_inheriting", False
-        ):
+        if process.parent_process() or getattr(process.current_process(), "_inheriting", False):
             self.__dict__["_callback"] = self._changed_in_worker
 
     @staticmethod
@@ -90,7 +86,7 @@ class Config:
 class ConfigWithKeyError:
     """For releases whose Config raises KeyError for a missing name (to 0.12)."""
 
-    def __getattr__(self, key):  # type: ignore[no-untyped-def]
+    def __getattr__(self, key):
         if key[:2] == "__" == key[-2:] or "_items" not in self.__dict__:
             raise AttributeError(f"{self.__class__!r} object has no attribute {key!r}")
         try:
@@ -104,17 +100,18 @@ def _class() -> Any:
     return upstream_class("wandb.sdk.wandb_config", "Config", members)
 
 
-def _install() -> List[Undo]:
+def _install(undo: List[Undo]) -> None:
     config = _class()
     blank = config.__new__(config)
     blank.__dict__["_items"] = {}
     try:
         blank.missing  # noqa: B018
     except AttributeError:
-        return put_members(config, Config)
+        bodies: List[type] = [Config]
     except KeyError:
-        pass
-    return put_members(config, Config) + put_members(config, ConfigWithKeyError)
+        bodies = [Config, ConfigWithKeyError]
+    for body in bodies:
+        put_members(undo, config, body)
 
 
 def _works() -> bool:

@@ -6,12 +6,12 @@ meets nonsense (issue 4458); a NoopRun or a Run with local functions since.
 
 from __future__ import annotations
 
-import pickle
+import copy
 import sys
 from typing import Any, List
 
 from .. import worker
-from .._graft import Graft, Undo, around, put_members, upstream_class
+from .._graft import Graft, Undo, around, put_members, trial, upstream_class
 
 
 class RunDisabled:
@@ -36,17 +36,17 @@ def _class() -> Any:
     return upstream_class(_MODULE, "RunDisabled")
 
 
-def _install() -> List[Undo]:
-    return put_members(_class(), RunDisabled)
+def _install(undo: List[Undo]) -> None:
+    put_members(undo, _class(), RunDisabled)
 
 
 def _works() -> bool:
     run_disabled = getattr(sys.modules[_MODULE], "RunDisabled", None)
     if run_disabled is None or not issubclass(run_disabled, str):
         return True  # gone, or a name kept for isinstance: nothing makes one
-    run = run_disabled()
+    run = trial(run_disabled)()
     run.config = run.summary = {}
-    return pickle.loads(pickle.dumps(run)) is run
+    return copy.copy(run) is run
 
 
 GRAFTS = [

@@ -6,17 +6,16 @@ local ones, which pickle refuses (to 0.12.10 wandb.config is one, too).
 
 from __future__ import annotations
 
-import pickle
+import copy
+import pkgutil
 import sys
 import types
 from typing import Any, Callable, List, Tuple
 
-from .._graft import Graft, Undo, put_members, replace, upstream_class
+from .._graft import Graft, Undo, put_members, replace, trial, upstream_class
 
-try:
-    from pkgutil import resolve_name
-except ImportError:  # Python 3.8
-    resolve_name = None
+# Python 3.8 has none.
+resolve_name = getattr(pkgutil, "resolve_name", None)
 
 
 def _named(name: str) -> Tuple[Callable[[str], Any], Tuple[str]]:
@@ -51,16 +50,16 @@ class PreInitCallable:
 
         raise wandb.Error(f"You must call wandb.init() before {self._name}()")
 
-    def __reduce__(self):  # type: ignore[no-untyped-def]
+    def __reduce__(self):
         return _named(self._name)
 
 
 _MODULE = "wandb.sdk.lib.preinit"
 
 
-def _install() -> List[Undo]:
+def _install(undo: List[Undo]) -> None:
     wandb, preinit = sys.modules["wandb"], sys.modules[_MODULE]
-    undo = put_members(upstream_class(_MODULE, "PreInitObject"), PreInitObject)
+    put_members(undo, upstream_class(_MODULE, "PreInitObject"), PreInitObject)
     made_by = preinit.PreInitCallable.__qualname__ + "."
     for name, value in list(vars(wandb).items()):
         if isinstance(value, types.FunctionType) and value.__qualname__.startswith(made_by):
@@ -68,15 +67,17 @@ def _install() -> List[Undo]:
             undo.append(replace(wandb, name, PreInitCallable(f"wandb.{name}", wrapped)))
     # For wandb.finish(), which makes them anew.
     undo.append(replace(preinit, "PreInitCallable", PreInitCallable))
-    return undo
 
 
 def _works() -> bool:
     wandb, preinit = sys.modules["wandb"], sys.modules[_MODULE]
     # wandb.init stands in for any name: it is there before and after init.
     return all(
-        pickle.loads(pickle.dumps(make("wandb.init"))) is wandb.init
-        for make in (preinit.PreInitObject, preinit.PreInitCallable)
+        copy.copy(stand_in) is wandb.init
+        for stand_in in (
+            trial(preinit.PreInitObject)("wandb.init"),
+            preinit.PreInitCallable("wandb.init"),
+        )
     )
 
 

@@ -8,12 +8,13 @@ service that is gone (issue 9948). Before 0.12.5 what arrives is hollow.
 
 from __future__ import annotations
 
+import copy
 import sys
 from types import SimpleNamespace
 from typing import Any, List
 
 from .. import worker
-from .._graft import Graft, Undo, around, put_members, upstream_class
+from .._graft import Graft, Undo, around, put_members, trial, upstream_class
 
 
 class Run:
@@ -77,35 +78,33 @@ class InterfaceBase:
 _MODULE = "wandb.sdk.wandb_run"
 
 
-def _install() -> List[Undo]:
+def _install(undo: List[Undo]) -> None:
     run_class = upstream_class(_MODULE, "Run", ("config", "log", "finish"))
-    undo = put_members(run_class, Run)
+    put_members(undo, run_class, Run)
     if hasattr(run_class, "_init"):
-        undo += put_members(run_class, RunThatAttaches)
+        put_members(undo, run_class, RunThatAttaches)
     run = getattr(sys.modules.get("wandb"), "run", None)
     if run is not None:
         worker.register(run)
-    return undo
 
 
 def _works() -> bool:
-    run_class: Any = upstream_class(_MODULE, "Run")
+    run_class = trial(upstream_class(_MODULE, "Run"))
     # A run that is no run: enough to see whether it comes back as itself.
     run = run_class.__new__(run_class)
     run.__dict__.update(_config=None, _attach_id="trial", _settings={}, _init_pid=0)
-    load, arguments = run.__reduce__()[:2]
-    return load(*arguments) is run
+    return copy.copy(run) is run
 
 
 _INTERFACE = "wandb.sdk.interface.interface"
 
 
-def _install_answer() -> List[Undo]:
-    return put_members(upstream_class(_INTERFACE, "InterfaceBase"), InterfaceBase)
+def _install_answer(undo: List[Undo]) -> None:
+    put_members(undo, upstream_class(_INTERFACE, "InterfaceBase"), InterfaceBase)
 
 
 def _works_attach() -> bool:
-    interface = getattr(sys.modules[_INTERFACE], "InterfaceBase", None)
+    interface: Any = getattr(sys.modules[_INTERFACE], "InterfaceBase", None)
     # Later interfaces don't know their run: those services answer.
     asks = hasattr(interface, "deliver_attach") and hasattr(interface, "_hack_set_run")
     return not asks or hasattr(interface.deliver_attach, "__wrapped__")

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import copy
 import operator
-import pickle
 from typing import Any, List
 
-from .._graft import Graft, Undo, put_members, upstream_class
+from .._graft import Graft, Undo, put_members, trial, upstream_class
 from ._names import MissingName
 
 
@@ -147,24 +146,21 @@ _MODULE = "wandb.sdk.wandb_summary"
 _CALLBACKS = ("__getitem__", "_as_dict", "_update")
 
 
-def _install() -> List[Undo]:
-    return [
-        *put_members(upstream_class(_MODULE, "SummaryDict", _CALLBACKS), SummaryDict),
-        *put_members(upstream_class(_MODULE, "Summary", _CALLBACKS), Summary),
-        *put_members(upstream_class(_MODULE, "SummarySubDict", _CALLBACKS), SummarySubDict),
-    ]
+def _install(undo: List[Undo]) -> None:
+    for body in (SummaryDict, Summary, SummarySubDict):
+        put_members(undo, upstream_class(_MODULE, body.__name__, _CALLBACKS), body)
 
 
 def _works() -> bool:
     live = {"nested": {"key": 1}}
-    summary: Any = upstream_class(_MODULE, "Summary")(lambda: live)
-    twin = pickle.loads(pickle.dumps(copy.deepcopy(summary)))
-    sub = pickle.loads(pickle.dumps(copy.copy(summary["nested"])))
+    summary = trial(upstream_class(_MODULE, "Summary"))(lambda: live)
+    twin = copy.deepcopy(summary)
+    sub = copy.copy(twin["nested"])
     twin["nested"]["key"] = sub["key"] = 2
     return (
         not hasattr(summary, "missing")
         and live == {"nested": {"key": 1}}
-        and dict(twin._as_dict()) == {"nested": {"key": 2}}
+        and twin._as_dict() == {"nested": {"key": 2}}
         and sub._as_dict() == {"key": 2}
     )
 
@@ -173,14 +169,13 @@ def _disabled_class() -> Any:
     return upstream_class("wandb.sdk.lib.disabled", "SummaryDisabled", ("__getitem__",))
 
 
-def _install_disabled() -> List[Undo]:
-    return put_members(_disabled_class(), SummaryDisabled)
+def _install_disabled(undo: List[Undo]) -> None:
+    put_members(undo, _disabled_class(), SummaryDisabled)
 
 
 def _works_disabled() -> bool:
-    summary = _disabled_class()(nested={"key": 1})
-    twin = pickle.loads(pickle.dumps(copy.deepcopy(summary)))
-    return not hasattr(summary, "missing") and twin.nested.key == 1
+    summary = trial(_disabled_class())(nested={"key": 1})
+    return not hasattr(summary, "missing") and copy.deepcopy(summary).nested.key == 1
 
 
 GRAFTS = [

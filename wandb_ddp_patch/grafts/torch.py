@@ -18,16 +18,16 @@ def _serialization() -> Any:
     return sys.modules["torch"].serialization
 
 
-def _install() -> List[Undo]:
+def _install(undo: List[Undo]) -> None:
     config, torch = upstream_class(_CONFIG, "Config"), _serialization()
     torch.add_safe_globals([config])
 
-    def undo() -> None:
+    def take_off() -> None:
         others = [kept for kept in torch.get_safe_globals() if kept is not config]
         torch.clear_safe_globals()
         torch.add_safe_globals(others)
 
-    return [undo]
+    undo.append(take_off)
 
 
 def _works() -> bool:

@@ -1,0 +1,88 @@
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import environments
+import pytest
+
+ROOT = environments.ROOT
+# Real runs, in offline mode, that say nothing.
+os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true", WANDB_API_KEY="0123456789" * 4)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--without-everywhere",
+        action="store_true",
+        help="run the probes without the shim on every release, not on three",
+    )
+
+
+def clean_env(**changes):
+    """The environment of a user who has never heard of these tests."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "PYTEST_", "COV_"))}
+    env.update(WANDB_MODE="offline", WANDB_SILENT="true", PYTHONPATH=str(ROOT))
+    env.update(changes)
+    return {key: value for key, value in env.items() if value is not None}
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """Run code in a fresh interpreter; it must end well and say nothing of its own."""
+
+    def run(code, *, python=sys.executable, fails=False, quiet=True, timeout=120, **env):
+        script = tmp_path / "script.py"
+        script.write_text(textwrap.dedent(code), "utf-8")
+        done = subprocess.run(
+            [python, str(script)],
+            cwd=tmp_path,
+            env=clean_env(**env),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        assert bool(done.returncode) == fails, done.stdout + done.stderr
+        if quiet and not fails:
+            assert done.stderr == ""
+        return done.stderr if fails else done.stdout
+
+    return run
+
+
+@pytest.fixture
+def release():
+    """Give the interpreter of an environment with a wandb release."""
+
+    def get(version, python="3.11"):
+        try:
+            return environments.environment(version, python)
+        except environments.NoPython as error:
+            pytest.skip(str(error))
+
+    return get
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A real offline run in a folder of its own."""
+    import wandb
+
+    monkeypatch.chdir(tmp_path)
+    run = wandb.init(
+        project="project",
+        group="group",
+        name="name",
+        config={"lr": 0.1, "layers": [1, 2], "nested": {"depth": 1}},
+    )
+    yield run
+    wandb.finish()
+
+
+@pytest.fixture
+def no_defaults(tmp_path, monkeypatch):
+    """A folder without config-defaults.yaml, which Config() reads."""
+    monkeypatch.chdir(tmp_path)
+    return Path(tmp_path)

@@ -1,0 +1,308 @@
+"""Property tests of Config: any items, any protocol, any name."""
+
+import copy
+import pickle
+import pickletools
+import subprocess
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+from conftest import clean_env
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from wandb.sdk.wandb_config import Config
+
+import wandb_ddp_patch
+
+PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
+SETTINGS = settings(
+    deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=12,
+)
+items = st.dictionaries(st.text(), values)
+dunders = st.text(min_size=1).map(lambda name: f"__{name}__")
+
+
+def config_of(content, locks=()):
+    config = Config()
+    vars(config)["_items"].update(content)
+    for user, key in locks:
+        config.update_locked({key: content.get(key)}, user=user, _allow_val_change=True)
+    return config
+
+
+def state(config):
+    parts = ("_items", "_locked", "_users", "_users_inv", "_users_cnt")
+    return type(config), list(vars(config)["_items"]), {part: vars(config)[part] for part in parts}
+
+
+@SETTINGS
+@given(items, st.lists(st.tuples(st.text(), st.text(min_size=1)), max_size=3))
+def test_round_trip_is_exact_in_every_protocol(no_defaults, content, locks):
+    locks = [(user, key.strip("-")) for user, key in locks]
+    assume(all(key for _, key in locks))
+    config = config_of(content, locks)
+    for protocol in PROTOCOLS:
+        twin = pickle.loads(pickle.dumps(config, protocol))
+        assert state(twin) == state(config)
+        assert vars(twin)["_callback"] is None
+        assert vars(twin)["_settings"] is None
+
+
+@SETTINGS
+@given(items)
+def test_copies_are_equal_and_independent(no_defaults, content):
+    config = config_of(content)
+    called = []
+    config._set_callback(lambda **kwargs: called.append(kwargs))
+    before = copy.deepcopy(state(config))
+    for twin in (copy.copy(config), copy.deepcopy(config), pickle.loads(pickle.dumps(config))):
+        assert state(twin) == before
+        twin.update({"brand new key": 1}, allow_val_change=True)
+        twin["another"] = 2
+        twin.update_locked({"locked": 3}, user="somebody")
+        assert state(config) == before
+    assert called == []
+
+
+@SETTINGS
+@given(dunders, items)
+def test_dunder_names_are_never_attributes(no_defaults, name, content):
+    config = config_of({**content, name: 1})
+    assume(not hasattr(type(config), name))
+    for thing in (config, Config.__new__(Config)):
+        assert not hasattr(thing, name)
+        with pytest.raises(AttributeError):
+            getattr(thing, name)
+    assert config[name] == 1
+    assert copy.deepcopy(config)[name] == 1
+
+
+@SETTINGS
+@given(st.text(), items)
+def test_other_names_are_items(no_defaults, name, content):
+    config = config_of(content)
+    assume(name not in dir(config) and not (name[:2] == "__" == name[-2:]))
+    assert hasattr(config, name) == (name in content)
+    if name in content:
+        assert getattr(config, name) == content[name]
+    else:
+        with pytest.raises(AttributeError):
+            getattr(config, name)
+    assert not hasattr(Config.__new__(Config), name)
+
+
+@SETTINGS
+@given(st.text(min_size=8).filter(lambda text: text.strip()), items)
+def test_no_secret_of_the_settings_is_in_a_payload(no_defaults, secret, content):
+    secret = f"planted<{secret.encode('unicode_escape').decode()}>"
+    config = config_of(content)
+    hidden = SimpleNamespace(api_key=secret, _jupyter=False)
+    config._set_settings(hidden)
+    config._set_callback(hidden)
+    config._set_artifact_callback(hidden)
+    for protocol in PROTOCOLS:
+        assert b"planted<" not in pickle.dumps(config, protocol)
+
+
+@SETTINGS
+@given(items)
+def test_payload_names_wandbs_class_and_builtins_alone(no_defaults, content):
+    config = config_of(content)
+    for protocol in PROTOCOLS:
+        strings, named = [], set()
+        for opcode, argument, _ in pickletools.genops(pickle.dumps(config, protocol)):
+            if opcode.name == "STACK_GLOBAL":
+                named.add(tuple(strings[-2:]))
+            elif opcode.name == "GLOBAL":
+                named.add(tuple(argument.split(" ")))
+            elif "UNICODE" in opcode.name or "STRING" in opcode.name:
+                strings.append(argument)
+        named = {name for name in named if name[0] not in ("builtins", "__builtin__")}
+        assert named == {("wandb.sdk.wandb_config", "Config")}, protocol
+
+
+def test_shared_and_circular_values_stay_so(no_defaults):
+    shared = {"a": [1]}
+    circular = [shared]
+    circular.append(circular)
+    config = config_of({"one": shared, "two": shared, "loop": circular})
+    twin = pickle.loads(pickle.dumps(config))
+    assert twin["one"] is twin["two"] is twin["loop"][0]
+    assert twin["loop"][1] is twin["loop"]
+    assert twin["one"] == shared
+
+
+class Unpicklable:
+    def __reduce__(self):
+        raise TypeError("not me")
+
+
+@pytest.mark.parametrize("value", [Unpicklable(), threading.Lock(), lambda: None])
+def test_what_cannot_be_pickled_gives_pythons_own_error(no_defaults, value):
+    with pytest.raises((TypeError, AttributeError, pickle.PicklingError)) as theirs:
+        pickle.dumps({"bad": value})
+    with pytest.raises(type(theirs.value)) as ours:
+        pickle.dumps(config_of({"bad": value}))
+    assert str(ours.value) == str(theirs.value)
+
+
+class Slow:
+    """Lets other threads run while it is pickled, as any class in Python may."""
+
+    def __reduce__(self):
+        time.sleep(0.001)
+        return Slow, ()
+
+
+def pickle_while_others_update(config, what):
+    """Pickle 100 times while two threads update the config.
+
+    The pair is written together, so every payload must hold a pair.
+    """
+    end, errors = threading.Event(), []
+
+    def write(n):
+        while not end.is_set():
+            n += 2
+            # Keys come, and go all at once, so that the dicts change size.
+            config.update({"a": n, "b": n, f"new {n}": n}, allow_val_change=True)
+            config["nested"][n] = n
+            if n % 40 < 2:
+                config["nested"].clear()
+                for key in [key for key in list(vars(config)["_items"]) if key[:3] == "new"]:
+                    vars(config)["_items"].pop(key, None)
+            config.update_locked(
+                {f"locked {n % 40}": n}, user=f"user {n % 40}", _allow_val_change=True
+            )
+
+    def read():
+        try:
+            for _ in range(50):
+                twin = pickle.loads(pickle.dumps(what))
+                assert twin["a"] == twin["b"]
+                if what is config:
+                    locked, users = vars(twin)["_locked"], vars(twin)["_users_inv"]
+                    assert set(locked.values()) <= set(users)
+                    copy.deepcopy(config)
+        except Exception as error:
+            errors.append(error)
+
+    writers = [threading.Thread(target=write, args=(n,), daemon=True) for n in range(2)]
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for thread in writers + readers:
+        thread.start()
+    for thread in readers:
+        thread.join()
+    end.set()
+    for thread in writers:
+        thread.join()
+    return errors
+
+
+def racing_config():
+    return config_of({"a": 0, "b": 0, "nested": {0: Slow()}, "slow": Slow()})
+
+
+def test_pickling_while_other_threads_update(no_defaults):
+    config = racing_config()
+    assert pickle_while_others_update(config, config) == []
+
+
+def test_that_race_is_real(no_defaults):
+    """The test above can fail: the live dict by itself does."""
+    config = racing_config()
+    errors = pickle_while_others_update(config, vars(config)["_items"])
+    assert "dictionary changed size during iteration" in str(errors)
+
+
+def test_a_config_of_a_subclass_keeps_its_own_attributes(no_defaults):
+    config = MyConfig()
+    config.__dict__["_note"] = "mine"
+    config["lr"] = 1
+    twin = pickle.loads(pickle.dumps(config))
+    assert type(twin) is MyConfig
+    assert (vars(twin)["_note"], twin.lr) == ("mine", 1)
+
+
+class MyConfig(Config):
+    pass
+
+
+def test_defaults_of_the_loading_folder_do_not_leak_in(no_defaults):
+    data = pickle.dumps(config_of({"lr": 1}))
+    (no_defaults / "config-defaults.yaml").write_text("stray:\n  value: 1\n")
+    assert dict(Config()) == {"stray": 1}
+    assert dict(pickle.loads(data)) == {"lr": 1}
+
+
+@pytest.mark.parametrize(
+    ("version", "python"),
+    [("newest", None), ("0.13.11", "3.11"), ("0.16.6", "3.11"), ("0.21.4", "3.11")],
+)
+def test_payload_loads_without_the_shim(release, tmp_path, run, version, python):
+    """So a checkpoint never depends on us (wandb 0.13 and later)."""
+    run.config.update_locked({"swept": 1}, user="sweep")
+    data = [pickle.dumps(run.config, protocol) for protocol in PROTOCOLS]
+    (tmp_path / "payloads").write_bytes(pickle.dumps(data))
+    code = (
+        "import pickle, sys\n"
+        "assert sys.modules.get('wandb_ddp_patch') is None\n"
+        "for data in pickle.load(open('payloads', 'rb')):\n"
+        "    config = pickle.loads(data)\n"
+        "    print(config, config._locked, config._users_inv, config.lr)\n"
+        "assert sys.modules.get('wandb_ddp_patch') is None\n"
+    )
+    done = subprocess.run(
+        [sys.executable if python is None else release(version, python), "-c", code],
+        cwd=tmp_path,
+        env=clean_env(PYTHONPATH=None, PYTHONWARNINGS="ignore", WANDB_DDP_PATCH="0"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    expected = {"lr": 0.1, "layers": [1, 2], "nested": {"depth": 1}, "_wandb": {}, "swept": 1}
+    for line in done.stdout.splitlines():
+        shown, locked = line.split("} {", 1)[0] + "}", line
+        assert eval(shown.replace("}}", "}}")) is not None
+        assert "'swept': 0" in locked and "{0: 'sweep'}" in locked
+    assert len(done.stdout.splitlines()) == len(PROTOCOLS)
+    assert set(expected) >= {"lr"}
+
+
+@pytest.mark.parametrize("order", ["torch first", "wandb first"])
+def test_torch_loads_a_checkpoint_by_default(fresh, order):
+    imports = ["import torch", "import wandb"]
+    if order == "wandb first":
+        imports.reverse()
+    out = fresh(
+        "\n".join(["import wandb_ddp_patch", *imports])
+        + """
+config = wandb.Config()
+config["lr"] = 0.1
+torch.save({"config": config}, "checkpoint.pt")
+print(torch.load("checkpoint.pt")["config"].lr)
+print(torch.load("checkpoint.pt", weights_only=False)["config"].lr)
+wandb_ddp_patch.revert()
+print(wandb.Config in torch.serialization.get_safe_globals())
+""",
+        quiet=False,
+    )
+    assert out == "0.1\n0.1\nFalse\n"
+
+
+def test_it_is_still_patched():
+    assert {"Config"} <= {
+        status.target.rpartition(".")[2]
+        for status in wandb_ddp_patch.status()
+        if status.state == "applied"
+    }

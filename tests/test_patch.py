@@ -1,0 +1,401 @@
+"""Applying, reverting, the import hook, and a wandb that we do not know."""
+
+import copy
+import inspect
+import pickle
+import sys
+import threading
+
+import pytest
+import wandb
+
+import wandb_ddp_patch
+from wandb_ddp_patch import _graft, _hooks
+
+
+def amended():
+    """The classes and modules that grafts amend."""
+    from wandb.sdk import wandb_config, wandb_run, wandb_summary
+    from wandb.sdk.lib import disabled, preinit
+
+    return {
+        "Config": wandb_config.Config,
+        "SummaryDict": wandb_summary.SummaryDict,
+        "Summary": wandb_summary.Summary,
+        "SummarySubDict": wandb_summary.SummarySubDict,
+        "SummaryDisabled": disabled.SummaryDisabled,
+        "Run": wandb_run.Run,
+        "PreInitObject": preinit.PreInitObject,
+        "preinit": preinit,
+        "wandb": wandb,
+    }
+
+
+@pytest.fixture
+def reverted():
+    wandb_ddp_patch.revert()
+    yield
+    wandb_ddp_patch.apply()
+
+
+def states():
+    return {status.target.rpartition(".")[2]: status.state for status in wandb_ddp_patch.status()}
+
+
+def test_status_says_what_is_patched_and_why():
+    assert states() == {
+        "Config": "applied",
+        "Summary": "applied",
+        "SummaryDisabled": "applied",
+        "PreInitCallable": "applied",
+        "RunDisabled": "not needed",
+        "Run": "applied",
+        "InterfaceBase": "not needed",
+        "serialization": "applied" if "torch" in sys.modules else "waiting for import",
+    }
+    for status in wandb_ddp_patch.status():
+        assert status.why
+        assert status.since[0].isdigit()
+
+
+def test_revert_leaves_each_class_member_for_member_and_apply_comes_back(reverted):
+    before = {name: dict(vars(owner)) for name, owner in amended().items()}
+    for _ in range(3):
+        wandb_ddp_patch.apply()
+        patched = {name: dict(vars(owner)) for name, owner in amended().items()}
+        assert all(patched[name] != before[name] for name in before)
+        wandb_ddp_patch.apply()  # again: nothing changes
+        for name, owner in amended().items():
+            assert {k: id(v) for k, v in vars(owner).items()} == {
+                k: id(v) for k, v in patched[name].items()
+            }
+        wandb_ddp_patch.revert()
+        for name, owner in amended().items():
+            assert {k: id(v) for k, v in vars(owner).items()} == {
+                k: id(v) for k, v in before[name].items()
+            }
+        assert set(states().values()) <= {"off", "waiting for import"}
+
+
+def test_reverted_classes_are_those_of_an_unpatched_process(fresh):
+    code = """
+    {first}
+    import wandb
+    {then}
+    from wandb.sdk import wandb_config, wandb_run, wandb_summary
+    from wandb.sdk.lib import disabled, preinit
+    for owner in (wandb_config.Config, wandb_run.Run, wandb_summary.SummaryDict,
+                  wandb_summary.Summary, wandb_summary.SummarySubDict,
+                  disabled.SummaryDisabled, preinit.PreInitObject, preinit):
+        print(owner.__name__, [(k, type(v).__name__, getattr(v, "__qualname__", ""))
+                               for k, v in sorted(vars(owner).items())])
+    print([type(getattr(wandb, name)).__name__ for name in ("log", "config", "summary", "save")])
+    """
+    shim = "import wandb_ddp_patch"
+    alone = fresh(code.format(first="", then=""))
+    assert fresh(code.format(first=shim, then="wandb_ddp_patch.revert()")) == alone
+    assert fresh(code.format(first="", then=f"{shim}; wandb_ddp_patch.revert()")) == alone
+    assert fresh(code.format(first=shim, then=""), WANDB_DDP_PATCH="0") == alone
+    assert fresh(code.format(first=shim, then="")) != alone
+
+
+def test_revert_leaves_what_somebody_has_patched_after_us(fresh):
+    out = fresh("""
+        import wandb_ddp_patch, wandb
+        theirs = lambda self, key: "theirs"
+        wandb.Config.__getattr__ = theirs
+        wandb_ddp_patch.revert()
+        print(vars(wandb.Config)["__getattr__"] is theirs, "__reduce__" in vars(wandb.Config))
+    """)
+    assert out == "True False\n"
+
+
+@pytest.mark.parametrize("order", ["before", "after", "both", "submodule"])
+def test_import_before_or_after_wandb(fresh, order):
+    shim, wandb_ = "import wandb_ddp_patch", "import wandb"
+    lines = {
+        "before": [shim, wandb_],
+        "after": [wandb_, shim],
+        "both": [shim, wandb_, "import importlib", "importlib.reload(wandb_ddp_patch)"],
+        "submodule": [shim, "import wandb.sdk.wandb_config", wandb_],
+    }[order]
+    check = "print(hasattr(wandb.Config.__new__(wandb.Config), 'x'))"
+    assert fresh("\n".join([*lines, check])) == "False\n"
+
+
+def test_from_many_threads_at_once(fresh):
+    out = fresh("""
+        import threading
+        barrier = threading.Barrier(8)
+        def start(n):
+            barrier.wait()
+            if n % 2:
+                import wandb
+            import wandb_ddp_patch
+            for _ in range(5):
+                wandb_ddp_patch.apply()
+        threads = [threading.Thread(target=start, args=(n,)) for n in range(8)]
+        for t in threads: t.start()
+        for t in threads: t.join()
+        import sys, wandb, wandb_ddp_patch
+        print(sum(type(f).__name__ == "Finder" for f in sys.meta_path))
+        print({s.state for s in wandb_ddp_patch.status()} - {"not needed", "waiting for import"})
+        wandb_ddp_patch.revert()
+        print("__reduce__" in vars(wandb.Config))
+    """)
+    assert out == "1\n{'applied'}\nFalse\n"
+
+
+def test_off_switch(fresh):
+    out = fresh(
+        """
+        import sys, wandb_ddp_patch, wandb
+        print({s.state for s in wandb_ddp_patch.status()})
+        wandb_ddp_patch.apply()
+        print("__reduce__" in vars(wandb.Config))
+        print([f for f in sys.meta_path if type(f).__name__ == "Finder"])
+        """,
+        WANDB_DDP_PATCH="0",
+    )
+    assert out == "{'off'}\nFalse\n[]\n"
+
+
+def test_importing_brings_in_nothing_but_our_own(fresh):
+    out = fresh("""
+        import sys
+        before = set(sys.modules)
+        import wandb_ddp_patch
+        print(sorted(set(sys.modules) - before))
+        wandb_ddp_patch.status()
+        print("wandb" in sys.modules)
+    """)
+    assert out == "['wandb_ddp_patch', 'wandb_ddp_patch._hooks']\nFalse\n"
+
+
+def test_upstream_behaviours_that_stay(run):
+    assert copy.deepcopy(run) is run
+    assert isinstance(wandb.config, wandb.Config)
+    assert "class Config" in inspect.getsource(wandb.Config)
+    assert "def log" in inspect.getsource(type(run).log)
+    assert list(inspect.signature(wandb.init).parameters)
+    assert dict(wandb.config)["lr"] == 0.1
+    wandb.config.update({"new": 1})
+    assert run.config.new == 1
+    with pytest.raises(AttributeError) as error:
+        wandb.config.missing  # noqa: B018
+    assert str(error.value) == f"{wandb.Config!r} object has no attribute 'missing'"
+    assert isinstance(error.value.__cause__, KeyError)
+    with pytest.raises(KeyError, match="'missing'"):
+        wandb.config["missing"]
+
+
+def test_missing_name_reads_as_upstreams(fresh):
+    code = """
+    import {shim}wandb
+    try: wandb.Config().missing
+    except AttributeError as error: print(type(error).__name__, error, repr(error.__cause__))
+    """
+    assert fresh(code.format(shim="")) == fresh(code.format(shim="wandb_ddp_patch, "))
+
+
+# --- a wandb of the future --------------------------------------------------
+
+# What is done to a real wandb before we see it, what the warning says of it,
+# and whether that wandb still works by itself.
+FUTURES = {
+    "class renamed": (
+        "run.wandb_config = types.SimpleNamespace(Config=config.Config); del config.Config",
+        "wandb.sdk.wandb_config has no class Config",
+        True,
+    ),
+    "method removed": (
+        "del config.Config._load_defaults",
+        "wandb.sdk.wandb_config.Config has no _load_defaults",
+        False,
+    ),
+    "getattr removed": (
+        "del config.Config.__getattr__",
+        "wandb.sdk.wandb_config.Config has no __getattr__",
+        True,
+    ),
+    "another storage": (
+        "config.Config.__init__ = lambda self: object.__setattr__(self, '_data', {})",
+        "wandb.sdk.wandb_config.Config",
+        False,
+    ),
+    "module replaced": (
+        "sys.modules['wandb.sdk.wandb_config'] = types.ModuleType('wandb.sdk.wandb_config')",
+        "wandb.sdk.wandb_config has no class Config",
+        True,
+    ),
+    "summary renamed": (
+        "summary.Root = summary.SummaryDict; del summary.SummaryDict",
+        "wandb.sdk.wandb_summary has no class SummaryDict",
+        True,
+    ),
+    "run callback removed": (
+        "del run.Run._summary_update_callback",
+        "wandb.sdk.wandb_run.Run has no _summary_update_callback",
+        False,
+    ),
+    "preinit replaced": (
+        "sys.modules['wandb.sdk.lib.preinit'] = types.ModuleType('wandb.sdk.lib.preinit')",
+        "wandb.sdk.lib.preinit has no class PreInitObject",
+        True,
+    ),
+}
+
+FUTURE = """
+import sys, types, warnings
+import wandb
+from wandb.sdk import wandb_config as config, wandb_run as run, wandb_summary as summary
+{change}
+{shim}
+"""
+USE = """
+run = wandb.init(mode="offline", project="p", config={"lr": 1})
+run.log({"x": 1})
+print(dict(run.summary._as_dict())["x"], run.config["lr"])
+run.finish()
+"""
+IMPORT = """
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import wandb_ddp_patch
+    wandb_ddp_patch.apply()
+print(len(caught), caught[0].category.__name__, caught[0].message)
+print([s.why for s in wandb_ddp_patch.status() if s.state == "skipped"])
+"""
+
+
+@pytest.mark.parametrize("kind", FUTURES)
+def test_unknown_wandb_gives_one_warning_and_works_as_without_us(fresh, kind):
+    change, reason, works = FUTURES[kind]
+    alone = fresh(FUTURE.format(change=change, shim=USE if works else ""))
+    out = fresh(FUTURE.format(change=change, shim=IMPORT + (USE if works else "")))
+    warning, skipped, *rest = out.splitlines()
+    assert warning.startswith("1 RuntimeWarning wandb_ddp_patch: ")
+    assert reason in warning
+    assert reason in skipped
+    assert rest == alone.splitlines()
+
+
+def test_a_graft_that_does_not_fit_leaves_no_trace(fresh):
+    change = FUTURES["another storage"][0]
+    look = "print(sorted(map(str, vars(config.Config).items())) == before)"
+    code = FUTURE.format(change=change, shim=IMPORT).replace(
+        "with warnings", "before = sorted(map(str, vars(config.Config).items()))\nwith warnings"
+    )
+    assert fresh(code + look).splitlines()[-1] == "True"
+
+
+def test_unknown_wandb_under_warnings_as_errors_still_works(fresh):
+    change = FUTURES["class renamed"][0]
+    shim = "warnings.simplefilter('error'); import wandb_ddp_patch; print('imported')"
+    code = FUTURE.format(change=change, shim=shim)
+    assert fresh(code, quiet=False) == "imported\n"
+
+
+# --- the hook ---------------------------------------------------------------
+
+
+def test_the_real_loader_is_back_and_the_module_is_as_without_us(fresh):
+    code = """
+    {shim}
+    import importlib.util, pkgutil
+    print(type(importlib.util.find_spec("wandb.sdk.wandb_config").loader).__name__ != "")
+    import wandb, inspect, importlib.resources
+    import wandb.sdk.wandb_config as module
+    for m in (wandb, module):
+        print(type(m.__loader__).__name__, m.__spec__.loader is m.__loader__, m.__file__)
+    print(len(pkgutil.get_data("wandb", "py.typed") or b""))
+    print(len(inspect.getsource(module.Config)))
+    print(importlib.resources.files("wandb").joinpath("__init__.py").is_file())
+    importlib.reload(module)
+    print(len(module.Config().keys()))
+    """
+    assert fresh(code.format(shim="")) == fresh(code.format(shim="import wandb_ddp_patch"))
+
+
+def test_a_reloaded_class_is_patched_again(fresh):
+    out = fresh("""
+        import importlib, wandb_ddp_patch, wandb, wandb.sdk.wandb_config as module
+        old = module.Config
+        importlib.reload(module)
+        print(module.Config is old, hasattr(module.Config.__new__(module.Config), "x"))
+        wandb_ddp_patch.revert()
+        print("__reduce__" in vars(module.Config), "__reduce__" in vars(old))
+    """)
+    assert out == "False False\nFalse False\n"
+
+
+def test_an_import_that_fails_half_way_is_patched_when_retried(fresh, tmp_path):
+    out = fresh("""
+        import sys, wandb_ddp_patch
+        sys.modules["wandb.sdk.lib.preinit"] = None  # makes importing it fail
+        try: import wandb
+        except ImportError: print("failed")
+        del sys.modules["wandb.sdk.lib.preinit"]
+        for name in [n for n in sys.modules if n == "wandb" or n.startswith("wandb.")]:
+            del sys.modules[name]
+        import wandb
+        print(hasattr(wandb.Config.__new__(wandb.Config), "x"))
+    """)
+    assert out == "failed\nFalse\n"
+
+
+def test_never_two_finders():
+    before = list(sys.meta_path)
+    _hooks.install(lambda name: None)
+    assert sys.meta_path == before
+
+
+def test_other_finders_still_find_watched_modules(fresh):
+    out = fresh(
+        """
+        import sys, importlib.machinery, wandb_ddp_patch
+        seen = []
+        class Theirs:
+            @staticmethod
+            def find_spec(name, path=None, target=None):
+                # As ours does, it asks everybody: neither may loop.
+                seen.append(name)
+                for finder in sys.meta_path:
+                    if finder is not Theirs and type(finder).__name__ != "Finder":
+                        spec = finder.find_spec(name, path, target)
+                        if spec: return spec
+        sys.meta_path.insert(0, Theirs)
+        sys.meta_path.insert(1, wandb_ddp_patch._hooks.Finder(lambda name: None))
+        import wandb
+        print("wandb" in seen)
+    """,
+        quiet=False,
+    )
+    assert out == "True\n"
+
+
+def test_graft_locks_do_not_deadlock_with_import_locks(fresh):
+    out = fresh("""
+        import threading, wandb_ddp_patch
+        done = []
+        def apply():
+            for _ in range(200): wandb_ddp_patch.apply()
+            done.append(1)
+        threads = [threading.Thread(target=apply, daemon=True) for _ in range(4)]
+        for t in threads: t.start()
+        import wandb
+        for t in threads: t.join(60)
+        print(len(done), hasattr(wandb.Config.__new__(wandb.Config), "x"))
+    """)
+    assert out == "4 False\n"
+
+
+def test_pickle_of_reverted_config_is_upstreams(reverted):
+    with pytest.raises(RecursionError):
+        pickle.loads(pickle.dumps(wandb.Config()))
+
+
+def test_lock_is_free_after_all_this():
+    assert _graft._lock.acquire(timeout=5)
+    _graft._lock.release()
+    assert threading.active_count() >= 1

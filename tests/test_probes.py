@@ -1,0 +1,97 @@
+"""Each failure of the catalogue, on each of eight releases, with and without us."""
+
+import sys
+
+import pytest
+
+from wandb_ddp_patch import _graft, probes
+
+# The newest release is the one that the tests run in.
+RELEASES = [
+    ("newest", None),
+    ("0.10.23", "3.9"),  # the report's own
+    ("0.12.21", "3.11"),
+    ("0.13.11", "3.11"),
+    ("0.16.6", "3.11"),
+    ("0.17.9", "3.11"),
+    ("0.19.11", "3.11"),
+    ("0.21.4", "3.11"),
+]
+WITHOUT = {"newest", "0.10.23", "0.16.6"}
+# What works without us: dunder names do since 0.13.0.
+FINE = {("config-names", v) for v, _ in RELEASES if v not in ("0.10.23", "0.12.21")}
+
+CATALOGUE = [
+    *("config-pickle", "config-copy", "config-spawn", "config-secret", "config-names"),
+    *("config-blank", "config-checkpoint", "config-disabled"),
+    *("run-same-process", "run-config", "run-forward", "run-gone", "run-disabled"),
+    *("summary-names", "summary-copy", "summary-fork", "preinit"),
+]
+
+EACH = pytest.mark.parametrize(("version", "python"), RELEASES, ids=[v for v, _ in RELEASES])
+EVERY = pytest.mark.parametrize("name", list(probes.PROBES))
+
+
+def interpreter(release, version, python):
+    return sys.executable if version == "newest" else release(version, python)
+
+
+@EACH
+@EVERY
+def test_with_the_shim(release, version, python, name):
+    verdict = probes.run(name, shim=True, python=interpreter(release, version, python))
+    if verdict.passed is None:
+        pytest.skip(verdict.reason)
+    assert verdict.passed, verdict.reason
+
+
+@EACH
+@EVERY
+def test_without_the_shim(release, version, python, name, request):
+    if version not in WITHOUT and not request.config.getoption("--without-everywhere"):
+        pytest.skip("without the shim on three releases, unless --without-everywhere")
+    verdict = probes.run(name, shim=False, python=interpreter(release, version, python))
+    if verdict.passed is None:
+        pytest.skip(verdict.reason)
+    assert verdict.passed == ((name, version) in FINE), verdict.reason
+
+
+def test_every_row_of_the_catalogue_has_a_probe():
+    assert list(probes.PROBES) == CATALOGUE
+    assert all(probe.what.endswith(".") for probe in probes.PROBES.values())
+
+
+def test_every_graft_has_probes():
+    named = {name.split("-")[0] for name in probes.PROBES}
+    by_class = {
+        "Config": "config",
+        "serialization": "config",
+        "Summary": "summary",
+        "SummaryDisabled": "summary",
+        "PreInitCallable": "preinit",
+        "RunDisabled": "run",
+        "Run": "run",
+        "InterfaceBase": "run",
+    }
+    assert {graft.name for graft in _graft.grafts()} == set(by_class)
+    assert set(by_class.values()) == named
+
+
+def test_a_probe_that_hangs_or_dies_says_so_and_leaves_nothing(tmp_path):
+    (tmp_path / "wandb.py").write_text("import os, time\nos.environ['DIE'] and os._exit(3)\n")
+    env = {"PYTHONPATH": str(tmp_path), "DIE": "1"}
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in env.items():
+            patch.setenv(key, value)
+        # Our own folder comes first in the probe's path, the fake after it.
+        verdict = probes.run("config-blank", shim=False)
+        assert not verdict.passed
+        assert verdict.reason.startswith("died, exit code 3")
+        (tmp_path / "wandb.py").write_text("import time\ntime.sleep(60)\n")
+        verdict = probes.run("config-blank", shim=False, timeout=2)
+        assert verdict.reason == "hangs: no end after 2 s"
+
+
+def test_an_unknown_probe_is_a_one_line_error(capsys):
+    assert probes.main(["nonsense"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

@@ -1,0 +1,45 @@
+"""The report itself: wandb 0.10.23 under Python 3.9, issue 2007."""
+
+import pytest
+
+SCRIPT = """
+import argparse
+import multiprocessing as mp
+import wandb
+{shim}
+
+def train(rank, args):
+    print(rank, dict(args.config))
+
+if __name__ == "__main__":
+    wandb.init(project="w2v_did", config={{"lr": 0.1}})
+    args = argparse.Namespace(config=wandb.config)
+    process = mp.get_context("spawn").Process(target=train, args=(0, args))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+"""
+SHIM = "import wandb_ddp_patch"
+
+
+@pytest.fixture
+def old(release):
+    return release("0.10.23", "3.9")
+
+
+@pytest.mark.parametrize(
+    ("shim", "env"), [("", {}), (SHIM, {"WANDB_DDP_PATCH": "0"})], ids=["not imported", "off"]
+)
+def test_without_the_shim_it_fails_as_reported(fresh, old, shim, env):
+    traceback = fresh(SCRIPT.format(shim=shim), python=old, fails=True, **env)
+    assert "reduction.dump(process_obj, fp)" in traceback
+    assert 'wandb_config.py", line 151, in __getattr__' in traceback
+    assert "\nKeyError: '__getstate__'\n" in traceback
+
+
+@pytest.mark.parametrize("first", ["wandb first", "shim first"])
+def test_with_the_shim_the_worker_prints_the_config(fresh, old, first):
+    script = SCRIPT.format(shim=SHIM)
+    if first == "shim first":
+        script = SHIM + script.replace(SHIM, "")
+    assert fresh(script, python=old, quiet=False) == "0 {'lr': 0.1}\n"
