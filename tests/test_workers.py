@@ -79,8 +79,9 @@ def test_process_pool_executor(things, expected, method):
 def test_an_error_in_a_worker_stays_the_workers_error(things, method):
     context = multiprocessing.get_context(method)
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        with pytest.raises(ValueError, match="as asked"):
-            pool.submit(carriers.raises, things).result()
+        future = pool.submit(carriers.raises, things)
+    with pytest.raises(ValueError, match="as asked"):
+        future.result()
 
 
 @EACH
