@@ -16,7 +16,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--without-everywhere",
         action="store_true",
-        help="run the probes without the shim on every release, not on three",
+        help="run the probes without the shim on every release, not on two",
     )
 
 

@@ -32,7 +32,7 @@ def environment(release, python="3.11"):
     interpreter = find_python(python)
     tag = hashlib.sha256("\n".join([*wanted, interpreter]).encode()).hexdigest()[:8]
     folder = CACHE / "environments" / f"{release}-py{python}-{tag}"
-    with locked(folder.with_suffix(".lock")):
+    with locked(folder.with_name(folder.name + ".lock")):
         if not (folder / "ready").exists():
             shutil.rmtree(folder, ignore_errors=True)
             run_uv("venv", "--python", interpreter, str(folder))
@@ -54,7 +54,7 @@ def find_python(version):
 
 
 def run_uv(*arguments, env=None, check=True):
-    command = [uv.find_uv_bin(), "--quiet", *arguments]
+    command = [uv.find_uv_bin(), *arguments]
     env = {**os.environ, "VIRTUAL_ENV": "", **(env or {})}
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     if check and done.returncode:

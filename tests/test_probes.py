@@ -17,7 +17,7 @@ RELEASES = [
     ("0.19.11", "3.11"),
     ("0.21.4", "3.11"),
 ]
-WITHOUT = {"newest", "0.10.23", "0.16.6"}
+WITHOUT = {"newest", "0.10.23"}
 # What works without us: dunder names do since 0.13.0.
 FINE = {("config-names", v) for v, _ in RELEASES if v not in ("0.10.23", "0.12.21")}
 
@@ -49,7 +49,7 @@ def test_with_the_shim(release, version, python, name):
 @EVERY
 def test_without_the_shim(release, version, python, name, request):
     if version not in WITHOUT and not request.config.getoption("--without-everywhere"):
-        pytest.skip("without the shim on three releases, unless --without-everywhere")
+        pytest.skip("without the shim on two releases, unless --without-everywhere")
     verdict = probes.run(name, shim=False, python=interpreter(release, version, python))
     if verdict.passed is None:
         pytest.skip(verdict.reason)

@@ -22,13 +22,14 @@ class Config:
 
     def __getattr__(self, key):
         # Python's protocols look up dunder names on instances: none is a
-        # hyperparameter. config["__name__"] still reads such an item.
-        if key[:2] == "__" == key[-2:]:
+        # hyperparameter. config["__name__"] still reads such an item. And to
+        # ask for _items here means that there are none: copy and pickle make
+        # such instances. Names that begin with "_" sort before "`", as few
+        # others do: this keeps a read as fast as it was.
+        if key < "`" and (key[:2] == "__" == key[-2:] or key == "_items"):
             raise AttributeError(f"{self.__class__!r} object has no attribute {key!r}")
         try:
-            # Through __dict__, so that an instance without _items (copy and
-            # pickle make them) has no attributes instead of recursing.
-            return self.__dict__["_items"][key]
+            return self._items[key]
         except KeyError as ke:
             raise AttributeError(f"{self.__class__!r} object has no attribute {key!r}") from ke
 
@@ -87,10 +88,10 @@ class ConfigWithKeyError:
     """For releases whose Config raises KeyError for a missing name (to 0.12)."""
 
     def __getattr__(self, key):
-        if key[:2] == "__" == key[-2:] or "_items" not in self.__dict__:
+        if key < "`" and (key[:2] == "__" == key[-2:] or key == "_items"):
             raise AttributeError(f"{self.__class__!r} object has no attribute {key!r}")
         try:
-            return self.__dict__["_items"][key]
+            return self._items[key]
         except KeyError as ke:
             raise MissingName(key) from ke
 
