@@ -12,14 +12,6 @@ ROOT = environments.ROOT
 os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true", WANDB_API_KEY="0123456789" * 4)
 
 
-def pytest_addoption(parser):
-    parser.addoption(
-        "--without-everywhere",
-        action="store_true",
-        help="run the probes without the shim on every release, not on two",
-    )
-
-
 def clean_env(**changes):
     """The environment of a user who has never heard of these tests."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "PYTEST_", "COV_"))}
