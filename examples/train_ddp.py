@@ -100,7 +100,7 @@ def main():
     print(f"Starting {args.world_size} workers with torch.multiprocessing.spawn")
     mp.spawn(train, nprocs=args.world_size, args=(args,))
 
-    print(f"Accuracy on digits that it has not seen: {run.summary['accuracy']:.1%}")
+    print(f"Accuracy on digits that it has not seen: {run.summary.get('accuracy', 0):.1%}")
     folder, url = os.path.dirname(run.dir), run.url if mode == "online" else None
     run.finish()
     print(f"The run is in {folder}")

@@ -142,6 +142,14 @@ def test_shared_and_circular_values_stay_so(no_defaults):
     assert twin["one"] == shared
 
 
+def test_nesting_is_as_deep_as_pickle_allows(no_defaults):
+    deep = {}
+    for _ in range(400):
+        deep = {"inner": deep}
+    pickle.dumps(deep)
+    assert pickle.loads(pickle.dumps(config_of({"deep": deep})))["deep"] == deep
+
+
 class Unpicklable:
     def __reduce__(self):
         raise TypeError("not me")

@@ -99,6 +99,40 @@ def test_reverted_classes_are_those_of_an_unpatched_process(fresh):
     assert fresh(code.format(first=shim, then="")) != alone
 
 
+def test_revert_after_a_run_that_has_finished(fresh):
+    out = fresh(
+        """
+        import wandb_ddp_patch, wandb
+        wandb.init(project="p").finish()
+        wandb_ddp_patch.revert()
+        print({type(getattr(wandb, name)).__name__ for name in ("log", "save")})
+        wandb_ddp_patch.apply()
+        print(wandb.log.__name__, type(wandb.log).__name__)
+    """,
+        quiet=False,
+    )
+    assert out == "{'function'}\nwandb.log PreInitCallable\n"
+
+
+def test_status_before_wandb_and_after_turning_off(fresh):
+    out = fresh("""
+        import os, wandb_ddp_patch
+        def states(): return sorted({s.state for s in wandb_ddp_patch.status()})
+        print(states())
+        wandb_ddp_patch.revert(); print(states())
+        wandb_ddp_patch.apply(); print(states())
+        import wandb
+        os.environ["WANDB_DDP_PATCH"] = "0"
+        print("applied" in states(), "__reduce__" in vars(wandb.Config))
+    """)
+    assert out.splitlines() == [
+        "['waiting for import']",
+        "['off']",
+        "['waiting for import']",
+        "True True",
+    ]
+
+
 def test_revert_leaves_what_somebody_has_patched_after_us(fresh):
     out = fresh("""
         import wandb_ddp_patch, wandb

@@ -236,6 +236,86 @@ def test_that_warning_is_seen(fresh, tmp_path):
     assert "run.config" in errors
 
 
+def test_config_items_set_in_a_fork_reach_the_run(fresh):
+    out = fresh(
+        """
+        import multiprocessing, wandb, wandb_ddp_patch
+        def change(run, queue):
+            run.config["a"] = 1
+            wandb.config["b"] = 2
+            wandb.config.update({"c": 3})
+            queue.put((dict(run.config), wandb.config is run.config, run.summary["x"]))
+        if __name__ == "__main__":
+            run = wandb.init(project="p", config={"lr": 1})
+            run.summary["x"] = 1
+            context = multiprocessing.get_context("fork")
+            queue = context.SimpleQueue()
+            context.Process(target=change, args=(run, queue)).start()
+            print(queue.get())
+        """,
+        quiet=False,
+    )
+    assert out == "({'lr': 1, 'a': 1, 'b': 2, 'c': 3}, True, 1)\n"
+
+
+def test_a_finished_run_in_a_fork_is_as_it_is_at_home(fresh):
+    out = fresh(
+        """
+        import os, sys, time, wandb, wandb_ddp_patch
+        run = wandb.init(project="p", config={"lr": 1})
+        run.finish()
+        if os.fork() == 0:
+            begun = time.monotonic()
+            print(run.summary.get("x"), run.config.lr)
+            try: run.log({"x": 1})
+            except wandb.errors.UsageError as error: print("finished" in str(error))
+            print(time.monotonic() - begun < 2, flush=True)
+            os._exit(0)
+        os.wait()
+        """,
+        quiet=False,
+    )
+    assert out == "None 1\nTrue\nTrue\n"
+
+
+def test_a_failed_attach_leaves_the_process_its_own_service(fresh, tmp_path, run):
+    out = in_later_session(
+        fresh,
+        tmp_path,
+        run,
+        """
+import os, wandb
+mine = wandb.init(project="mine")
+before = os.environ["WANDB_SERVICE"]
+try: it.log({"x": 1})
+except Exception as error: print(type(error).__name__)
+print(os.environ["WANDB_SERVICE"] == before)
+mine.finish()
+""",
+        quiet=False,
+    )
+    assert out.splitlines()[-1] == "True"
+
+
+def test_a_worker_that_gets_the_run_again_sees_the_config_of_now(fresh):
+    out = fresh(
+        """
+        import multiprocessing, wandb, wandb_ddp_patch
+        def look(run): return dict(run.config), run.name
+        if __name__ == "__main__":
+            run = wandb.init(project="p", name="one", config={"lr": 1})
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                print(pool.apply(look, (run,)))
+                run.config["phase"] = 2
+                run.name = "two"
+                print(pool.apply(look, (run,)))
+            run.finish()
+        """,
+        quiet=False,
+    )
+    assert out == "({'lr': 1}, 'one')\n({'lr': 1, 'phase': 2}, 'two')\n"
+
+
 # --- summaries --------------------------------------------------------------
 
 values = st.recursive(
@@ -270,9 +350,12 @@ def test_copies_of_a_summary_are_equal_and_independent(content):
             if isinstance(val, dict):
                 twin[key]["new"] = 1
         assert content == before
-    shallow = copy.copy(summary)
-    shallow["new"] = 1
-    assert content == before
+    for twin in (copy.copy(summary), copy.copy(copy.copy(summary))):
+        twin["new"] = 1
+        for key, val in before.items():
+            if isinstance(val, dict) and key != "new":
+                twin[key]["new"] = 1
+        assert content == before
 
 
 @SETTINGS
@@ -330,16 +413,16 @@ def test_a_summary_can_be_read_when_its_run_is_gone(fresh, tmp_path, run):
 def test_a_disabled_run_elsewhere(fresh, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = wandb.init(mode="disabled", config={"lr": 1})
-    run.log({"x": {"y": 1}})
+    run.log({"x": {"y": 1}, "no data": (n for n in ())})
     assert copy.deepcopy(run) is copy.copy(run) is pickle.loads(pickle.dumps(run)) is run
     out = in_later_session(
         fresh,
         tmp_path,
-        {"run": run, "log": run.log, "summary": run.summary, "config": run.config},
+        {"run": run, "log": run.log, "config": run.config},
         """
 import wandb
 run = it["run"]
-print(run.config.lr, it["config"].lr, run.summary["x"]["y"], it["summary"]["x"]["y"])
+print(run.config.lr, it["config"].lr, run.summary["x"]["y"], "no data" in run.summary)
 print(run.id, run.name, run.disabled, it["log"].__self__ is run, wandb.run)
 it["log"]({"z": 2}); print(run.summary["z"]); run.finish()
 mine = wandb.init(mode="offline", project="p")
@@ -349,5 +432,10 @@ mine.finish()
 """,
         quiet=False,
     )
-    assert out.splitlines() == ["1 1 1 1", f"{run.id} {run.name} True True None", "2", "True True"]
+    assert out.splitlines() == [
+        "1 1 1 False",
+        f"{run.id} {run.name} True True None",
+        "2",
+        "True True",
+    ]
     run.finish()

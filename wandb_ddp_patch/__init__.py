@@ -33,9 +33,10 @@ def _enabled() -> bool:
 def _on_import(name: str) -> None:
     # A function of its own, and imported late, because _graft needs modules
     # that only wandb brings into the process.
-    from . import _graft
+    if "wandb" in sys.modules:
+        from . import _graft
 
-    _graft.apply(after=name)
+        _graft.apply(after=name)
 
 
 def apply() -> None:
@@ -48,7 +49,7 @@ def apply() -> None:
     if not _enabled():
         return
     _hooks.install(_on_import)
-    if any(name in sys.modules for name in _hooks.WATCHED):
+    if "wandb" in sys.modules or __name__ + "._graft" in sys.modules:
         from . import _graft
 
         _graft.apply()

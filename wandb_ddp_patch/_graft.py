@@ -216,7 +216,9 @@ def apply(after: Optional[str] = None) -> None:
         for graft in all_grafts:
             if all(name == after or _executed(name) for name in graft.modules):
                 graft.put_on()
-            elif not missing.isdisjoint(graft.modules):
+            elif graft.state == "off":
+                graft.state = "waiting for import"
+            if not missing.isdisjoint(graft.modules):
                 graft.state = "not needed" if graft.optional else "skipped"
                 graft.reason = f"{graft.target} is not there: no such module"
         skipped = [
@@ -242,7 +244,7 @@ def status(enabled: bool) -> List[Status]:
     return [
         Status(
             graft.target,
-            graft.state if enabled else "off",
+            graft.state if enabled or graft.state == "applied" else "off",
             graft.reason if graft.state == "skipped" else graft.why,
             graft.since,
         )

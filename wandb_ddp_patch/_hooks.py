@@ -36,6 +36,8 @@ class _Loader:
         self._callback = callback
 
     def __getattr__(self, name):
+        if name == "_loader":  # copy and pickle make instances without it
+            raise AttributeError(name)
         return getattr(self._loader, name)
 
     def create_module(self, spec):

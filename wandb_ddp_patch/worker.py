@@ -8,6 +8,8 @@ then on wandb's own code is in charge.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import copy
 import functools
 import importlib
@@ -16,11 +18,13 @@ import os
 import re
 import socket
 import sys
+import tempfile
 import threading
 import uuid
 import weakref
+from multiprocessing import util
 from types import MethodType, SimpleNamespace
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 from urllib.parse import urlsplit
 
 # What a run tells of itself without its service, beside its config. No more:
@@ -38,11 +42,15 @@ _CALLBACKS = (
 )
 # WANDB_SERVICE: version, process id, transport, address.
 _SERVICE = re.compile(r"\d+-\d+-(?:(unix)-(.+)|\w+-(.+)-(\d+))")
+# How long a worker waits at its end until the service has read all that it sent.
+_FLUSH_SECONDS = 30
 
 # Every run of this process, by what identifies it in payloads, so that a run
 # that comes back is the same object. Plain weak references: upstream had fork
 # deadlocks from finalizers.
 _runs: Dict[str, weakref.ref[Any]] = {}
+# Files that say that a run is active, and the process that owns it.
+_markers: Dict[str, int] = {}
 _attaching = threading.RLock()
 
 
@@ -55,8 +63,10 @@ def register(run: Any, key: Optional[str] = None) -> str:
     own = run.__dict__
     if "_ddp_key" not in own:
         own["_ddp_key"] = key or uuid.uuid4().hex
-        own["_ddp_pid"] = os.getpid()
-        for dead in [name for name, ref in _runs.items() if ref() is None]:
+        # The shim may be imported in a fork, after the run was made.
+        own["_ddp_pid"] = own.get("_init_pid", own.get("_pid", os.getpid()))
+        own["_ddp_service"] = os.environ.get("WANDB_SERVICE")
+        for dead in [name for name, ref in list(_runs.items()) if ref() is None]:
             _runs.pop(dead, None)
         _runs[own["_ddp_key"]] = weakref.ref(run)
     return str(own["_ddp_key"])
@@ -69,22 +79,38 @@ def reduce_run(run: Any) -> Tuple[Any, Tuple[Dict[str, Any]]]:
     run's service.
     """
     own = run.__dict__
-    if "_ddp_payload" in own and "_settings" not in own:
-        return load_run, (own["_ddp_payload"],)  # not attached: pass it on as it came
-    known = facts(run)
-    key = register(run)
-    payload = {
-        "key": key,
+    payload = own.get("_ddp_payload")
+    if payload is None:
+        register(run)
+        _mark_active(run)
+        payload = _payload(run)
+    else:  # a worker passes it on
+        payload = {**payload, "config": own["_config"]}
+    if payload["known"]["disabled"]:
+        payload["summary"] = {k: v for k, v in dict(run.summary).items() if _is_plain(v)}
+    return load_run, (payload,)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (str, int, float, bool))
+
+
+def _payload(run: Any) -> Dict[str, Any]:
+    own = run.__dict__
+    return {
+        "key": own["_ddp_key"],
         "owner": own.get("_init_pid", own["_ddp_pid"]),
         "attach_id": own.get("_attach_id"),
-        "service": os.environ.get("WANDB_SERVICE"),
+        "service": own["_ddp_service"],
+        "marker": own.get("_ddp_marker"),
         "finished": bool(own.get("_is_finished")),
-        "known": known,
+        "known": facts(run),
         "config": own.get("_config") if "_config" in own else run.config,
     }
-    if known["disabled"]:
-        payload["summary"] = dict(run.summary)
-    return load_run, (payload,)
 
 
 def facts(run: Any) -> Dict[str, Any]:
@@ -126,12 +152,17 @@ def load_run(payload: Dict[str, Any]) -> Any:
     known_here = _runs.get(payload["key"])
     run = known_here() if known_here else None
     if run is not None:
+        own = run.__dict__
+        if "_ddp_payload" in own:  # what its owner has changed since the last time
+            own["_ddp_payload"] = payload
+            own["_ddp_known"].update(payload["known"])
+            vars(own["_config"])["_items"].update(vars(payload["config"])["_items"])
         return run
     if payload["known"]["disabled"]:
         return _load_disabled(payload)
     from wandb.sdk.wandb_run import Run
 
-    cls: Any = _classes(Run)[1]
+    cls: Any = _class(Run)
     run = cls.__new__(cls)
     config = payload["config"]
     run.__dict__.update(
@@ -149,37 +180,32 @@ def load_run(payload: Dict[str, Any]) -> Any:
     return run
 
 
-# --- the classes of a run that came in a payload ----------------------------
+# --- the class of a run in a worker -----------------------------------------
 
 
 @functools.lru_cache(maxsize=None)
-def _classes(run_class: type) -> Tuple[type, type]:
-    """Make two subclasses of wandb's Run: attached, and not attached yet."""
-    like = {
-        "__module__": run_class.__module__,
-        "__qualname__": run_class.__qualname__,
-        "__doc__": run_class.__doc__,
-    }
-    facts = {name: _known_property(run_class, name) for name in KNOWN}
-    attached: Any = type(run_class.__name__, (run_class,), {**like, **facts})
-
-    members: Dict[str, Any] = {
-        "config": property(lambda self: self.__dict__["_config"]),
-        "summary": property(_summary, _set_summary),
-        "_ddp_unattached": True,
-    }
+def _class(run_class: type) -> type:
+    """Make a subclass of wandb's Run whose methods attach, and that knows facts."""
+    members: Dict[str, Any] = _facts_class(run_class)
+    members.update(
+        config=property(lambda self: self.__dict__["_config"]),
+        summary=property(_summary, _set_summary),
+    )
     for name in dir(run_class):
         member = inspect.getattr_static(run_class, name)
-        if name in _ENDS:
-            members[name] = _nothing(member)
-        elif (name.startswith("_") and name not in _CALLBACKS) or name in (*KNOWN, "config"):
+        if name in members or (name.startswith("_") and name not in (*_CALLBACKS, *_ENDS)):
             continue
-        elif isinstance(member, property):
+        if isinstance(member, property):
             members[name] = _attaching_property(member)
         elif inspect.isfunction(member):
-            members[name] = _attaching_method(name, member)
-    unattached = type(run_class.__name__, (attached,), {**like, **members})
-    return attached, unattached
+            ends = name in _ENDS
+            members[name] = _ending_method(member) if ends else _attaching_method(name, member)
+    return type(run_class.__name__, (run_class,), members)
+
+
+def _facts_class(run_class: type) -> Dict[str, Any]:
+    like = {name: getattr(run_class, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return {**like, **{name: _known_property(run_class, name) for name in KNOWN}}
 
 
 def _known_property(run_class: type, name: str) -> property:
@@ -228,10 +254,10 @@ def _attaching_property(upstream: property) -> property:
     return property(getter, setter if upstream.fset else None, doc=upstream.__doc__)
 
 
-def _nothing(upstream: Any) -> Any:
+def _ending_method(upstream: Any) -> Any:
     @functools.wraps(upstream)
     def method(self: Any, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: this process has not used the run, its owner goes on."""
+        leave(self)
 
     return method
 
@@ -240,39 +266,58 @@ def _nothing(upstream: Any) -> Any:
 
 
 def attach(run: Any) -> None:
-    """Connect a run that came in a payload to its service, once.
+    """Connect a run to its service, once, where this process does not own it.
+
+    Also called before each use, to see whether the run is still active.
 
     Raises:
         wandb.errors.UsageError: The run can't be reached from this process.
             Raised at once; the message says why and what to do.
     """
-    cls = type(run)
-    if "_ddp_unattached" not in vars(cls):
-        return  # attached already
+    own = run.__dict__
+    payload = own.get("_ddp_payload")
+    wandb: Any = sys.modules["wandb"]
+    if payload is None:
+        if own.get("_ddp_pid", os.getpid()) != os.getpid() and not own.get("_attach_id"):
+            raise _unreachable(own.get("_run_id") or run.id, _one_process(wandb))
+        return
+    if payload["finished"] and "_settings" in own:
+        return  # a fork's: wandb itself says that it is finished
+    if own.get("_ddp_left") == os.getpid():
+        raise _unreachable(payload["known"]["id"], "this worker has called finish()")
+    if own.get("_ddp_attached") == os.getpid():
+        if not _active(payload):
+            raise _unreachable(payload["known"]["id"], _FINISHED)
+        return
     with _attaching:
-        if type(run) is not cls or "_ddp_attaching" in run.__dict__:
+        if own.get("_ddp_attached") == os.getpid() or "_ddp_attaching" in own:
             return  # another thread has done it, or it is what calls us
-        wandb: Any = importlib.import_module("wandb")
-        payload = run._ddp_payload
         _check_reachable(payload, wandb)
         # The environment may be older than wandb.init(): that of a forkserver
         # or a pool that was started before.
+        service = os.environ.get("WANDB_SERVICE")
         os.environ["WANDB_SERVICE"] = payload["service"]
-        before = dict(run.__dict__)
-        run.__dict__["_ddp_attaching"] = True
+        before = dict(own)
+        own["_ddp_attaching"] = True
         try:
             wandb._attach(run=run)
         except BaseException:
-            run.__dict__.clear()
-            run.__dict__.update(before)
+            own.clear()
+            own.update(before)
+            # Not to send the runs of this process's own elsewhere.
+            os.environ.pop("WANDB_SERVICE")
+            if service is not None:
+                os.environ["WANDB_SERVICE"] = service
             raise
-        del run.__dict__["_ddp_attaching"]
-        # Only now, so that other threads wait. What wandb has made global
-        # meanwhile, wandb.log say, is still bound to the methods that do.
-        run.__class__ = cls.__mro__[1]
-        for name, value in list(vars(wandb).items()):
-            if isinstance(value, MethodType) and value.__self__ is run:
-                setattr(wandb, name, getattr(run, value.__name__))
+        del own["_ddp_attaching"]
+        own["_ddp_attached"] = os.getpid()
+        # Worker processes of multiprocessing run its finalizers at their end,
+        # others what atexit has.
+        util.Finalize(None, flush, (run,), exitpriority=100)
+        atexit.register(flush, run)
+
+
+_FINISHED = "the process that called wandb.init() has finished it, or has ended"
 
 
 def _check_reachable(payload: Dict[str, Any], wandb: Any) -> None:
@@ -287,6 +332,8 @@ def _check_reachable(payload: Dict[str, Any], wandb: Any) -> None:
             "its service is gone: the process that called wandb.init()"
             f" (process id {payload['owner']}) has ended, or it is on another machine"
         )
+    elif not _active(payload):
+        why = _FINISHED
     else:
         return
     raise _unreachable(payload["known"]["id"], why)
@@ -325,26 +372,142 @@ def _answers(service: str) -> bool:
     return True
 
 
-def reach(run: Any) -> None:
-    """Attach a run that a fork has inherited, before its callbacks use it.
+def flush(run: Any) -> bool:
+    """Wait until the service has read all that this worker has sent.
 
-    wandb attaches in the public methods alone; the config and the summary call
-    private ones, which then use the parent's connection (upstream: ForkedError,
-    a hang, or a change that is lost).
+    One round trip does it: the service answers in order. Without it, wandb
+    drops what a worker has not sent when it ends (0.21.2 to 0.22.0), and the
+    owner's finish() what the service has not read.
 
-    Raises:
-        wandb.errors.UsageError: In this release, no other process can use it.
+    Returns:
+        Whether it has; False after ``_FLUSH_SECONDS``, with a warning.
     """
     own = run.__dict__
-    pid = os.getpid()
-    if own.get("_ddp_pid", pid) == pid or own.get("_attach_pid") == pid:
+    if own.get("_ddp_attached") != os.getpid() or own.get("_ddp_left") == os.getpid():
+        return True
+    done = False
+    with contextlib.suppress(Exception):
+        if _active(own["_ddp_payload"]):
+            interface = own.get("_interface") or own["_backend"].interface
+            handle = interface.deliver_get_summary()
+            wait = getattr(handle, "wait_or", None) or handle.wait
+            done = wait(timeout=_FLUSH_SECONDS) is not None
+    if not done:
+        wandb: Any = sys.modules["wandb"]
+        wandb.termwarn(
+            f"The last rows that this worker logged to run {own['_ddp_known']['id']} may be"
+            f" lost: {_FINISHED}, or did not answer."
+        )
+    return done
+
+
+def is_elsewhere(run: Any) -> bool:
+    """Say whether a fork has inherited this run and has not attached it yet."""
+    own = run.__dict__
+    return "_ddp_payload" in own and not (
+        own.get("_ddp_attached") == os.getpid() or "_ddp_attaching" in own
+    )
+
+
+def leave(run: Any) -> bool:
+    """End this process's use of a run that another process owns.
+
+    What finish() means in a worker: all that it logged is sent, and the run
+    goes on for its owner and for other workers.
+
+    Returns:
+        False in the process that owns the run: there, it is to be finished.
+    """
+    own = run.__dict__
+    if own.get("_ddp_pid", os.getpid()) == os.getpid() and "_ddp_payload" not in own:
+        _unmark(run)
+        return False
+    flush(run)
+    own["_ddp_left"] = os.getpid()
+    if sys.modules["wandb"].run is run:
+        importlib.import_module("wandb.sdk.lib.module").unset_globals()
+    return True
+
+
+# --- whether the owner still has the run ------------------------------------
+#
+# The service does not say that a run is finished: attaching waits, logging
+# goes nowhere. So the owner keeps an empty file while the run is active.
+
+
+def _mark_active(run: Any) -> None:
+    own = run.__dict__
+    if own.get("_ddp_pid") != os.getpid() or not own.get("_attach_id"):
         return
-    wandb: Any = sys.modules["wandb"]
-    if not own.get("_attach_id"):
-        raise _unreachable(own.get("_run_id") or run.id, _one_process(wandb))
-    with _attaching:
-        if own["_attach_pid"] != pid:
-            wandb._attach(run=run)
+    if own.get("_is_finished") or "_ddp_marker" in own:
+        return
+    path = os.path.join(tempfile.gettempdir(), f"wandb_ddp_patch-{own['_ddp_key']}")
+    own["_ddp_marker"] = None  # no way to tell: workers are not told
+    with contextlib.suppress(OSError):
+        open(path, "x").close()
+        own["_ddp_marker"] = path
+        if not _markers:
+            util.Finalize(None, _unmark_all, exitpriority=100)
+            atexit.register(_unmark_all)
+        _markers[path] = os.getpid()
+
+
+def _unmark(run: Any) -> None:
+    path = run.__dict__.get("_ddp_marker")
+    if path and _markers.pop(path, None) == os.getpid():
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def _unmark_all() -> None:
+    for path, pid in list(_markers.items()):
+        if pid == os.getpid():
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+
+def _active(payload: Dict[str, Any]) -> bool:
+    return not payload["marker"] or os.path.exists(payload["marker"])
+
+
+# --- forks ------------------------------------------------------------------
+
+
+def _live_runs() -> List[Any]:
+    runs = [ref() for ref in list(_runs.values())]
+    return [run for run in runs if run is not None and run.__dict__.get("_attach_id")]
+
+
+def _before_fork() -> None:
+    with contextlib.suppress(Exception):
+        for run in _live_runs():
+            _mark_active(run)
+
+
+def _after_fork_in_child() -> None:
+    """Make of each run that was inherited what it would be, had it been pickled."""
+    global _attaching
+    _attaching = threading.RLock()
+    with contextlib.suppress(Exception):
+        for run in _live_runs():
+            own = run.__dict__
+            if "_ddp_payload" in own:
+                continue  # a worker's worker: it attaches anew
+            own["_ddp_payload"] = _payload(run)
+            own["_ddp_known"] = own["_ddp_payload"]["known"]
+            cls: Any = type(run)
+            run.__class__ = _class(cls)
+            wandb: Any = sys.modules["wandb"]
+            for name, value in list(vars(wandb).items()):
+                if isinstance(value, MethodType) and value.__self__ is run:
+                    setattr(wandb, name, getattr(run, value.__name__))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
+
+
+# --- what single releases lack ----------------------------------------------
 
 
 def settings_of(run: Any) -> Any:
@@ -391,19 +554,20 @@ def offline_answer(run: Any) -> Any:
 
 def _load_disabled(payload: Dict[str, Any]) -> Any:
     """Have wandb make a disabled run, and give it what the payload knows."""
-    import multiprocessing
-
     import wandb
 
+    setup: Any = importlib.import_module("wandb.sdk.wandb_setup")
+    singleton = getattr(getattr(setup, "_WandbSetup", None), "_instance", None)
     before = dict(vars(wandb))
     wandb.run = None  # else some releases would return or finish it
     try:
         run: Any = wandb.init(mode="disabled")
     finally:
-        # In a worker without a run it stays the current one, as it is in the
-        # parent; elsewhere loading must not change what wandb.log does.
-        if before["run"] is not None or multiprocessing.parent_process() is None:
-            vars(wandb).update({k: v for k, v in before.items() if vars(wandb).get(k) is not v})
+        # Loading must change nothing: neither what wandb.log does, nor what the
+        # next wandb.init() starts with (up to 0.18, disabled means no service).
+        vars(wandb).update({k: v for k, v in before.items() if vars(wandb).get(k) is not v})
+        if hasattr(setup, "_WandbSetup"):
+            setup._WandbSetup._instance = singleton
     state = vars(payload["config"])
     run.config.__dict__.update(
         {k: v for k, v in state.items() if not k.endswith(("callback", "_settings"))}
@@ -413,5 +577,7 @@ def _load_disabled(payload: Dict[str, Any]) -> Any:
     run.__dict__.pop("_ddp_key")  # its own: it stands for another one
     register(run, payload["key"])
     # Not setattr: RunDisabled takes that for an item.
-    object.__setattr__(run, "__class__", _classes(run.__class__)[0])
+    cls: Any = run.__class__
+    twin: type = type(cls.__name__, (cls,), _facts_class(cls))
+    object.__setattr__(run, "__class__", twin)
     return run

@@ -44,8 +44,8 @@ class Config:
             for key, val in self.__dict__.items()
             if key not in ("_callback", "_settings", "_artifact_callback", "_items")
         }
-        # dict.copy() is atomic, so another thread may go on updating. Items
-        # come after the locks: no lock is then without its item.
+        # dict.copy() is atomic, so another thread may go on updating. Users
+        # come after the locks: each lock then has its user.
         items = self.__dict__.get("_items", {}).copy()
         if not {dict, list}.isdisjoint(map(type, items.values())):
             items = self._snapshot(items, {})
@@ -62,9 +62,8 @@ class Config:
         import wandb
 
         wandb.termwarn(
-            "This config is a copy that was sent to a worker process: changes to it"
-            " stay in the worker. To change the run's config, pass the run and use"
-            " run.config.",
+            "This config is a copy, in a worker process: changes to it stay in the"
+            " worker. To change the run's config, pass the run and use run.config.",
             repeat=False,
         )
 
@@ -77,10 +76,13 @@ class Config:
             # The original is kept too: ids are unique among living objects.
             new = type(val)()
             memo[id(val)] = new, val
+            # Loops, not generators: a frame less for each level of nesting.
             if type(val) is dict:
-                new.update((k, cls._snapshot(v, memo)) for k, v in val.copy().items())
+                for k, v in val.copy().items():
+                    new[k] = cls._snapshot(v, memo)
             else:
-                new.extend(cls._snapshot(v, memo) for v in val.copy())
+                for v in val.copy():
+                    new.append(cls._snapshot(v, memo))
         return memo[id(val)][0]
 
 

@@ -59,8 +59,18 @@ _MODULE = "wandb.sdk.lib.preinit"
 
 def _install(undo: List[Undo]) -> None:
     wandb, preinit = sys.modules["wandb"], sys.modules[_MODULE]
-    put_members(undo, upstream_class(_MODULE, "PreInitObject"), PreInitObject)
-    made_by = preinit.PreInitCallable.__qualname__ + "."
+    stand_in = upstream_class(_MODULE, "PreInitObject")
+    function = preinit.PreInitCallable
+
+    def take_off() -> None:
+        # Those that wandb.finish() has made while we were on.
+        for name, value in list(vars(wandb).items()):
+            if isinstance(value, PreInitCallable):
+                setattr(wandb, name, function(value._name, getattr(value, "__wrapped__", None)))
+
+    undo.append(take_off)
+    put_members(undo, stand_in, PreInitObject)
+    made_by = function.__qualname__ + "."
     for name, value in list(vars(wandb).items()):
         if isinstance(value, types.FunctionType) and value.__qualname__.startswith(made_by):
             wrapped = getattr(value, "__wrapped__", None)

@@ -29,23 +29,41 @@ class Run:
         return worker.reduce_run(self)
 
     @around
+    def finish(upstream, self, *args, **kwargs):
+        if not worker.leave(self):
+            return upstream(self, *args, **kwargs)
+
+    @around
+    def _telemetry_callback(upstream, self, *args, **kwargs):
+        # Setting config items and importing modules come here: neither is a
+        # reason to attach a fork, and unattached it would raise ForkedError.
+        if not worker.is_elsewhere(self):
+            upstream(self, *args, **kwargs)
+
+    @around
     def _config_callback(upstream, self, *args, **kwargs):
-        worker.reach(self)
+        worker.attach(self)
         return upstream(self, *args, **kwargs)
 
     @around
     def _summary_get_current_summary_callback(upstream, self, *args, **kwargs):
-        worker.reach(self)
+        worker.attach(self)
         return upstream(self, *args, **kwargs)
 
     @around
     def _summary_update_callback(upstream, self, *args, **kwargs):
-        worker.reach(self)
+        worker.attach(self)
         return upstream(self, *args, **kwargs)
 
 
 class RunThatAttaches:
     """The same, for releases in which a run attaches to its service."""
+
+    @around
+    def _finish(upstream, self, *args, **kwargs):
+        # What leaving a with block and join() call.
+        if not worker.leave(self):
+            return upstream(self, *args, **kwargs)
 
     @around
     def _init(upstream, self, *args, **kwargs):
@@ -92,7 +110,7 @@ def _works() -> bool:
     run_class = trial(upstream_class(_MODULE, "Run"))
     # A run that is no run: enough to see whether it comes back as itself.
     run = run_class.__new__(run_class)
-    run.__dict__.update(_config=None, _attach_id="trial", _settings={}, _init_pid=0)
+    run.__dict__.update(_config=None, _attach_id=None, _settings={}, _init_pid=0)
     return copy.copy(run) is run
 
 

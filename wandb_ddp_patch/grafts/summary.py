@@ -38,7 +38,7 @@ class SummaryDict:
     )
 
     def __copy__(self):
-        return self._detached(dict(self._as_dict()))
+        return self.__deepcopy__({})
 
     def __deepcopy__(self, memo):
         return self._detached(copy.deepcopy(dict(self._as_dict()), memo))
@@ -92,13 +92,15 @@ class Summary:
         if "_items" in self.__dict__:
             return self._items
         try:
-            return self._get_current_summary_callback()
+            items = self._get_current_summary_callback()
         except Exception:
-            # Where the run is out of reach, what was known when the summary
+            # Where the run can't be reached, what was known when the summary
             # was pickled can still be read.
             if "_last_known" in self.__dict__:
                 return self.__dict__["_last_known"]
             raise
+        self.__dict__.pop("_last_known", None)  # from now on, only the truth
+        return items
 
     def _update(self, record):
         if "_items" in self.__dict__:

@@ -1,0 +1,80 @@
+"""A script that test_rows.py runs on several releases: workers that log.
+
+Usage: logging_workers.py METHOD ROWS ENDING. Prints what the workers did; the
+rows are counted afterwards, from the .wandb file.
+"""
+
+import multiprocessing
+import sys
+import time
+
+import wandb
+
+import wandb_ddp_patch  # noqa: F401
+
+WORKERS = 4
+
+
+def work(n, rows, ending, run):
+    for i in range(rows):
+        run.log({f"worker {n}": i})
+    if ending == "run.finish":
+        run.finish()
+    elif ending == "wandb.finish":
+        wandb.finish()
+    elif ending == "with":
+        with run:
+            pass
+    elif ending == "exit":
+        sys.exit(3)
+    elif ending == "raise":
+        raise ValueError("as asked")
+
+
+def late(n, attached, finished, results, run):
+    if attached is not None:
+        run.log({"early": n})
+        attached.release()
+    finished.wait()
+    begun = time.monotonic()
+    try:
+        run.log({"late": n})
+    except wandb.errors.UsageError as error:
+        results.put((run.id in str(error), time.monotonic() - begun < 5))
+    else:
+        results.put("silence")
+
+
+def main():
+    method, rows, ending = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    context = multiprocessing.get_context(method)
+    run = wandb.init(mode="offline", project="p", config={"lr": 1})
+    if ending.startswith("owner finishes"):
+        attached = context.Semaphore(0) if ending.endswith("attached") else None
+        finished, results = context.Event(), context.Queue()
+        args = (attached, finished, results, run)
+        workers = [context.Process(target=late, args=(n, *args)) for n in range(WORKERS)]
+        for worker in workers:
+            worker.start()
+        for _ in workers if attached is not None else ():
+            attached.acquire()
+        run.finish()
+        finished.set()
+        print([results.get(timeout=60) for _ in workers])
+    else:
+        workers = [
+            context.Process(target=work, args=(n, rows, ending, run)) for n in range(WORKERS)
+        ]
+        for worker in workers:
+            worker.start()
+    for worker in workers:
+        worker.join(60)
+    print([worker.exitcode for worker in workers])
+    for worker in workers:
+        worker.kill()
+    run.log({"owner": 1}) if not ending.startswith("owner") else None
+    run.finish()
+
+
+if __name__ == "__main__":
+    main()

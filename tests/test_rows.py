@@ -1,0 +1,91 @@
+"""What workers log is in the run's file, however they end.
+
+On releases whose runs attach to a service (0.13 and later).
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import clean_env
+
+from wandb_ddp_patch import runfile
+
+SCRIPT = str(Path(__file__).with_name("logging_workers.py"))
+RELEASES = [
+    (None, None),  # the newest, in which the tests run
+    ("0.13.11", "3.11"),
+    ("0.17.9", "3.11"),
+    ("0.21.4", "3.11"),  # drops what a worker has not sent when it ends
+]
+
+
+def workers(tmp_path, python, *arguments):
+    done = subprocess.run(
+        [python, SCRIPT, *map(str, arguments)],
+        cwd=tmp_path,
+        env=clean_env(WANDB_API_KEY="0123456789" * 4, PYTHONWARNINGS="ignore"),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (file,) = runfile.find(str(tmp_path))
+    rows = runfile.history(file)
+    per_worker = [
+        [int(row[f"worker {n}"]) for row in rows if f"worker {n}" in row] for n in range(4)
+    ]
+    return done.stdout.splitlines(), rows, per_worker
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+@pytest.mark.parametrize(
+    "ending", ["return", "run.finish", "wandb.finish", "with", "exit", "raise"]
+)
+def test_rows_arrive_in_order_however_workers_end(tmp_path, method, ending):
+    out, rows, per_worker = workers(tmp_path, sys.executable, method, 50, ending)
+    code = {"exit": 3, "raise": 1}.get(ending, 0)
+    assert out == [str([code] * 4)]
+    assert per_worker == [list(range(50))] * 4
+    assert sum("owner" in row for row in rows) == 1  # the run went on for its owner
+
+
+@pytest.mark.parametrize(("version", "python"), RELEASES[1:])
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_rows_arrive_on_other_releases(tmp_path, release, version, python, method):
+    _, rows, per_worker = workers(tmp_path, release(version, python), method, 50, "wandb.finish")
+    assert per_worker == [list(range(50))] * 4
+    assert sum("owner" in row for row in rows) == 1
+
+
+@pytest.mark.parametrize("ending", ["return", "run.finish"])
+def test_bursts_arrive(tmp_path, ending):
+    _, _, per_worker = workers(tmp_path, sys.executable, "fork", 2000, ending)
+    assert [len(rows) for rows in per_worker] == [2000] * 4
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+@pytest.mark.parametrize("when", ["never attached", "attached"])
+def test_when_the_owner_has_finished_workers_are_told_at_once(tmp_path, method, when):
+    out, _, _ = workers(tmp_path, sys.executable, method, 0, f"owner finishes, {when}")
+    assert out == [str([(True, True)] * 4), "[0, 0, 0, 0]"]
+
+
+def test_a_file_that_is_none_or_is_damaged(tmp_path, run):
+    run.log({"x": 1, "text": "a" * 70_000})  # over two blocks of the format
+    run.log({"x": 2})
+    run.finish()
+    (file,) = runfile.find(str(tmp_path))
+    assert [row["x"] for row in runfile.history(file)] == ["1", "2"]
+    assert runfile.exit_code(file) == 0
+    content = Path(file).read_bytes()
+    (tmp_path / "cut").write_bytes(content[:-3])
+    assert [row["x"] for row in runfile.history(str(tmp_path / "cut"))] == ["1", "2"]
+    (tmp_path / "damaged").write_bytes(content.replace(b"aaaa", b"aaab", 1))
+    with pytest.raises(runfile.BrokenFile, match="damaged at byte"):
+        runfile.history(str(tmp_path / "damaged"))
+    (tmp_path / "none").write_bytes(b"something else")
+    with pytest.raises(runfile.BrokenFile, match=r"is no \.wandb file"):
+        runfile.history(str(tmp_path / "none"))
