@@ -107,7 +107,7 @@ def main():
     if url:
         print(f"Look at it: {url}")
     else:
-        print(f"Look at it in the terminal: wandb beta leet {folder}")
+        print(f"Look at it in the terminal: wandb leet {folder}")
         print(f"Upload it, once logged in:  wandb sync {folder}")
 
 
