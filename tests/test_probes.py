@@ -46,7 +46,12 @@ def interpreter(release, version, python):
 @each(RELEASES)
 @EVERY
 def test_with_the_shim(release, version, python, name):
-    verdict = probes.run(name, shim=True, python=interpreter(release, version, python))
+    python = interpreter(release, version, python)
+    verdict = probes.run(name, shim=True, python=python)
+    if verdict.reason.startswith("hangs"):
+        # Old services fail to start now and then on a machine that is busy with
+        # several tests. What hangs by itself hangs again.
+        verdict = probes.run(name, shim=True, python=python)
     if verdict.passed is None:
         pytest.skip(verdict.reason)
     assert verdict.passed, verdict.reason
