@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from wandb.sdk.wandb_config import Config
 
-import wandb_ddp_patch
+import wandb_ddp_patch  # noqa: F401
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 SETTINGS = settings(
@@ -278,13 +278,9 @@ def test_payload_loads_without_the_shim(release, tmp_path, run, version, python)
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    expected = {"lr": 0.1, "layers": [1, 2], "nested": {"depth": 1}, "_wandb": {}, "swept": 1}
-    for line in done.stdout.splitlines():
-        shown, locked = line.split("} {", 1)[0] + "}", line
-        assert eval(shown.replace("}}", "}}")) is not None
-        assert "'swept': 0" in locked and "{0: 'sweep'}" in locked
-    assert len(done.stdout.splitlines()) == len(PROTOCOLS)
-    assert set(expected) >= {"lr"}
+    items = {"lr": 0.1, "layers": [1, 2], "nested": {"depth": 1}, "swept": 1}
+    state = f"{items} {{'swept': 0}} {{0: 'sweep'}} 0.1"
+    assert done.stdout.splitlines() == [state] * len(PROTOCOLS)
 
 
 @pytest.mark.parametrize("order", ["torch first", "wandb first"])
@@ -306,11 +302,3 @@ print(wandb.Config in torch.serialization.get_safe_globals())
         quiet=False,
     )
     assert out == "0.1\n0.1\nFalse\n"
-
-
-def test_it_is_still_patched():
-    assert {"Config"} <= {
-        status.target.rpartition(".")[2]
-        for status in wandb_ddp_patch.status()
-        if status.state == "applied"
-    }

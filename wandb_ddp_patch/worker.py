@@ -2,8 +2,9 @@
 
 In a worker, an unpickled run is of a subclass of wandb's Run. It answers from
 its payload what was known when it was pickled (``KNOWN`` and the config), so
-that reading needs no service, and attaches at the first call that does. From
-then on wandb's own code is in charge.
+that reading needs no service, and attaches at the first call that does. Each
+later call only looks whether its owner still has the run. A fork makes the same
+of a run that it inherits.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from urllib.parse import urlsplit
 # all else in a run comes from its settings, which do not leave the process.
 KNOWN = ("id", "name", "project", "entity", "group", "url", "offline", "disabled")
 
-# Calls that end a worker's use of a run: nothing to do before it has begun.
+# Calls that end a worker's use of a run, and not the run.
 _ENDS = ("finish", "join", "__exit__")
 # Private methods through which the config and the summary reach the run.
 _CALLBACKS = (
@@ -453,17 +454,18 @@ def _mark_active(run: Any) -> None:
 
 
 def _unmark(run: Any) -> None:
-    path = run.__dict__.get("_ddp_marker")
-    if path and _markers.pop(path, None) == os.getpid():
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+    _remove(run.__dict__.get("_ddp_marker") or "")
 
 
 def _unmark_all() -> None:
-    for path, pid in list(_markers.items()):
-        if pid == os.getpid():
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+    for path in list(_markers):
+        _remove(path)
+
+
+def _remove(path: str) -> None:
+    if _markers.pop(path, None) == os.getpid():
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 def _active(payload: Dict[str, Any]) -> bool:
