@@ -1,7 +1,8 @@
-"""A script that test_rows.py runs on several releases: workers that log.
+"""A script for test_rows.py and benchmarks/rows.py, on any release: workers that log.
 
-Usage: logging_workers.py METHOD ROWS ENDING. Prints what the workers did; the
-rows are counted afterwards, from the .wandb file.
+Usage: logging_workers.py METHOD ROWS ENDING. ENDING is one of ENDINGS, or "mixed"
+and a number, for another one in each worker. Prints what the workers did; the rows
+are counted afterwards, from the .wandb file.
 """
 
 import multiprocessing
@@ -13,11 +14,14 @@ import wandb
 import wandb_ddp_patch  # noqa: F401
 
 WORKERS = 4
+ENDINGS = ["return", "run.finish", "wandb.finish", "with", "exit", "raise"]
 
 
 def work(n, rows, ending, run):
     for i in range(rows):
         run.log({f"worker {n}": i})
+    if ending.startswith("mixed"):
+        ending = ENDINGS[(int(ending[5:]) + n) % len(ENDINGS)]
     if ending == "run.finish":
         run.finish()
     elif ending == "wandb.finish":
@@ -67,8 +71,9 @@ def main():
         ]
         for worker in workers:
             worker.start()
+    deadline = time.monotonic() + 60
     for worker in workers:
-        worker.join(60)
+        worker.join(max(0, deadline - time.monotonic()))
     print([worker.exitcode for worker in workers])
     for worker in workers:
         worker.kill()

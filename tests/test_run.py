@@ -397,8 +397,8 @@ def test_a_summary_can_be_read_when_its_run_is_gone(fresh, tmp_path, run):
     (tmp_path / "kept").write_bytes(pickle.dumps((run.summary, run.summary["best"])))
     out = fresh("""
         import pickle, sys, wandb
-        from wandb_ddp_patch import worker
-        worker._answers = lambda service: False
+        from wandb_ddp_patch import service
+        service._answers = lambda service: False
         summary, best = pickle.load(open("kept", "rb"))
         print(summary["best"]["loss"], best["loss"])
         try: best["loss"] = 1

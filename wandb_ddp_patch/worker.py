@@ -1,32 +1,32 @@
-"""A run in a worker process: what it knows, and how it reaches its service.
+"""A run in a worker process: what it knows, and how it reaches its owner.
 
 In a worker, an unpickled run is of a subclass of wandb's Run. It answers from
 its payload what was known when it was pickled (``KNOWN`` and the config), so
-that reading needs no service, and attaches at the first call that does. Each
-later call only looks whether its owner still has the run. A fork makes the same
-of a run that it inherits.
+that reading needs nobody. At the first call that does, it attaches to the
+service, or where this release has none, its calls are made by its owner. Each
+later call looks whether the owner still has the run. A fork makes the same of a
+run that it inherits.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import copy
 import functools
 import importlib
 import inspect
 import os
-import re
-import socket
 import sys
-import tempfile
 import threading
 import uuid
 import weakref
 from multiprocessing import util
-from types import MethodType, SimpleNamespace
+from types import MethodType
 from typing import Any, Dict, List, Optional, Tuple
 from urllib.parse import urlsplit
+
+from . import relay, service
+from .service import Unreachable
 
 # What a run tells of itself without its service, beside its config. No more:
 # all else in a run comes from its settings, which do not leave the process.
@@ -41,18 +41,13 @@ _CALLBACKS = (
     "_summary_get_current_summary_callback",
     "_summary_update_callback",
 )
-# WANDB_SERVICE: version, process id, transport, address.
-_SERVICE = re.compile(r"\d+-\d+-(?:(unix)-(.+)|\w+-(.+)-(\d+))")
-# How long a worker waits at its end until the service has read all that it sent.
-_FLUSH_SECONDS = 30
 
 # Every run of this process, by what identifies it in payloads, so that a run
 # that comes back is the same object. Plain weak references: upstream had fork
 # deadlocks from finalizers.
 _runs: Dict[str, weakref.ref[Any]] = {}
-# Files that say that a run is active, and the process that owns it.
-_markers: Dict[str, int] = {}
 _attaching = threading.RLock()
+_sharing = threading.RLock()
 
 
 def register(run: Any, key: Optional[str] = None) -> str:
@@ -73,6 +68,11 @@ def register(run: Any, key: Optional[str] = None) -> str:
     return str(own["_ddp_key"])
 
 
+def _find(key: str) -> Any:
+    known = _runs.get(key)
+    return known() if known else None
+
+
 def reduce_run(run: Any) -> Tuple[Any, Tuple[Dict[str, Any]]]:
     """Reduce a run to a payload: identity, service address and plain facts.
 
@@ -83,21 +83,13 @@ def reduce_run(run: Any) -> Tuple[Any, Tuple[Dict[str, Any]]]:
     payload = own.get("_ddp_payload")
     if payload is None:
         register(run)
-        _mark_active(run)
+        _share(run)
         payload = _payload(run)
     else:  # a worker passes it on
         payload = {**payload, "config": own["_config"]}
     if payload["known"]["disabled"]:
-        payload["summary"] = {k: v for k, v in dict(run.summary).items() if _is_plain(v)}
+        payload["summary"] = {k: v for k, v in dict(run.summary).items() if relay.is_plain(v)}
     return load_run, (payload,)
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(map(_is_plain, value.values()))
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, (str, int, float, bool))
 
 
 def _payload(run: Any) -> Dict[str, Any]:
@@ -108,7 +100,8 @@ def _payload(run: Any) -> Dict[str, Any]:
         "attach_id": own.get("_attach_id"),
         "service": own["_ddp_service"],
         "marker": own.get("_ddp_marker"),
-        "finished": bool(own.get("_is_finished")),
+        "relay": own.get("_ddp_relay"),
+        "finished": bool(own.get("_is_finished") or own.get("_ddp_ended")),
         "known": facts(run),
         "config": own.get("_config") if "_config" in own else run.config,
     }
@@ -150,11 +143,13 @@ def load_run(payload: Dict[str, Any]) -> Any:
         In the process that owns the run, or has loaded it before, the very
         same object; elsewhere a run that attaches at first use.
     """
-    known_here = _runs.get(payload["key"])
-    run = known_here() if known_here else None
+    run = _find(payload["key"])
     if run is not None:
         own = run.__dict__
         if "_ddp_payload" in own:  # what its owner has changed since the last time
+            if own.pop("_ddp_left", None) == os.getpid():  # a pool's next task
+                service.resume(run)
+                make_current(run)
             own["_ddp_payload"] = payload
             own["_ddp_known"].update(payload["known"])
             vars(own["_config"])["_items"].update(vars(payload["config"])["_items"])
@@ -163,7 +158,7 @@ def load_run(payload: Dict[str, Any]) -> Any:
         return _load_disabled(payload)
     from wandb.sdk.wandb_run import Run
 
-    cls: Any = _class(Run)
+    cls: Any = class_in_worker(Run)
     run = cls.__new__(cls)
     config = payload["config"]
     run.__dict__.update(
@@ -185,19 +180,20 @@ def load_run(payload: Dict[str, Any]) -> Any:
 
 
 @functools.lru_cache(maxsize=None)
-def _class(run_class: type) -> type:
+def class_in_worker(run_class: type) -> type:
     """Make a subclass of wandb's Run whose methods attach, and that knows facts."""
     members: Dict[str, Any] = _facts_class(run_class)
     members.update(
         config=property(lambda self: self.__dict__["_config"]),
         summary=property(_summary, _set_summary),
     )
+    private = {*_CALLBACKS, *_ENDS, *relay.CALLS}
     for name in dir(run_class):
         member = inspect.getattr_static(run_class, name)
-        if name in members or (name.startswith("_") and name not in (*_CALLBACKS, *_ENDS)):
+        if name in members or (name.startswith("_") and name not in private):
             continue
         if isinstance(member, property):
-            members[name] = _attaching_property(member)
+            members[name] = _attaching_property(name, member)
         elif inspect.isfunction(member):
             ends = name in _ENDS
             members[name] = _ending_method(member) if ends else _attaching_method(name, member)
@@ -211,8 +207,7 @@ def _facts_class(run_class: type) -> Dict[str, Any]:
 
 def _known_property(run_class: type, name: str) -> property:
     def setter(self: Any, value: Any) -> None:
-        attach(self)
-        getattr(run_class, name).fset(self, value)
+        _attaching_property(name, getattr(run_class, name)).fset(self, value)  # type: ignore[misc]
         self._ddp_known[name] = value
 
     settable = getattr(getattr(run_class, name, None), "fset", None)
@@ -236,21 +231,25 @@ def _set_summary(run: Any, summary: Any) -> None:
 def _attaching_method(name: str, upstream: Any) -> Any:
     @functools.wraps(upstream)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        attach(self)
-        return upstream(self, *args, **kwargs)
+        return use(self, name, upstream, *args, **kwargs)
 
     method.__name__ = name  # a bound method is pickled by this name
     return method
 
 
-def _attaching_property(upstream: property) -> property:
+def _attaching_property(name: str, upstream: property) -> property:
     def getter(self: Any) -> Any:
         attach(self)
+        if _is_relayed(self):
+            return _relay(self, "__getattribute__", name)
         return upstream.fget(self)  # type: ignore[misc]
 
     def setter(self: Any, value: Any) -> None:
         attach(self)
-        upstream.fset(self, value)  # type: ignore[misc]
+        if _is_relayed(self):
+            _relay(self, "__setattr__", name, value)
+        else:
+            upstream.fset(self, value)  # type: ignore[misc]
 
     return property(getter, setter if upstream.fset else None, doc=upstream.__doc__)
 
@@ -263,151 +262,149 @@ def _ending_method(upstream: Any) -> Any:
     return method
 
 
-# --- reaching the service ---------------------------------------------------
+# --- reaching the run -------------------------------------------------------
 
 
-def attach(run: Any) -> None:
-    """Connect a run to its service, once, where this process does not own it.
-
-    Also called before each use, to see whether the run is still active.
+def use(run: Any, name: str, upstream: Any, *args: Any, **kwargs: Any) -> Any:
+    """Make a call on a run, from whichever process this is.
 
     Raises:
         wandb.errors.UsageError: The run can't be reached from this process.
             Raised at once; the message says why and what to do.
     """
+    attach(run)
+    if not _is_relayed(run):
+        try:
+            return upstream(run, *args, **kwargs)
+        except Exception:
+            attach(run)  # it may have ended meanwhile: say so, not "Broken pipe"
+            raise
+    if name not in (*relay.CALLS, *_CALLBACKS):
+        raise _one_process_only(f"run.{name}()")
+    if name == "save":
+        args, kwargs = _absolute(*args, **kwargs)
+    return _relay(run, name, *args, **kwargs)
+
+
+def _relay(run: Any, name: str, *args: Any, **kwargs: Any) -> Any:
+    payload = run.__dict__["_ddp_payload"]
+    try:
+        return relay.call(payload, name, args, kwargs)
+    except Unreachable as why:
+        raise _unreachable(payload["known"]["id"], why) from None
+    except relay.NotPlain:
+        raise _one_process_only(f"run.{args[0]}") from None
+
+
+def _absolute(
+    glob_str: Any = None, base_path: Any = None, *args: Any, **kwargs: Any
+) -> Tuple[Any, Dict[str, Any]]:
+    # The owner may be in another folder.
+    if isinstance(glob_str, (str, bytes)) and not os.path.isabs(glob_str):
+        glob_str = os.path.abspath(glob_str)
+        base_path = os.path.abspath(base_path or os.curdir)
+    return (glob_str, base_path, *args), kwargs
+
+
+def _is_relayed(run: Any) -> bool:
+    payload = run.__dict__.get("_ddp_payload")
+    return payload is not None and not payload["attach_id"]
+
+
+def attach(run: Any) -> None:
+    """Connect a run, once, where this process does not own it.
+
+    Also called before each use, to see whether the run is still active.
+
+    Raises:
+        wandb.errors.UsageError: See :func:`use`.
+    """
     own = run.__dict__
     payload = own.get("_ddp_payload")
-    wandb: Any = sys.modules["wandb"]
-    if payload is None:
-        if own.get("_ddp_pid", os.getpid()) != os.getpid() and not own.get("_attach_id"):
-            raise _unreachable(own.get("_run_id") or run.id, _one_process(wandb))
-        return
-    if payload["finished"] and "_settings" in own:
+    try:
+        if payload is not None:
+            _connect(run, payload)
+        elif own.get("_ddp_pid", os.getpid()) != os.getpid() and not own.get("_attach_id"):
+            raise Unreachable(_ONE_PROCESS)
+    except Unreachable as why:
+        raise _unreachable(payload["known"]["id"] if payload else run.id, why) from None
+
+
+_ONE_PROCESS = "this release's runs work in one process, and no local socket could be made"
+
+
+def _connect(run: Any, payload: Dict[str, Any]) -> None:
+    own = run.__dict__
+    if payload["finished"] and payload["attach_id"] and "_settings" in own:
         return  # a fork's: wandb itself says that it is finished
     if own.get("_ddp_left") == os.getpid():
-        raise _unreachable(payload["known"]["id"], "this worker has called finish()")
+        raise Unreachable("this worker has called finish()")
     if own.get("_ddp_attached") == os.getpid():
-        if not _active(payload):
-            raise _unreachable(payload["known"]["id"], _FINISHED)
+        if payload["attach_id"]:
+            service.check_active(payload)
         return
     with _attaching:
         if own.get("_ddp_attached") == os.getpid() or "_ddp_attaching" in own:
             return  # another thread has done it, or it is what calls us
-        _check_reachable(payload, wandb)
-        # The environment may be older than wandb.init(): that of a forkserver
-        # or a pool that was started before.
-        service = os.environ.get("WANDB_SERVICE")
-        os.environ["WANDB_SERVICE"] = payload["service"]
-        before = dict(own)
-        own["_ddp_attaching"] = True
-        try:
-            wandb._attach(run=run)
-        except BaseException:
-            own.clear()
-            own.update(before)
-            # Not to send the runs of this process's own elsewhere.
-            os.environ.pop("WANDB_SERVICE")
-            if service is not None:
-                os.environ["WANDB_SERVICE"] = service
-            raise
-        del own["_ddp_attaching"]
+        if payload["finished"]:
+            raise Unreachable("it was finished before it was sent here")
+        if payload["owner"] == os.getpid():
+            raise Unreachable("it has ended: nothing in this process holds it any more")
+        if payload["attach_id"] and payload["service"]:
+            service.attach(run, payload)
+        elif payload["relay"]:
+            relay.connect(payload["relay"])
+            make_current(run)
+        else:
+            raise Unreachable(_ONE_PROCESS)
         own["_ddp_attached"] = os.getpid()
-        # Worker processes of multiprocessing run its finalizers at their end,
-        # others what atexit has.
-        util.Finalize(None, flush, (run,), exitpriority=100)
-        atexit.register(flush, run)
 
 
-_FINISHED = "the process that called wandb.init() has finished it, or has ended"
-
-
-def _check_reachable(payload: Dict[str, Any], wandb: Any) -> None:
-    if payload["finished"]:
-        why = "it was finished before it was sent here"
-    elif payload["owner"] == os.getpid():
-        why = "it has ended: nothing in this process holds it any more"
-    elif not payload["attach_id"] or not payload["service"] or not hasattr(wandb, "_attach"):
-        why = _one_process(wandb)
-    elif not _answers(payload["service"]):
-        why = (
-            "its service is gone: the process that called wandb.init()"
-            f" (process id {payload['owner']}) has ended, or it is on another machine"
-        )
-    elif not _active(payload):
-        why = _FINISHED
-    else:
-        return
-    raise _unreachable(payload["known"]["id"], why)
-
-
-def _one_process(wandb: Any) -> str:
-    return f"in wandb {wandb.__version__} a run works in one process only"
-
-
-def _unreachable(run_id: str, why: str) -> Exception:
-    errors: Any = importlib.import_module("wandb.errors")
-    error: Exception = errors.UsageError(
+def _unreachable(run_id: str, why: Unreachable) -> Exception:
+    return _usage_error(
         f"Run {run_id} can't be written from this process, because {why}. Log in the"
         " process that called wandb.init(), while its run is active, or start a run of"
         " your own here with wandb.init(); to add to the same run online, use"
         f" wandb.init(id={run_id!r}, resume='allow')."
     )
+
+
+def _one_process_only(what: str) -> Exception:
+    works = ", ".join(name for name in relay.CALLS if name[0] != "_")
+    version = sys.modules["wandb"].__version__
+    return _usage_error(
+        f"{what} does not work in a worker in wandb {version}: use it in the process that"
+        f" called wandb.init(). What works in a worker: {works}, finish, config and summary."
+    )
+
+
+def _usage_error(message: str) -> Exception:
+    error: Exception = importlib.import_module("wandb.errors").UsageError(message)
     return error
 
 
-def _answers(service: str) -> bool:
-    """Say whether something listens at a WANDB_SERVICE address (within 1 s)."""
-    match = _SERVICE.fullmatch(service)
-    if not match:
-        return True  # a form that we don't know: let wandb try
-    unix, path, host, port = match.groups()
-    try:
-        if unix:
-            with socket.socket(socket.AF_UNIX) as connection:
-                connection.settimeout(1)
-                connection.connect(path)
-        else:
-            socket.create_connection((host, int(port)), timeout=1).close()
-    except OSError:
-        return False
-    return True
+def make_current(run: Any) -> None:
+    """Let wandb.run, wandb.config, wandb.log and the like be this run's.
 
-
-def flush(run: Any) -> bool:
-    """Wait until the service has read all that this worker has sent.
-
-    One round trip does it: the service answers in order. Without it, wandb
-    drops what a worker has not sent when it ends (0.21.2 to 0.22.0), and the
-    owner's finish() what the service has not read.
-
-    Returns:
-        Whether it has; False after ``_FLUSH_SECONDS``, with a warning.
+    Attaching does it by itself, where wandb attaches.
     """
-    own = run.__dict__
-    if own.get("_ddp_attached") != os.getpid() or own.get("_ddp_left") == os.getpid():
-        return True
-    done = False
-    with contextlib.suppress(Exception):
-        if _active(own["_ddp_payload"]):
-            interface = own.get("_interface") or own["_backend"].interface
-            handle = interface.deliver_get_summary()
-            wait = getattr(handle, "wait_or", None) or handle.wait
-            done = wait(timeout=_FLUSH_SECONDS) is not None
-    if not done:
-        wandb: Any = sys.modules["wandb"]
-        wandb.termwarn(
-            f"The last rows that this worker logged to run {own['_ddp_known']['id']} may be"
-            f" lost: {_FINISHED}, or did not answer."
-        )
-    return done
+    wandb: Any = sys.modules["wandb"]
+    preinit = sys.modules["wandb.sdk.lib.preinit"]
+    stand_ins = [getattr(preinit, name) for name in ("PreInitObject", "PreInitCallable")]
+    kinds = tuple(kind for kind in stand_ins if isinstance(kind, type))
+    for name, value in list(vars(wandb).items()):
+        if isinstance(value, kinds) and hasattr(run, name):
+            setattr(wandb, name, getattr(run, name))
+    if wandb.run is None:
+        wandb.run = run
 
 
 def is_elsewhere(run: Any) -> bool:
-    """Say whether a fork has inherited this run and has not attached it yet."""
+    """Say whether this is a worker's run that is not attached (yet)."""
     own = run.__dict__
-    return "_ddp_payload" in own and not (
-        own.get("_ddp_attached") == os.getpid() or "_ddp_attaching" in own
-    )
+    if "_ddp_payload" not in own or "_ddp_attaching" in own:
+        return False
+    return _is_relayed(run) or own.get("_ddp_attached") != os.getpid()
 
 
 def leave(run: Any) -> bool:
@@ -421,84 +418,97 @@ def leave(run: Any) -> bool:
     """
     own = run.__dict__
     if own.get("_ddp_pid", os.getpid()) == os.getpid() and "_ddp_payload" not in own:
-        _unmark(run)
+        service.unmark(run)
+        if not own.get("_attach_id"):
+            relay.end(run)
         return False
-    flush(run)
-    own["_ddp_left"] = os.getpid()
+    service.flush(run)
+    if own.get("_ddp_left") != os.getpid():
+        own["_ddp_left"] = os.getpid()
+        service.retire(run)
     if sys.modules["wandb"].run is run:
         importlib.import_module("wandb.sdk.lib.module").unset_globals()
     return True
 
 
-# --- whether the owner still has the run ------------------------------------
-#
-# The service does not say that a run is finished: attaching waits, logging
-# goes nowhere. So the owner keeps an empty file while the run is active.
+def _share(run: Any) -> None:
+    """Make a run of this process reachable for workers."""
+    with _sharing:
+        _share_once(run)
 
 
-def _mark_active(run: Any) -> None:
+def _share_once(run: Any) -> None:
     own = run.__dict__
-    if own.get("_ddp_pid") != os.getpid() or not own.get("_attach_id"):
+    if "_ddp_shared" in own or own.get("_ddp_pid") != os.getpid():
         return
-    if own.get("_is_finished") or "_ddp_marker" in own:
+    if own.get("_is_finished") or "_ddp_ended" in own:
         return
-    path = os.path.join(tempfile.gettempdir(), f"wandb_ddp_patch-{own['_ddp_key']}")
-    own["_ddp_marker"] = None  # no way to tell: workers are not told
-    with contextlib.suppress(OSError):
-        open(path, "x").close()
-        own["_ddp_marker"] = path
-        if not _markers:
-            util.Finalize(None, _unmark_all, exitpriority=100)
-            atexit.register(_unmark_all)
-        _markers[path] = os.getpid()
+    if own.get("_attach_id"):
+        service.mark_active(run)
+    elif own.get("_backend") is not None:
+        own["_ddp_relay"] = relay.address(_find)
+    else:
+        return
+    own["_ddp_shared"] = True
+    cls: Any = type(run)
+    class_in_worker(cls)  # once, and not in each fork
+    # Anew for each run: to come before the hook with which wandb finishes it.
+    atexit.unregister(_before_the_end)
+    atexit.register(_before_the_end, os.getpid())
+    util.Finalize(None, _before_the_end, (os.getpid(),), exitpriority=100)
 
 
-def _unmark(run: Any) -> None:
-    _remove(run.__dict__.get("_ddp_marker") or "")
-
-
-def _unmark_all() -> None:
-    for path in list(_markers):
-        _remove(path)
-
-
-def _remove(path: str) -> None:
-    if _markers.pop(path, None) == os.getpid():
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-
-
-def _active(payload: Dict[str, Any]) -> bool:
-    return not payload["marker"] or os.path.exists(payload["marker"])
+def _before_the_end(pid: int) -> None:
+    if pid == os.getpid():  # not a fork, which has inherited the hook
+        service.unmark_all()
+        relay.end_all()
 
 
 # --- forks ------------------------------------------------------------------
 
 
-def _live_runs() -> List[Any]:
+def _started_runs() -> List[Any]:
     runs = [ref() for ref in list(_runs.values())]
-    return [run for run in runs if run is not None and run.__dict__.get("_attach_id")]
+    return [run for run in runs if run is not None and _has_started(run)]
+
+
+def _has_started(run: Any) -> bool:
+    own = run.__dict__
+    return bool(own.get("_attach_id")) or (
+        own.get("_backend") is not None and not _fact(run, "disabled")
+    )
 
 
 def _before_fork() -> None:
+    # A child would inherit the locks that another thread holds while it
+    # attaches, and wait for ever.
+    _attaching.acquire(timeout=40)
     with contextlib.suppress(Exception):
-        for run in _live_runs():
-            _mark_active(run)
+        for run in _started_runs():
+            _share(run)
+
+
+def _after_fork_in_parent() -> None:
+    with contextlib.suppress(RuntimeError):  # it was not to be had
+        _attaching.release()
 
 
 def _after_fork_in_child() -> None:
     """Make of each run that was inherited what it would be, had it been pickled."""
-    global _attaching
-    _attaching = threading.RLock()
+    global _attaching, _sharing
+    _attaching, _sharing = threading.RLock(), threading.RLock()
     with contextlib.suppress(Exception):
-        for run in _live_runs():
+        relay.after_fork_in_child()
+        service.after_fork_in_child()
+        for run in _started_runs():
             own = run.__dict__
+            own.pop("_ddp_attaching", None)
             if "_ddp_payload" in own:
                 continue  # a worker's worker: it attaches anew
             own["_ddp_payload"] = _payload(run)
             own["_ddp_known"] = own["_ddp_payload"]["known"]
             cls: Any = type(run)
-            run.__class__ = _class(cls)
+            run.__class__ = class_in_worker(cls)
             wandb: Any = sys.modules["wandb"]
             for name, value in list(vars(wandb).items()):
                 if isinstance(value, MethodType) and value.__self__ is run:
@@ -506,49 +516,11 @@ def _after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
-
-
-# --- what single releases lack ----------------------------------------------
-
-
-def settings_of(run: Any) -> Any:
-    """Make settings for a run that attaches, where wandb forgets to (0.17.6 to 0.18.1)."""
-    import wandb
-
-    settings = copy.copy(wandb.setup().settings)
-    settings.update({"run_id": run._attach_id, "_offline": run._ddp_known["offline"]})
-    return settings
-
-
-def offline_answer(run: Any) -> Any:
-    """Answer the question that attaching asks, where the service drops it.
-
-    It asks for the run's record. From 0.13.0 to 0.15.3 the service hands that
-    to a part of it that gets nothing in offline mode, so that each worker's
-    first call fails after 30 s, though all else works.
-
-    Returns:
-        What waiting for the service's answer would have returned, or None
-        where the service does answer.
-    """
-    known = run._ddp_known
-    if not known["offline"]:
-        return None
-    from wandb.sdk.internal import handler
-
-    if "_dispatch_record" not in handler.HandleManager.handle_request_attach.__code__.co_names:
-        return None
-    from wandb.proto import wandb_internal_pb2 as pb
-
-    record = pb.RunRecord(
-        run_id=known["id"],
-        entity=known["entity"],
-        project=known["project"],
-        display_name=known["name"],
-        run_group=known["group"],
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
     )
-    return SimpleNamespace(response=SimpleNamespace(attach_response=pb.AttachResponse(run=record)))
 
 
 # --- disabled runs ----------------------------------------------------------

@@ -13,7 +13,7 @@ import sys
 from types import SimpleNamespace
 from typing import Any, List
 
-from .. import worker
+from .. import relay, service, worker
 from .._graft import Graft, Undo, around, put_members, trial, upstream_class
 
 
@@ -34,6 +34,11 @@ class Run:
             return upstream(self, *args, **kwargs)
 
     @around
+    def _atexit_cleanup(upstream, self, exit_code=None):
+        # A worker of spawn() has failed: that counts as a failure of ours does.
+        return upstream(self, exit_code or self.__dict__.get("_ddp_exit_code"))
+
+    @around
     def _telemetry_callback(upstream, self, *args, **kwargs):
         # Setting config items and importing modules come here: neither is a
         # reason to attach a fork, and unattached it would raise ForkedError.
@@ -42,18 +47,15 @@ class Run:
 
     @around
     def _config_callback(upstream, self, *args, **kwargs):
-        worker.attach(self)
-        return upstream(self, *args, **kwargs)
+        return worker.use(self, "_config_callback", upstream, *args, **kwargs)
 
     @around
     def _summary_get_current_summary_callback(upstream, self, *args, **kwargs):
-        worker.attach(self)
-        return upstream(self, *args, **kwargs)
+        return worker.use(self, "_summary_get_current_summary_callback", upstream, *args, **kwargs)
 
     @around
     def _summary_update_callback(upstream, self, *args, **kwargs):
-        worker.attach(self)
-        return upstream(self, *args, **kwargs)
+        return worker.use(self, "_summary_update_callback", upstream, *args, **kwargs)
 
 
 class RunThatAttaches:
@@ -76,10 +78,20 @@ class RunThatAttaches:
             return
         own.setdefault("_ddp_known", worker.facts(self))
         if "_settings" not in own and not args and not kwargs:
-            own["_settings"] = worker.settings_of(self)
+            own["_settings"] = service.settings_of(self)
         upstream(self, *args, **kwargs)
         config._set_settings(self._settings)
         own["_config"] = config
+
+
+class RunWithHistory:
+    """The same, for releases in which a run puts rows together (to 0.12)."""
+
+    @around
+    def log(upstream, self, *args, **kwargs):
+        # Rows that two threads log at the same time would become one.
+        with relay.one_at_a_time:
+            return upstream(self, *args, **kwargs)
 
 
 class InterfaceBase:
@@ -87,7 +99,7 @@ class InterfaceBase:
 
     @around
     def deliver_attach(upstream, self, *args, **kwargs):
-        answer = worker.offline_answer(self._run)
+        answer = service.offline_answer(self._run)
         if answer is None:
             return upstream(self, *args, **kwargs)
         return SimpleNamespace(wait=lambda **_: answer)
@@ -101,6 +113,8 @@ def _install(undo: List[Undo]) -> None:
     put_members(undo, run_class, Run)
     if hasattr(run_class, "_init"):
         put_members(undo, run_class, RunThatAttaches)
+    if hasattr(run_class, "_history_callback"):
+        put_members(undo, run_class, RunWithHistory)
     run = getattr(sys.modules.get("wandb"), "run", None)
     if run is not None:
         worker.register(run)

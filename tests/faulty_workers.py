@@ -1,0 +1,242 @@
+"""A script for test_faults.py, on any release: what goes wrong, or might.
+
+Usage: faulty_workers.py METHOD CASE. Prints what was seen in the workers.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+
+import wandb
+
+import wandb_ddp_patch  # noqa: F401
+
+ROWS = 50
+
+
+def log(run, name, rows=ROWS):
+    for i in range(rows):
+        run.log({name: i})
+
+
+def until_told(run, name):
+    """Log until that fails; return the error and when it came."""
+    while True:
+        try:
+            run.log({name: 1})
+        except wandb.errors.UsageError as error:
+            return str(error), time.time()
+        time.sleep(0.001)
+
+
+# --- a worker is killed -----------------------------------------------------
+
+
+def killed(run, logged):
+    log(run, "killed")
+    run.summary.get("killed")  # a round trip: what was logged before has arrived
+    logged.set()
+    while True:
+        run.log({"killed": -1})
+
+
+def case_killed(context, run):
+    logged = context.Event()
+    victim = context.Process(target=killed, args=(run, logged))
+    others = [context.Process(target=log, args=(run, f"worker {n}")) for n in range(2)]
+    for worker in [victim, *others]:
+        worker.start()
+    assert logged.wait(60)
+    os.kill(victim.pid, signal.SIGKILL)
+    join([victim, *others])
+
+
+# --- the owner finishes, or is killed, while they log -----------------------
+
+
+def told(run, name, started, results):
+    run.log({name: 0})
+    started.release()
+    error, at = until_told(run, name)
+    results.put((run.id in error and "has finished it" in error, at))
+
+
+def case_finished(context, run):
+    started, results = context.Semaphore(0), context.Queue()
+    args = (started, results)
+    workers = [context.Process(target=told, args=(run, f"worker {n}", *args)) for n in range(3)]
+    for worker in workers:
+        worker.start()
+    for _ in workers:
+        assert started.acquire(timeout=60)
+    begun = time.time()
+    run.finish()
+    took = time.time() - begun
+    for _ in workers:
+        right, at = results.get(timeout=30)
+        print(right, at - begun < 5)
+    print("finish", took < 20)
+    join(workers)
+
+
+def orphan(run, name, started):
+    # Not to stdout: wandb may have put itself between, and ends.
+    with open(name, "w") as file:
+        run.log({name: 0})
+        print(os.getpid(), file=file, flush=True)
+        started.release()
+        error, at = until_told(run, name)
+        print("has finished it" in error, at, file=file, flush=True)
+
+
+def case_orphans(context, run):
+    started = context.Semaphore(0)
+    for n in range(2):
+        context.Process(target=orphan, args=(run, f"worker {n}", started)).start()
+    for _ in range(2):
+        started.acquire()
+    with open("killed", "w") as file:
+        file.write(str(time.time()))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+# --- what is rare -----------------------------------------------------------
+
+
+def both(first, second, name):
+    log(first, name)
+    log(second, f"{name}, again", 2 * ROWS)
+    assert first.id != second.id and first.config.n == 1 and second.config.n == 2
+
+
+def case_two_runs(context, run):
+    run.config.n = 1
+    second = wandb.init(mode="offline", project="p", config={"n": 2}, reinit="create_new")
+    args = [(run, second, f"worker {n}") for n in range(2)]
+    start_and_join([context.Process(target=both, args=arg) for arg in args])
+    second.finish()
+
+
+def case_two_runs_in_turn(context, run):
+    args = [(run, f"worker {n}") for n in range(2)]
+    start_and_join([context.Process(target=log, args=arg) for arg in args])
+    run.finish()
+    run = wandb.init(mode="offline", project="p")
+    args = [(run, f"worker {n}, again", 2 * ROWS) for n in range(2)]
+    start_and_join([context.Process(target=log, args=arg) for arg in args])
+
+
+def outer(run, n, method):
+    context = multiprocessing.get_context(method)
+    args = [(run, f"worker {n}.{m}") for m in range(2)]
+    if n:
+        log(run, f"worker {n}")
+    start_and_join([context.Process(target=log, args=arg) for arg in args])
+    if not n:
+        log(run, f"worker {n}")
+
+
+def case_nested(context, run):
+    method = context.get_start_method()
+    start_and_join([context.Process(target=outer, args=(run, n, method)) for n in range(2)])
+
+
+def case_sixteen(context, run):
+    start_and_join([context.Process(target=log, args=(run, f"worker {n}")) for n in range(16)])
+
+
+def use_and_leave(run, name, leave):
+    log(run, name)
+    read = run.summary[name]
+    if leave:
+        run.finish()
+    return read, len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+
+
+def case_pool(context, run):
+    """One worker that uses one run after the other, and each one twice."""
+    descriptors = set()
+    with context.Pool(1) as pool:
+        for n in range(4):
+            for m in range(2):
+                task = pool.apply_async(use_and_leave, (run, f"task {n}.{m}", n % 2))
+                read, count = task.get(60)
+                assert read == ROWS - 1
+                descriptors.add(count)
+            run.finish()
+            run = wandb.init(mode="offline", project="p")
+    print(max(descriptors) - min(descriptors) < 3)
+
+
+def fork_while_attaching(run):
+    context = multiprocessing.get_context("fork")
+    threads = [threading.Thread(target=log, args=(run, f"thread {n}")) for n in range(3)]
+    workers = [context.Process(target=log, args=(run, f"worker {n}")) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    start_and_join(workers)
+    for thread in threads:
+        thread.join()
+
+
+def case_fork_while_attaching(context, run):
+    start_and_join([context.Process(target=fork_while_attaching, args=(run,))])
+
+
+def sockets():
+    links = [os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+    return {os.readlink(link) for link in links if os.path.exists(link) or os.path.islink(link)}
+
+
+def unused(run, inherited):
+    new = sorted(link for link in sockets() - inherited if link.startswith("socket:"))
+    print(run.id == run.config.id, new, threading.active_count(), flush=True)
+
+
+def case_unused(context, run):
+    run.config.id = run.id
+    # What a fork inherits does not count.
+    inherited = sockets() if context.get_start_method() == "fork" else set()
+    start_and_join([context.Process(target=unused, args=(run, inherited))])
+
+
+def speaker(run, n):
+    print(f"before {n}\n", end="", flush=True)
+    run.log({"x": n})
+    print(f"after {n}\n", end="", flush=True)
+    sys.stderr.write(f"error {n}\n")
+    sys.stderr.flush()
+
+
+def case_console(context, run):
+    start_and_join([context.Process(target=speaker, args=(run, n)) for n in range(2)])
+
+
+def start_and_join(workers):
+    for worker in workers:
+        worker.start()
+    join(workers)
+
+
+def join(workers):
+    deadline = time.monotonic() + 90
+    for worker in workers:
+        worker.join(max(0, deadline - time.monotonic()))
+    print([worker.exitcode for worker in workers], flush=True)
+    for worker in workers:
+        worker.kill()
+
+
+def main():
+    method, case = sys.argv[1:]
+    context = multiprocessing.get_context(method)
+    run = wandb.init(mode="offline", project="p")
+    globals()[f"case_{case}"](context, run)
+    wandb.finish()
+
+
+if __name__ == "__main__":
+    main()

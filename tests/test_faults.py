@@ -1,0 +1,149 @@
+"""What goes wrong, or is rare: killed workers, a killed owner, many, nested, idle ones."""
+
+import collections
+import contextlib
+import os
+import subprocess
+import sys
+import time
+
+import faulty_workers
+import pytest
+from conftest import clean_env
+from test_spawn import alive
+
+from wandb_ddp_patch import runfile
+
+# The newest release, one that drops rows without a word, and one with a relay.
+WHERE = [
+    (None, "spawn"),
+    (None, "fork"),
+    ("0.21.4", "fork"),
+    ("0.12.21", "fork"),
+]
+where = pytest.mark.parametrize(("version", "method"), WHERE)
+
+
+@pytest.fixture
+def case(tmp_path, release):
+    def run(version, method, name, returncode=0):
+        python = release(version) if version else sys.executable
+        # No pipe: a service may outlive the script and hold it.
+        with open(tmp_path / "output", "w") as output:
+            process = subprocess.Popen(
+                [python, faulty_workers.__file__, method, name],
+                cwd=tmp_path,
+                env=clean_env(WANDB_API_KEY="0123456789" * 4, PYTHONWARNINGS="ignore"),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                process.wait(150)
+            finally:
+                if returncode == 0:
+                    with contextlib.suppress(OSError):
+                        os.killpg(process.pid, 9)
+        lines = (tmp_path / "output").read_text().splitlines()
+        assert process.returncode == returncode, lines
+        return lines
+
+    return run
+
+
+def rows_in(folder):
+    rows = collections.defaultdict(list)
+    for file in runfile.find(str(folder)):
+        for row in runfile.history(file):
+            for key in row:
+                if key[0] != "_":
+                    rows[key].append(int(row[key]))
+    return rows
+
+
+ALL = list(range(faulty_workers.ROWS))
+
+
+@where
+def test_a_worker_is_killed_while_it_logs(case, tmp_path, version, method):
+    assert case(version, method, "killed")[-1] == "[-9, 0, 0]"
+    rows = rows_in(tmp_path)
+    assert rows["killed"][: len(ALL)] == ALL
+    assert rows["worker 0"] == rows["worker 1"] == ALL
+
+
+@where
+def test_the_owner_finishes_while_they_log(case, version, method):
+    out = case(version, method, "finished")
+    lines = [line for line in out if line.startswith(("True", "False", "finish", "["))]
+    assert lines == ["True True"] * 3 + ["finish True", "[0, 0, 0]"]
+
+
+@where
+def test_the_owner_is_killed_while_they_log(case, tmp_path, version, method):
+    case(version, method, "orphans", returncode=-9)
+    killed = float((tmp_path / "killed").read_text())
+    files = [tmp_path / f"worker {n}" for n in range(2)]
+    pids = [int(file.read_text().split()[0]) for file in files]
+    while any(map(alive, pids)) and time.time() < killed + 10:
+        time.sleep(0.1)
+    left = [pid for pid in pids if alive(pid)]
+    for pid in left:
+        os.kill(pid, 9)
+    assert not left
+    assert [file.read_text().split()[1] for file in files] == ["True", "True"]
+
+
+@where
+def test_two_runs_in_one_process(case, tmp_path, version, method):
+    # Up to 0.19 a process has one run at a time.
+    case(version, method, "two_runs_in_turn" if version == "0.12.21" else "two_runs")
+    again = list(range(2 * len(ALL)))
+    assert rows_in(tmp_path) == {
+        "worker 0": ALL,
+        "worker 1": ALL,
+        "worker 0, again": again,
+        "worker 1, again": again,
+    }
+
+
+@where
+def test_workers_of_workers(case, tmp_path, version, method):
+    case(version, method, "nested")
+    names = [f"worker {n}{m}" for n in range(2) for m in ("", ".0", ".1")]
+    assert rows_in(tmp_path) == dict.fromkeys(names, ALL)
+
+
+@pytest.mark.parametrize(
+    ("version", "method"), [(None, "forkserver"), (None, "fork"), ("0.12.21", "fork")]
+)
+def test_sixteen_workers(case, tmp_path, version, method):
+    assert case(version, method, "sixteen")[-1] == str([0] * 16)
+    assert rows_in(tmp_path) == {f"worker {n}": ALL for n in range(16)}
+
+
+@pytest.mark.parametrize("version", [None, "0.16.6", "0.12.21"])
+def test_a_pool_uses_run_after_run(case, tmp_path, version):
+    assert case(version, "spawn", "pool")[-1] == "True"
+    assert rows_in(tmp_path) == {f"task {n}.{m}": ALL for n in range(4) for m in range(2)}
+
+
+@pytest.mark.parametrize("version", [None, "0.21.4"])
+def test_a_worker_forks_while_its_threads_attach(case, tmp_path, version):
+    assert case(version, "spawn", "fork_while_attaching")[-2:] == [str([0] * 8), "[0]"]
+    names = [*(f"thread {n}" for n in range(3)), *(f"worker {n}" for n in range(8))]
+    assert rows_in(tmp_path) == dict.fromkeys(names, ALL)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="asks Linux for its sockets")
+@where
+def test_a_worker_that_never_uses_its_run_connects_to_nothing(case, version, method):
+    assert case(version, method, "unused") == ["True [] 1", "[0]"]
+
+
+@where
+def test_what_workers_print_is_not_doubled(case, version, method):
+    out = case(version, method, "console")
+    said = [f"{what} {n}" for what in ("after", "before", "error") for n in range(2)]
+    assert sorted(line for line in out if line[0] in "abe") == said
