@@ -31,10 +31,12 @@ setup(
             "hypothesis",
             "joblib",
             "mypy",
+            "numpy",  # torch warns without it
             "pytest",
             "pytest-xdist",
             "ruff",
             "torch",
+            "tqdm",
             "uv",
         ],
     },

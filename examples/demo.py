@@ -1,4 +1,4 @@
-"""Run train_ddp.py twice: without the shim, where it fails, and with it."""
+"""Run train_ddp.py without the shim, where it fails, and with it; then try_rates.py."""
 
 import os
 import subprocess
@@ -21,4 +21,10 @@ print("   " + (errors[0] if errors else "no error: this wandb does not need the 
 print(f"   exit status {without.returncode}", flush=True)
 
 print("2. The same script, with the shim:", flush=True)
-sys.exit(subprocess.run(script, env={**os.environ, "WANDB_DDP_PATCH": "1"}).returncode)
+patched = {**os.environ, "WANDB_DDP_PATCH": "1"}
+if subprocess.run(script, env=patched).returncode:
+    sys.exit(1)
+
+print("3. Three trainings in a row, with spawn():", flush=True)
+rates = [sys.executable, str(Path(__file__).with_name("try_rates.py"))]
+sys.exit(subprocess.run(rates, env={**patched, "WANDB_SILENT": "true"}).returncode)

@@ -14,10 +14,16 @@ os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true", WANDB_API_KEY="0123
 
 def clean_env(**changes):
     """The environment of a user who has never heard of these tests."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "PYTEST_", "COV_"))}
+    strange = ("WANDB_", "PYTEST_", "COV_", "PYTHON")
+    env = {k: v for k, v in os.environ.items() if not k.startswith(strange)}
     env.update(WANDB_MODE="offline", WANDB_SILENT="true", PYTHONPATH=str(ROOT))
     env.update(changes)
     return {key: value for key, value in env.items() if value is not None}
+
+
+def pytest_collection_modifyitems(items):
+    # The longest first, so that no worker is left with one at the end.
+    items.sort(key=lambda item: "test_with_the_shim" not in item.name)
 
 
 @pytest.fixture

@@ -20,13 +20,20 @@ RELEASES = [
 ]
 # Without the shim, the first and the last of them; PROBE_ALL=1 asks for all.
 WITHOUT = RELEASES if os.environ.get("PROBE_ALL") else RELEASES[:2]
-# What works without us: dunder names do since 0.13.0.
-FINE = {("config-names", v) for v, _ in RELEASES if v not in ("0.10.23", "0.12.21")}
+# What works without us: dunder names do since 0.13.0, and a run that a worker uses
+# and does not finish, but for the releases in which attaching fails or rows are lost.
+FINE = {
+    *(("config-names", v) for v, _ in RELEASES if v not in ("0.10.23", "0.12.21")),
+    *(("run-spawn", v) for v in ("newest", "0.16.6", "0.19.11", "0.21.4")),
+    *(("run-rows", v) for v in ("newest", "0.16.6", "0.19.11")),
+}
 
 CATALOGUE = [
     *("config-pickle", "config-copy", "config-spawn", "config-secret", "config-names"),
     *("config-blank", "config-checkpoint", "config-disabled"),
-    *("run-same-process", "run-config", "run-forward", "run-gone", "run-disabled"),
+    *("run-same-process", "run-config", "run-spawn", "run-rows", "run-finish"),
+    *("run-owner-finished", "run-early-server", "run-global", "run-forward", "run-gone"),
+    *("run-disabled",),
     *("summary-names", "summary-copy", "summary-fork", "preinit"),
 ]
 
@@ -44,23 +51,26 @@ def interpreter(release, version, python):
 
 
 @each(RELEASES)
-@EVERY
-def test_with_the_shim(release, version, python, name):
+def test_with_the_shim(release, version, python):
     python = interpreter(release, version, python)
-    verdict = probes.run(name, shim=True, python=python)
-    if verdict.reason.startswith("hangs"):
-        # Old services fail to start now and then on a machine that is busy with
-        # several tests. What hangs by itself hangs again.
-        verdict = probes.run(name, shim=True, python=python)
-    if verdict.passed is None:
-        pytest.skip(verdict.reason)
-    assert verdict.passed, verdict.reason
+    # In one process: it saves half of the time.
+    verdicts = probes.run_together(probes.PROBES, shim=True, python=python, timeout=400)
+    for name, verdict in verdicts.items():
+        if verdict.reason.startswith(("hangs", "not reached")):
+            # Old services fail to start now and then on a machine that is busy
+            # with several tests. What hangs by itself hangs again.
+            verdicts[name] = probes.run(name, shim=True, python=python)
+    failed = [verdict for verdict in verdicts.values() if verdict.passed is False]
+    assert not failed
+    reasons = {verdict.reason for verdict in verdicts.values() if verdict.passed is None}
+    assert reasons <= {"torch is not installed"}
 
 
 @each(WITHOUT)
 @EVERY
 def test_without_the_shim(release, version, python, name):
-    verdict = probes.run(name, shim=False, python=interpreter(release, version, python))
+    python = interpreter(release, version, python)
+    verdict = probes.run(name, shim=False, python=python, timeout=60)
     if verdict.passed is None:
         pytest.skip(verdict.reason)
     assert verdict.passed == ((name, version) in FINE), verdict.reason

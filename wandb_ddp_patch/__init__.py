@@ -18,11 +18,11 @@ from . import _hooks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import List
+    from typing import Any, Callable, List, Optional, Tuple
 
     from ._graft import Status
 
-__all__ = ["__version__", "apply", "revert", "status"]
+__all__ = ["__version__", "apply", "revert", "spawn", "status", "warm_up"]
 __version__ = "0.1.0"
 
 
@@ -71,6 +71,61 @@ def status() -> "List[Status]":
     from . import _graft
 
     return _graft.status(enabled=_enabled())
+
+
+def spawn(
+    fn: "Callable[..., object]",
+    args: "Tuple[Any, ...]" = (),
+    nprocs: int = 1,
+    join: bool = True,
+    daemon: bool = False,
+    start_method: "Optional[str]" = None,
+) -> "Any":
+    """Start workers as torch.multiprocessing.spawn does, many times faster.
+
+    Workers are forked from a process that has imported torch, wandb and the
+    script once, and get this process's environment of now. Where it has a run,
+    ``wandb.run``, ``wandb.config`` and ``wandb.log`` are live in each worker,
+    without passing anything. If a worker fails, the others are ended, and the
+    run will be marked failed (exit code 1) when it is finished.
+
+    Args:
+        fn: Called in each worker as ``fn(rank, *args)``; a function of a module
+            or of the script.
+        args: What else it is called with.
+        nprocs: The number of workers.
+        join: Whether to wait until all have ended.
+        daemon: Whether they are daemons: ended with this process, and childless.
+        start_method: ``"spawn"``, ``"forkserver"`` or ``"fork"``. By default
+            forkserver, where there is one; on macOS and Windows spawn. Also
+            spawn, with a RuntimeWarning, where importing the script initialises
+            CUDA or starts threads.
+
+    Returns:
+        None, or with ``join=False`` torch's ProcessContext.
+
+    Raises:
+        ImportError: PyTorch is not installed.
+        torch.multiprocessing.ProcessRaisedException: A worker raised; with its
+            traceback.
+        torch.multiprocessing.ProcessExitedException: A worker was killed, or
+            ended with another exit status than 0.
+    """
+    from . import launch
+
+    return launch.spawn(fn, args, nprocs, join, daemon, start_method, patched=_enabled())
+
+
+def warm_up() -> None:
+    """Start to import what :func:`spawn` needs, in a process in the background.
+
+    Call it early, for instance before ``wandb.init()``: then the first
+    :func:`spawn` need not wait. Does nothing where spawn() forks from no server.
+    """
+    if _enabled():
+        from . import launch
+
+        launch.warm_up()
 
 
 apply()

@@ -23,7 +23,11 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
+
+import wandb_ddp_patch
+
+from . import runfile
 
 API_KEY = "0123456789abcdef" * 2 + "deadbeef"  # the shape of a real one
 _MARK = "wandb_ddp_patch verdict: "
@@ -93,20 +97,25 @@ def offline_run(mode: str = "offline") -> Iterator[Any]:
 
     os.environ["WANDB_API_KEY"] = API_KEY
     here = os.getcwd()
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        run: Any = wandb.init(
-            mode=mode,  # type: ignore[arg-type]
-            project="probe",
-            group="group",
-            name="name",
-            config={"lr": 0.1, "layers": [1, 2], "nested": {"depth": 1}},
-        )
-        try:
-            yield run
-        finally:
-            wandb.finish()
-            os.chdir(here)
+    os.chdir(tempfile.mkdtemp(dir=_folder().name))
+    run: Any = wandb.init(
+        mode=mode,  # type: ignore[arg-type]
+        project="probe",
+        group="group",
+        name="name",
+        config={"lr": 0.1, "layers": [1, 2], "nested": {"depth": 1}},
+    )
+    try:
+        yield run
+    finally:
+        wandb.finish()
+        os.chdir(here)
+
+
+@functools.lru_cache(maxsize=None)
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    # Of the process: old services can't go on in a folder that is gone.
+    return tempfile.TemporaryDirectory(prefix="wandb_ddp_patch-probes-")
 
 
 def config_items(config: Any) -> Dict[str, Any]:
@@ -122,24 +131,57 @@ def in_worker(function: Callable[..., Any], *args: Any, method: str = "spawn") -
     Raises:
         RuntimeError: It raised, died, or took longer than 60 s.
     """
-    context: Any = multiprocessing.get_context(method)
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(sender, function, args))
-    process.start()
-    sender.close()
+    return in_workers([(method, function, args)])[0]
+
+
+def in_workers(
+    jobs: List[Tuple[str, Callable[..., Any], Tuple[Any, ...]]],
+    meanwhile: Callable[[], object] = bool,
+    seconds: float = 60,
+) -> List[Any]:
+    """Call functions in worker processes, all at once, and return their results.
+
+    Args:
+        jobs: Start methods, functions and their arguments.
+        meanwhile: Called once all have been started.
+        seconds: How long they may take, from then on.
+
+    Raises:
+        RuntimeError: One of them raised, died, or took too long.
+    """
+    processes, receivers, results = [], [], []
     try:
-        if not receiver.poll(60):
-            raise RuntimeError(f"the {method} worker hangs")
-        ok, result = receiver.recv()
-    except EOFError:
-        process.join()
-        raise RuntimeError(f"the {method} worker died, exit code {process.exitcode}") from None
+        for method, function, args in jobs:
+            context: Any = multiprocessing.get_context(method)
+            if method == "forkserver":  # to save time
+                context.set_forkserver_preload(["wandb", __name__])
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(target=_work, args=(sender, function, args))
+            process.start()
+            sender.close()
+            processes.append(process)
+            receivers.append(receiver)
+        meanwhile()
+        deadline = time.monotonic() + seconds
+        for (method, _, _), process, receiver in zip(jobs, processes, receivers):
+            if not receiver.poll(max(0, deadline - time.monotonic())):
+                raise RuntimeError(f"the {method} worker hangs")
+            try:
+                ok, result = receiver.recv()
+            except EOFError:
+                process.join()
+                raise RuntimeError(
+                    f"the {method} worker died, exit code {process.exitcode}"
+                ) from None
+            if not ok:
+                raise RuntimeError(f"in the {method} worker: {result}")
+            results.append(result)
+        for process in processes:
+            process.join(max(5, deadline - time.monotonic()))
     finally:
-        process.join(5)
-        process.kill()
-    if not ok:
-        raise RuntimeError(f"in the {method} worker: {result}")
-    return result
+        for process in processes:
+            process.kill()
+    return results
 
 
 def _work(sender: Any, function: Callable[..., Any], args: Tuple[Any, ...]) -> None:
@@ -153,9 +195,8 @@ def start_methods() -> List[str]:
     return [m for m in ("spawn", "forkserver") if m in multiprocessing.get_all_start_methods()]
 
 
-def attaches(run: Any) -> bool:
-    """Say whether this release's runs can be used in another process."""
-    return bool(getattr(run, "_attach_id", None))
+def fork() -> str:
+    return "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
 
 
 def load_in_new_session(data: bytes, function: Callable[..., Any]) -> Any:
@@ -323,9 +364,8 @@ def run_config() -> None:
         for method in start_methods():
             got = in_worker(_read_run, run, method=method)
             check(got == expected, f"{method}: got {got}")
-            if attaches(run):
-                got = in_worker(_log_and_read, run, method=method)
-                check(got == (7, ITEMS, ITEMS), f"{method}, after logging: got {got}")
+            got = in_worker(_log_and_read, run, method=method)
+            check(got == (7, ITEMS, ITEMS), f"{method}, after logging: got {got}")
 
 
 def _read_run(run: Any) -> Tuple[Any, ...]:
@@ -343,15 +383,174 @@ def _log_and_read(run: Any) -> Tuple[Any, ...]:
     return run.summary["x"], config_items(run.config), config_items(wandb.config)
 
 
+@probe()
+def run_spawn() -> None:
+    """A run handed to a spawned worker is used there, and its row arrives."""
+    with offline_run() as run:
+        for method in start_methods():
+            in_worker(_log_rows, run, method, 1, method=method)
+        path = _path(run)
+        run.finish()
+        for method in start_methods():
+            check_rows(path, {method: 1})
+
+
+def _log_rows(run: Any, name: str, rows: int) -> None:
+    for n in range(rows):
+        run.log({name: n})
+
+
+def _path(run: Any) -> str:
+    return os.path.join(os.path.dirname(run.dir), f"run-{run.id}.wandb")
+
+
+def check_rows(path: str, expected: Dict[str, int]) -> None:
+    """Look for rows in a run's file, where some releases write them late."""
+    deadline = time.monotonic() + 10
+    while True:
+        rows: List[Dict[str, str]] = []
+        with contextlib.suppress(runfile.BrokenFile):  # empty, as yet
+            rows = runfile.history(path)
+        got = {name: sum(name in row for row in rows) for name in expected}
+        if got == expected or time.monotonic() > deadline:
+            check(got == expected, f"rows that arrived: {got}, expected: {expected}")
+            return
+        time.sleep(0.2)
+
+
+@probe()
+def run_rows() -> None:
+    """All rows of four workers, started in each way, are in the run's file."""
+    with offline_run() as run:
+        methods = [*start_methods(), "spawn", fork()]
+        jobs = [(m, _log_rows, (run, f"worker {n}", 50)) for n, m in enumerate(methods)]
+        in_workers(jobs)
+        path = _path(run)
+        run.finish()
+        check_rows(path, {f"worker {n}": 50 for n in range(len(jobs))})
+
+
+@probe()
+def run_finish() -> None:
+    """A worker that calls finish() ends its own use of the run, and nobody else's."""
+    with offline_run() as run:
+        finished = multiprocessing.get_context("spawn").Semaphore(0)
+        jobs: List[Any] = [
+            ("spawn", _log_and_finish, (run, "run.finish", finished)),
+            (fork(), _log_and_finish, (run, "wandb.finish", finished)),
+            ("spawn", _log_after, (run, "spawn", finished)),
+            (fork(), _log_after, (run, "fork", finished)),
+        ]
+        in_workers(jobs, seconds=30)
+        run.log({"owner": 1})
+        path = _path(run)
+        run.finish()
+        check_rows(path, {"run.finish": 20, "wandb.finish": 20, "spawn": 20, "fork": 20})
+        check_rows(path, {"owner": 1})
+
+
+def _log_and_finish(run: Any, how: str, finished: Any) -> None:
+    import wandb
+
+    _log_rows(run, how, 20)
+    if how == "run.finish":
+        run.finish()
+    else:
+        wandb.finish()
+    for _ in range(2):
+        finished.release()
+
+
+def _log_after(run: Any, name: str, finished: Any) -> None:
+    _log_rows(run, name, 10)
+    for _ in range(2):
+        check(finished.acquire(timeout=30), "the workers that finish hang")
+    _log_rows(run, name, 10)
+
+
+@probe()
+def run_owner_finished() -> None:
+    """Workers that use a run after its owner has finished it are told at once."""
+    with offline_run() as run:
+        context = multiprocessing.get_context("spawn")
+        ready, finished = context.Semaphore(0), context.Event()
+        jobs = [
+            (method, _log_late, (run, attached, ready, finished))
+            for method in ("spawn", fork())
+            for attached in (True, False)
+        ]
+
+        def finish() -> None:
+            for _ in jobs:
+                ready.acquire(timeout=20)
+            run.finish()
+            finished.set()
+
+        for told in in_workers(jobs, meanwhile=finish, seconds=20):
+            check(run.id in told, f"the error does not name the run: {told}")
+
+
+def _log_late(run: Any, attached: bool, ready: Any, finished: Any) -> str:
+    if attached:
+        run.log({"x": 1})
+    ready.release()
+    finished.wait()
+    begun = time.monotonic()
+    try:
+        run.log({"x": 2})
+    except Exception as error:
+        check(time.monotonic() - begun < 5, f"{error}: it took seconds")
+        return str(error)
+    raise AssertionError("log said nothing")
+
+
+@probe()
+def run_early_server() -> None:
+    """A pool and a forkserver that are older than wandb.init() can use the run."""
+    with contextlib.ExitStack() as stack:
+        context: Any = multiprocessing.get_context(start_methods()[-1])
+        pool = stack.enter_context(context.Pool(1))
+        pool.apply(_is_current, ("config", None))  # it is up, and has imported wandb
+        run = stack.enter_context(offline_run())
+        pool.apply_async(_log_rows, (run, "pool", 5)).get(60)
+        in_worker(_log_rows, run, "server", 5, method=context.get_start_method())
+        path = _path(run)
+        pool.close()
+        pool.join()
+        run.finish()
+        check_rows(path, {"pool": 5, "server": 5})
+
+
+@probe(4990)
+def run_global() -> None:
+    """In a worker of spawn(), wandb.run, wandb.config and wandb.log are the parent's run's."""
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        raise CannotRun("torch is not installed") from None
+    with offline_run() as run:
+        wandb_ddp_patch.spawn(_use_globals, (run.id,), nprocs=2)
+        path = _path(run)
+        run.finish()
+        check_rows(path, {"rank 0": 1, "rank 1": 1})
+
+
+def _use_globals(rank: int, run_id: str) -> None:
+    import wandb
+
+    check(wandb.run is not None and wandb.run.id == run_id, f"wandb.run is {wandb.run}")
+    check(config_items(wandb.config) == ITEMS, "wandb.config differs")
+    wandb.log({f"rank {rank}": 1})
+
+
 @probe(8619)
 def run_forward() -> None:
     """A worker passes the run on, to its own worker, before using it."""
     with offline_run() as run:
         got = in_worker(_forward, _read_run, run)
         check(got == (run.id, "name", "probe", "group", ITEMS), f"got {got}")
-        if attaches(run):
-            got = in_worker(_forward, _log_and_read, run)
-            check(got == (7, ITEMS, ITEMS), f"after logging: got {got}")
+        got = in_worker(_forward, _log_and_read, run)
+        check(got == (7, ITEMS, ITEMS), f"after logging: got {got}")
 
 
 def _forward(function: Callable[..., Any], run: Any) -> Any:
@@ -455,17 +654,14 @@ def _read_disabled_summary(summary: Any) -> Any:
 
 @probe()
 def summary_fork() -> None:
-    """A forked worker reads the summary, or is told at once that it can't."""
+    """A forked worker reads the summary, at once."""
     if "fork" not in multiprocessing.get_all_start_methods():
         raise CannotRun("this platform has no fork")
     with offline_run() as run:
         run.summary["x"] = 1
         check(run.summary["x"] == 1, "the summary is not there")
         got, seconds = in_worker(_read_x, run, method="fork")
-        if attaches(run):
-            check(got == 1, f"got {got}")
-        else:
-            check(got == 1 or run.id in str(got), f"got {got}")
+        check(got == 1, f"got {got}")
         check(seconds < 5, "it took seconds")
 
 
@@ -532,6 +728,22 @@ def run(name: str, *, shim: bool, python: str = sys.executable, timeout: float =
             installed there.
         timeout: Seconds after which the probe counts as hanging.
     """
+    return run_together([name], shim=shim, python=python, timeout=timeout)[name]
+
+
+def run_together(
+    names: Iterable[str], *, shim: bool, python: str = sys.executable, timeout: float = 120
+) -> Dict[str, Verdict]:
+    """Run probes one after the other in one process, which imports wandb once.
+
+    Args:
+        names: Keys of ``PROBES``.
+        shim: See :func:`run`.
+        python: See :func:`run`.
+        timeout: Seconds for all of them. Where one hangs or dies, those after
+            it are not reached, and fail with these words.
+    """
+    names = list(names)
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     env = {key: val for key, val in os.environ.items() if not key.startswith("WANDB_")}
     env.update(
@@ -540,48 +752,58 @@ def run(name: str, *, shim: bool, python: str = sys.executable, timeout: float =
         WANDB_DDP_PATCH="1" if shim else "0",
         WANDB_SILENT="true",
     )
-    process = subprocess.Popen(
-        [python, "-m", "wandb_ddp_patch.probes", name],
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        return Verdict(name, False, f"hangs: no end after {timeout:g} s")
-    finally:
-        _kill_group(process)
-    for line in reversed(output.splitlines()):
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        process = subprocess.Popen(
+            [python, "-m", "wandb_ddp_patch.probes", *names],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            process.wait(timeout)
+            why = f"died, exit code {process.returncode}: "
+        except subprocess.TimeoutExpired:
+            why = f"hangs: no end after {timeout:g} s"
+        finally:
+            _kill_group(process)
+        output.seek(0)
+        text = output.read()
+    verdicts = {}
+    for line in text.splitlines():
         if line.startswith(_MARK):
-            return Verdict(**json.loads(line[len(_MARK) :]))
-    return Verdict(name, False, f"died, exit code {process.returncode}: {last_line(output)}")
+            verdict = Verdict(**json.loads(line[len(_MARK) :]))
+            verdicts[verdict.name] = verdict
+    for name in names:
+        if name not in verdicts:
+            reason = why + last_line(text) if why.startswith("died") else why
+            verdicts[name] = Verdict(name, False, reason)
+            why = f"not reached: an earlier probe {why.split(',')[0].split(':')[0]}"
+    return verdicts
 
 
-def _kill_group(process: subprocess.Popen[str]) -> None:
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
     """End the probe and what it has left behind: hanging workers, services."""
     if hasattr(os, "killpg"):
         with contextlib.suppress(OSError):
             os.killpg(process.pid, 9)
     process.kill()
-    if process.stdout:
-        process.stdout.close()
     process.wait()
 
 
 def main(arguments: List[str]) -> int:
-    if len(arguments) != 1 or arguments[0] not in PROBES:
-        sys.stderr.write(f"usage: python -m wandb_ddp_patch.probes {'|'.join(PROBES)}\n")
+    if not arguments or not PROBES.keys() >= set(arguments):
+        sys.stderr.write(f"usage: python -m wandb_ddp_patch.probes {'|'.join(PROBES)} ...\n")
         return 2
     import wandb_ddp_patch.probes as probes  # not __main__: workers import it by name
 
-    verdict = probes.here(arguments[0])
-    print("\n" + _MARK + json.dumps(vars(verdict)), flush=True)
-    return 0 if verdict.passed is not False else 1
+    failed = False
+    for name in arguments:
+        verdict = probes.here(name)
+        print("\n" + _MARK + json.dumps(vars(verdict)), flush=True)
+        failed = failed or verdict.passed is False
+    return int(failed)
 
 
 if __name__ == "__main__":

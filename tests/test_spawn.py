@@ -1,0 +1,442 @@
+"""spawn(): what torch.multiprocessing.spawn does, and the run, from a warm forkserver."""
+
+import inspect
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import clean_env
+
+import wandb_ddp_patch
+from wandb_ddp_patch import runfile
+
+TOP = """
+import os, sys, time
+import torch, wandb
+import wandb_ddp_patch
+"""
+MAIN = """
+if __name__ == "__main__":
+"""
+
+
+def test_it_takes_what_torchs_takes():
+    from torch.multiprocessing import spawn
+
+    ours, theirs = (inspect.signature(f).parameters for f in (wandb_ddp_patch.spawn, spawn))
+    assert list(ours) == list(theirs)
+    assert all(ours[p].default == theirs[p].default for p in ours if p != "start_method")
+
+
+def test_the_parents_run_is_live_in_each_worker(fresh, tmp_path):
+    out = fresh(
+        TOP
+        + """
+def work(rank):
+    run = wandb.run
+    wandb.log({f"rank {rank}": rank})
+    wandb.config.update({f"rank {rank}": wandb.config.lr})
+    wandb.summary[f"best {rank}"] = rank
+    assert wandb.run is run
+    if rank: wandb.finish()
+    else: print(run.name, wandb.config.lr)
+"""
+        + MAIN
+        + """
+    wandb_ddp_patch.warm_up()
+    run = wandb.init(project="p", name="name", config={"lr": 0.1})
+    for method in (None, "spawn", "fork"):
+        wandb_ddp_patch.spawn(work, nprocs=2, start_method=method)
+        run.log({"owner": 1})
+    run.finish()
+"""
+    )
+    assert out == "name 0.1\n" * 3
+    (file,) = runfile.find(str(tmp_path))
+    rows = runfile.history(file)
+    assert [sum(key in row for row in rows) for key in ("rank 0", "rank 1", "owner")] == [3, 3, 3]
+    assert runfile.exit_code(file) == 0
+    kinds = {"config": set(), "summary": set()}
+    for record in runfile.records(file):
+        kind = record.WhichOneof("record_type")
+        if kind in kinds:
+            kinds[kind].update(item.key for item in getattr(record, kind).update)
+    assert kinds["config"] >= {"rank 0", "rank 1"}
+    assert kinds["summary"] >= {"best 0", "best 1"}
+
+
+def test_workers_have_the_environment_of_now_before_their_arguments_are_loaded(fresh):
+    out = fresh(
+        TOP
+        + """
+class Argument:
+    def __setstate__(self, state):
+        self.seen = os.environ.get("NEW"), os.environ.get("OLD")
+
+def work(rank, argument):
+    print(argument.seen, os.environ.get("PYTORCH_NVML_BASED_CUDA_CHECK"), torch.get_num_threads())
+    print(sorted(name for name in os.environ if "PRELOAD" in name or name == "PYTHONPATH"))
+"""
+        + MAIN
+        + """
+    os.environ["OLD"] = "old"
+    argument = Argument()
+    argument.x = 1
+    for new in ("1", "2"):
+        os.environ["NEW"] = os.environ["OMP_NUM_THREADS"] = new
+        wandb_ddp_patch.spawn(work, (argument,))
+        os.environ.pop("OLD", None)
+""",
+        OMP_NUM_THREADS="3",
+    )
+    names = "['PYTHONPATH']"
+    assert out.splitlines() == ["('1', 'old') None 1", names, "('2', None) None 2", names]
+
+
+def test_the_script_is_imported_once(fresh):
+    out = fresh(
+        TOP
+        + """
+print("imported", __name__)
+def work(rank):
+    pass
+"""
+        + MAIN
+        + """
+    for _ in range(3):
+        wandb_ddp_patch.spawn(work, nprocs=4)
+"""
+    )
+    assert out.splitlines() == ["imported __main__", "imported __mp_main__"]
+
+
+def test_a_module_is_a_script_too(tmp_path):
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "train.py").write_text(
+        "import wandb_ddp_patch\ndef work(rank): print('rank', rank, __name__)\n"
+        "if __name__ == '__main__': wandb_ddp_patch.spawn(work)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "package.train"],
+        cwd=tmp_path,
+        env=clean_env(),
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == ("rank 0 __mp_main__\n", "")
+
+
+@pytest.mark.parametrize("seed", ["", "numpy.random.seed(0); random.seed(0)"])
+def test_workers_have_random_numbers_of_their_own(fresh, seed):
+    pytest.importorskip("numpy")
+    out = fresh(
+        TOP
+        + f"""
+import numpy, random
+{seed}
+def work(rank):
+    print(numpy.random.rand(), random.random())
+"""
+        + MAIN
+        + """
+    wandb_ddp_patch.spawn(work, nprocs=2)
+    wandb_ddp_patch.spawn(work, nprocs=2, start_method="spawn")
+"""
+    )
+    assert len(out.split()) == 8
+    assert len(set(out.split())) == (2 if seed else 8)
+
+
+FAILS = (
+    TOP
+    + """
+def work(rank, how):
+    if rank:
+        time.sleep(60)  # is ended
+    wandb.log({"x": 1})
+    if how == "raise":
+        raise ValueError("as asked")
+    elif how == "exit":
+        sys.exit(3)
+    os.kill(os.getpid(), 9)
+"""
+    + MAIN
+    + """
+    from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+    run = wandb.init(project="p")
+    begun = time.monotonic()
+"""
+)
+
+
+@pytest.mark.parametrize("end", ["run.finish()", "wandb.finish()", "", "del run"])
+def test_a_worker_that_raises(fresh, tmp_path, end):
+    out = fresh(
+        FAILS
+        + f"""
+    try:
+        wandb_ddp_patch.spawn(work, ("raise",), nprocs=2)
+    except ProcessRaisedException as error:
+        print('in work' in str(error), 'ValueError: as asked' in str(error), error.error_index)
+    print(time.monotonic() - begun < 30, run is wandb.run)
+    wandb.log({{"y": 1}})
+    {end}
+""",
+        quiet=False,
+    )
+    assert out == "True True 0\nTrue True\n"
+    (file,) = runfile.find(str(tmp_path))
+    assert runfile.exit_code(file) == 1
+    assert len(runfile.history(file)) == 2
+
+
+@pytest.mark.parametrize(("how", "attribute"), [("exit", 3), ("kill", -9)])
+def test_a_worker_that_ends_otherwise(fresh, tmp_path, how, attribute):
+    out = fresh(
+        FAILS
+        + f"""
+    context = wandb_ddp_patch.spawn(work, ({how!r},), nprocs=2, join=False)
+    try:
+        while not context.join(timeout=1): pass
+    except ProcessExitedException as error:
+        print(error.exit_code, error.error_index)
+""",
+        quiet=False,
+    )
+    assert out == f"{attribute} 0\n"
+    (file,) = runfile.find(str(tmp_path))
+    assert runfile.exit_code(file) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("torch.cuda._is_in_bad_fork = lambda: True", "initialises CUDA"),
+        (
+            "import threading; threading.Thread(target=time.sleep, args=(9,), daemon=True).start()",
+            "starts threads",
+        ),
+        ("torch.set_num_threads(2); torch.ones(4_000_000).add(1).sum()", "starts threads"),
+    ],
+)
+def test_what_no_fork_survives_makes_it_spawn_and_say_so(fresh, line, why):
+    out = fresh(
+        TOP
+        + line
+        + """
+def work(rank):
+    print("worker", os.environ["NEW"], flush=True)
+"""
+        + MAIN
+        + """
+    import warnings
+    os.environ["NEW"] = "new"
+    for _ in range(2):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            wandb_ddp_patch.spawn(work)
+        print(caught[0].category.__name__, caught[0].filename == __file__, caught[0].message)
+"""
+    )
+    worker, warning = out.splitlines()[:2]
+    assert worker == "worker new"
+    assert warning.startswith("RuntimeWarning True") and why in warning and "script.py" in warning
+    assert out == f"{worker}\n{warning}\n" * 2
+
+
+def test_a_script_that_fails_in_workers_fails_as_with_torch(fresh):
+    err = fresh(
+        TOP
+        + """
+if __name__ == "__mp_main__":
+    raise OSError("not in workers")
+def work(rank): pass
+"""
+        + MAIN
+        + """
+    wandb_ddp_patch.spawn(work)
+""",
+        fails=True,
+    )
+    assert "OSError: not in workers" in err
+    assert "ProcessExitedException: process 0 terminated with exit code 1" in err
+
+
+def test_workers_start_workers(fresh, tmp_path):
+    fresh(
+        TOP
+        + """
+def inner(rank, outer):
+    wandb.log({f"{outer} {rank}": 1})
+
+def work(rank):
+    wandb_ddp_patch.spawn(inner, (rank,), nprocs=2)
+    wandb.log({f"outer {rank}": 1})
+"""
+        + MAIN
+        + """
+    run = wandb.init(project="p")
+    wandb_ddp_patch.spawn(work, nprocs=2)
+    run.finish()
+"""
+    )
+    (file,) = runfile.find(str(tmp_path))
+    keys = sorted(key for row in runfile.history(file) for key in row if key[0] != "_")
+    assert keys == ["0 0", "0 1", "1 0", "1 1", "outer 0", "outer 1"]
+
+
+def test_workers_end_with_their_parent(tmp_path):
+    (tmp_path / "script.py").write_text(
+        TOP
+        + """
+def work(rank):
+    print(os.getpid(), flush=True)
+    time.sleep(300)
+"""
+        + MAIN
+        + """
+    wandb_ddp_patch.spawn(work, nprocs=2)
+"""
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env=clean_env(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    pids = [int(parent.stdout.readline()) for _ in range(2)]
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    deadline = time.monotonic() + 10
+    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    left = [pid for pid in pids if alive(pid)]
+    for pid in left:
+        os.kill(pid, 9)
+    assert not left
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_without_torch_it_says_what_it_needs(fresh):
+    err = fresh(
+        """
+        import sys
+        sys.modules["torch"] = None
+        import wandb_ddp_patch
+        wandb_ddp_patch.spawn(print)
+        """,
+        fails=True,
+    )
+    assert err.splitlines()[-1] == (
+        "ImportError: wandb_ddp_patch.spawn() needs PyTorch: pip install torch"
+    )
+
+
+def test_turned_off_it_is_torchs(fresh):
+    out = fresh(
+        TOP
+        + """
+def work(rank):
+    print("rank", rank, wandb.run)
+"""
+        + MAIN
+        + """
+    wandb_ddp_patch.warm_up()
+    run = wandb.init(project="p")
+    wandb_ddp_patch.spawn(work)
+    from multiprocessing import forkserver
+    print(forkserver._forkserver._forkserver_pid)
+    run.finish()
+""",
+        WANDB_DDP_PATCH="0",
+    )
+    assert out == "rank 0 None\nNone\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        # Python's forkserver dies of it, up to 3.13.
+        "import pathlib; sys.path.append(pathlib.Path('/none'))",
+        # Its socket's name becomes too long.
+        "import tempfile; tempfile.tempdir = os.path.join(os.getcwd(), 'x' * 120)\n"
+        "    os.mkdir(tempfile.tempdir)",
+        # Each is a file descriptor, and a forkserver takes 250 or so.
+        "argument = [torch.zeros(1) for _ in range(300)]",
+    ],
+)
+def test_where_a_forkserver_can_not_do_it_workers_are_spawned(fresh, line):
+    out = fresh(
+        TOP
+        + """
+def work(rank, argument):
+    print(f"rank {rank}\\n", end="", flush=True)
+"""
+        + MAIN
+        + f"""
+    import warnings
+    argument = None
+    {line}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        wandb_ddp_patch.spawn(work, (argument,), nprocs=2)
+    print([warning.category.__name__ for warning in caught])
+""",
+        quiet=False,
+    )
+    assert sorted(out.splitlines()) == ["['RuntimeWarning']", "rank 0", "rank 1"]
+
+
+def test_a_run_that_can_not_be_sent_stays_behind(fresh):
+    out = fresh(
+        TOP
+        + """
+def work(rank):
+    print(wandb.run, flush=True)
+"""
+        + MAIN
+        + """
+    import warnings
+    run = wandb.init()
+    vars(run.config)["_items"]["module"] = sys
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        wandb_ddp_patch.spawn(work)
+    print(caught[0].message)
+    run.finish()
+"""
+    )
+    assert out.splitlines()[0] == "None"
+    assert "without the current run: cannot pickle 'module' object" in out
+
+
+def test_a_disabled_run_is_live_too(fresh):
+    out = fresh(
+        TOP
+        + """
+def work(rank):
+    wandb.log({"x": 1})
+    print(wandb.run.id, wandb.run.disabled, wandb.config.lr, wandb.summary["x"], flush=True)
+"""
+        + MAIN
+        + """
+    run = wandb.init(mode="disabled", config={"lr": 1})
+    print(run.id, True, 1, 1, flush=True)
+    wandb_ddp_patch.spawn(work)
+    run.finish()
+"""
+    )
+    (line,) = set(out.splitlines())
+    assert out == f"{line}\n" * 2

@@ -1,0 +1,106 @@
+"""What the forkserver of spawn() imports, once for all workers.
+
+Python can be told to preload ``__main__``, but in many releases up to 3.13 that
+does nothing, and where it works an error in the script ends the server.
+https://github.com/python/cpython/issues/126631
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import random
+import sys
+import threading
+from multiprocessing import process, spawn
+from typing import Any, Dict, List, Optional, Tuple
+
+VARIABLE = "_WANDB_DDP_PATCH_PRELOAD"
+
+# Names of the threads that importing the script has started: no fork has them.
+threads: List[str] = []
+_numpy_seed: Optional[bytes] = None
+# Of Python's random module, where the script has seeded it.
+_random_state: Optional[Tuple[Any, ...]] = None
+
+
+def _load(
+    before: List[str], script: Dict[str, Any], after: List[str], pythonpath: Optional[str]
+) -> None:
+    if pythonpath is None:
+        os.environ.pop("PYTHONPATH", None)
+    else:
+        os.environ["PYTHONPATH"] = pythonpath
+    # Scripts ask whether there is a GPU when they are imported. Asked this way,
+    # CUDA stays usable in forks.
+    # https://docs.pytorch.org/docs/stable/notes/cuda.html#environment-variables
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    global _numpy_seed, _random_state
+    _import(before)
+    _numpy_seed = _seed_of_numpy()
+    seed = _seed(random.getstate())
+    current: Any = process.current_process()
+    current._inheriting = True  # what keeps an unguarded script from starting workers
+    try:
+        spawn.prepare(script)
+    except BaseException:
+        pass  # each worker will say it, in the way that users know
+    finally:
+        del current._inheriting
+    if _seed(random.getstate()) != seed:
+        _random_state = random.getstate()
+    _import(after)
+    if "wandb" in sys.modules:
+        with contextlib.suppress(Exception):
+            _load_wandb_further()
+    main = threading.main_thread()
+    threads.extend(thread.name for thread in threading.enumerate() if thread is not main)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()  # else each worker would write it again
+
+
+def _import(names: List[str]) -> None:
+    for name in names:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+
+
+def _load_wandb_further() -> None:
+    # What wandb imports, and we make, when a first config and run arrive.
+    from wandb.sdk.wandb_config import Config
+    from wandb.sdk.wandb_run import Run
+
+    from . import worker
+
+    Config()
+    worker.class_in_worker(Run)
+
+
+# A generator's state is 624 numbers, and how many of them are used up. The numbers
+# change when it is seeded, and after 624 draws.
+def _seed(state: Tuple[Any, ...]) -> Any:
+    return state[1][:-1]
+
+
+def _seed_of_numpy() -> Optional[bytes]:
+    module: Any = sys.modules.get("numpy.random")
+    return module.get_state()[1].tobytes() if module is not None else None
+
+
+def set_random_state() -> None:
+    """Give a worker the random numbers that a spawned one would have.
+
+    Those that the script has seeded are the same in all workers, others are
+    the worker's own. Forks would all have the same of NumPy's, and none the
+    script's of Python's, which is seeded anew in each.
+    """
+    if _random_state is not None:
+        random.setstate(_random_state)
+    if _numpy_seed is not None and _seed_of_numpy() == _numpy_seed:
+        sys.modules["numpy.random"].seed()
+
+
+if VARIABLE in os.environ:
+    data = json.loads(os.environ.pop(VARIABLE))
+    _load(data["before"], data["script"], data["after"], data["PYTHONPATH"])
