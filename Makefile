@@ -1,4 +1,5 @@
-# make demo: see it fail and work. make test: all tests. Python and git suffice.
+# make demo: see it fail and work. make test: all tests. make rows: README's table
+# of rows. Python and git suffice.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,13 +7,16 @@ TORCH ?= torch==2.13.0
 # Many tests wait for processes: more of them than cores run at once.
 WORKERS ?= 4
 
-.PHONY: demo test lint clean
+.PHONY: demo test rows lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --maxschedchunk 1
+
+rows: $(VENV)/.test
+	$(BIN)/python benchmarks/rows.py --write README.md
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

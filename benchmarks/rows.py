@@ -1,0 +1,131 @@
+"""How many rows of 200 are in the run's file after four workers have logged 50 each.
+
+For each release line and start method, --repeat times: without the shim, where all
+workers simply return, and with it, where each ends in another way (it returns, calls
+run.finish() or wandb.finish(), leaves a with block, calls sys.exit(3), or raises).
+Releases get virtual environments of their own, in .cache. The table is printed and,
+with --write FILE, put into a Markdown file between two comments named "rows".
+"""
+
+import argparse
+import concurrent.futures
+import datetime
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import environments  # noqa: E402
+import logging_workers  # noqa: E402
+
+from wandb_ddp_patch import runfile  # noqa: E402
+
+METHODS = ["spawn", "forkserver", "fork"]
+ROWS = 50
+
+
+def kept(release, method, shim, repetition):
+    """Count the rows in the file of one run of logging_workers.py."""
+    python = environments.environment(release, "3.9" if release == "0.10.23" else "3.11")
+    env = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
+    env.update(
+        PYTHONPATH=str(ROOT),
+        PYTHONWARNINGS="ignore",
+        WANDB_API_KEY="0123456789" * 4,
+        WANDB_DDP_PATCH="1" if shim else "0",
+        WANDB_SILENT="true",
+    )
+    ending = f"mixed {repetition * logging_workers.WORKERS}" if shim else "return"
+    script = [python, logging_workers.__file__, method, str(ROWS), ending]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        process = subprocess.Popen(
+            script,
+            cwd=folder,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            process.wait(180)
+        except subprocess.TimeoutExpired:
+            pass  # what the file has by now counts
+        finally:
+            try:
+                os.killpg(process.pid, 9)
+            except OSError:
+                process.kill()
+            process.wait()
+        return sum(
+            any(key.startswith("worker ") for key in row)
+            for file in runfile.find(folder)
+            for row in runfile.history(file)
+        )
+
+
+def table(counts, releases, repeat):
+    """Make a Markdown table of what ``kept`` has counted."""
+
+    def cell(*key):
+        low, high = min(counts[key]), max(counts[key])
+        return str(low) if low == high else f"{low} to {high}"
+
+    today = datetime.date.today()
+    lines = [
+        f"Rows kept of {logging_workers.WORKERS * ROWS}, {repeat} runs each, on {today}:",
+        "",
+        "| wandb | " + " | ".join(f"{m}, without" for m in METHODS) + " | "
+        "" + " | ".join(f"{m}, with" for m in METHODS) + " |",
+        "|---" * (1 + 2 * len(METHODS)) + "|",
+    ]
+    for release in releases:
+        cells = [cell(release, method, shim) for shim in (False, True) for method in METHODS]
+        lines.append(f"| {release} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("releases", nargs="*", help="default: all of tests/wandb-releases.json")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--write", type=Path, metavar="FILE")
+    args = parser.parse_args()
+    unknown = [release for release in args.releases if release not in environments.RELEASES]
+    if unknown:
+        parser.error(f"not in tests/wandb-releases.json: {', '.join(unknown)}")
+    releases = args.releases or list(environments.RELEASES)
+
+    counts = {}
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        jobs = {
+            pool.submit(kept, release, method, shim, repetition): (release, method, shim)
+            for release in releases
+            for method in METHODS
+            for shim in (False, True)
+            for repetition in range(args.repeat)
+        }
+        for job in tqdm(concurrent.futures.as_completed(jobs), total=len(jobs), unit="run"):
+            counts.setdefault(jobs[job], []).append(job.result())
+    text = table(counts, releases, args.repeat)
+    print(text)
+    if args.write:
+        before = args.write.read_text("utf-8")
+        mark = "<!-- rows -->"
+        after = re.sub(f"{mark}.*{mark}", lambda _: f"{mark}\n{text}\n{mark}", before, flags=re.S)
+        args.write.write_text(after, "utf-8")
+    whole = logging_workers.WORKERS * ROWS
+    lost = [key for key, rows in counts.items() if key[2] and min(rows) < whole]
+    sys.exit(f"rows were lost with the shim: {lost}" if lost else 0)
+
+
+if __name__ == "__main__":
+    main()
