@@ -2,15 +2,18 @@
 
 import copy
 import inspect
+import os
 import pickle
+import re
 import sys
+import textwrap
 import threading
 
 import pytest
 import wandb
 
 import wandb_ddp_patch
-from wandb_ddp_patch import _graft, _hooks
+from wandb_ddp_patch import _graft
 
 
 def amended():
@@ -172,7 +175,7 @@ def test_from_many_threads_at_once(fresh):
         for t in threads: t.start()
         for t in threads: t.join()
         import sys, wandb, wandb_ddp_patch
-        print(sum(type(f).__name__ == "Finder" for f in sys.meta_path))
+        print(sum(type(f).__name__ == "_Finder" for f in sys.meta_path))
         print({s.state for s in wandb_ddp_patch.status()} - {"not needed", "waiting for import"})
         wandb_ddp_patch.revert()
         print("__reduce__" in vars(wandb.Config))
@@ -187,7 +190,7 @@ def test_off_switch(fresh):
         print({s.state for s in wandb_ddp_patch.status()})
         wandb_ddp_patch.apply()
         print("__reduce__" in vars(wandb.Config))
-        print([f for f in sys.meta_path if type(f).__name__ == "Finder"])
+        print([f for f in sys.meta_path if type(f).__name__ == "_Finder"])
         """,
         WANDB_DDP_PATCH="0",
     )
@@ -203,7 +206,7 @@ def test_importing_brings_in_nothing_but_our_own(fresh):
         wandb_ddp_patch.status()
         print("wandb" in sys.modules)
     """)
-    assert out == "['wandb_ddp_patch', 'wandb_ddp_patch._hooks']\nFalse\n"
+    assert out == "['wandb_ddp_patch']\nFalse\n"
 
 
 def test_upstream_behaviours_that_stay(run):
@@ -351,6 +354,116 @@ def test_the_real_loader_is_back_and_the_module_is_as_without_us(fresh):
     assert fresh(code.format(shim="")) == fresh(code.format(shim="import wandb_ddp_patch"))
 
 
+# What a program sees of imports, which must be the same with our finder and without.
+AS_WITHOUT_US = {
+    "find_spec before the import": """
+        import importlib.util, sys
+        for name in ("wandb", "wandb.sdk.wandb_config", "torch", "no_such_module"):
+            spec = importlib.util.find_spec(name)
+            if spec is None: print(name, spec); continue
+            print(spec.name, spec.origin, spec.submodule_search_locations, spec.cached, spec.parent)
+            print(spec.loader.is_package(name), len(spec.loader.get_source(name)),
+                  spec.loader.get_filename(name), spec.loader.get_resource_reader(name) is not None)
+        """,
+    "a module that is made by hand": """
+        import importlib.util, sys
+        spec = importlib.util.find_spec("wandb.sdk.wandb_config")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        print(module.Config, module.__spec__.loader is module.__loader__, type(module.__loader__))
+        """,
+    "a lazy import": """
+        import importlib.util, sys
+        spec = importlib.util.find_spec("wandb")
+        spec.loader = importlib.util.LazyLoader(spec.loader)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["wandb"] = module
+        spec.loader.exec_module(module)
+        print(module.Config.__name__, module.__name__)
+        """,
+    "a package in a zip file": """
+        import inspect, pkgutil, sys, zipfile
+        with zipfile.ZipFile("packages.zip", "w") as file:
+            file.writestr("torch/__init__.py", "from . import part")
+            file.writestr("torch/part.py", "import torch\\nclass Part: 'in a zip file'\\n")
+            file.writestr("torch/data.txt", "data")
+        sys.path.insert(0, "packages.zip")
+        import torch
+        print(type(torch.__loader__), torch.__spec__.loader is torch.__loader__, torch.__file__)
+        print(pkgutil.get_data("torch", "data.txt"), inspect.getsource(torch.part.Part))
+        """,
+    "a namespace package": """
+        import os, sys
+        os.makedirs("one/torch"); os.makedirs("two/torch")
+        open("one/torch/a.py", "w").close(); open("two/torch/b.py", "w").close()
+        sys.path[:0] = ["one", "two"]
+        sys.path[:] = [path for path in sys.path if "packages" not in path]
+        import torch.a, torch.b
+        print(list(torch.__path__), torch.__file__, type(torch.__loader__).__name__)
+        """,
+    "a circular import": """
+        import os, sys
+        os.mkdir("torch")
+        with open("torch/__init__.py", "w") as file:
+            file.write("import user\\nfrom . import part\\nready = True\\n")
+        with open("torch/part.py", "w") as file:
+            file.write("import torch, user\\nprint(vars(torch).get('ready'), vars(user).keys())\\n")
+        with open("user.py", "w") as file:
+            file.write("import torch\\nprint(hasattr(torch, 'ready'), torch.__spec__.name)\\n")
+        import user
+        print(user.torch.ready, user.torch.__spec__._initializing)
+        """,
+    "a failing import, retried": """
+        import os, sys, traceback
+        os.mkdir("torch")
+        with open("torch/__init__.py", "w") as file: file.write("import nothing_of_that_name\\n")
+        for _ in range(2):
+            try: import torch
+            except ImportError: traceback.print_exc(file=sys.stdout)
+            print([name for name in sys.modules if name.startswith("torch")])
+        with open("torch/__init__.py", "w") as file: file.write("ready = True  # at last\\n")
+        import torch
+        print(torch.ready)
+        """,
+    "runpy": """
+        import runpy
+        print(runpy.run_module("wandb.sdk.wandb_config")["Config"].__name__)
+        print(runpy.run_module("torch.version")["__version__"])
+        """,
+    "pytest's assertion rewriter": """
+        import pytest, re, sys
+        with open("test_one.py", "w") as file:
+            file.write("import wandb, torch\\ndef test(): a = 1; assert a == 2\\n")
+        pytest.main(["-q", "-p", "no:cacheprovider", "test_one.py"])
+        """,
+    "a debugger": """
+        import bdb, sys
+        class Debugger(bdb.Bdb):
+            seen = 0
+            def user_line(self, frame): self.seen += "wandb_config" in frame.f_code.co_filename
+        debugger = Debugger(skip=["importlib*"])
+        debugger.run("import wandb.sdk.wandb_config as module; module.Config")
+        print(debugger.seen > 10)
+        """,
+}
+
+
+@pytest.mark.parametrize("what", AS_WITHOUT_US)
+def test_imports_are_what_they_are_without_us(fresh, tmp_path, what):
+    said = []
+    for shim in ("", "import wandb_ddp_patch"):
+        (tmp_path / ("with" if shim else "without")).mkdir()
+        code = f"{shim}\nimport os\nos.chdir({'with' if shim else 'without'!r})\n"
+        code += "import sys\nsys.path.insert(0, '')\n"
+        out = fresh(code + textwrap.dedent(AS_WITHOUT_US[what]), quiet=False)
+        out = re.sub(r"0x[0-9a-f]+|in \d+\.\d+s", "", out)
+        # A traceback shows through which file of ours an import has gone.
+        out = re.sub(r" +File .*_hooks.py.*\n.*\n", "", out)
+        said.append(out.replace(f"{os.sep}with{os.sep}", f"{os.sep}without{os.sep}"))
+    assert said[0] == said[1]
+    assert said[0].strip()
+
+
 def test_a_reloaded_class_is_patched_again(fresh):
     out = fresh("""
         import importlib, wandb_ddp_patch, wandb, wandb.sdk.wandb_config as module
@@ -380,7 +493,14 @@ def test_an_import_that_fails_half_way_is_patched_when_retried(fresh, tmp_path):
 
 def test_never_two_finders():
     before = list(sys.meta_path)
-    _hooks.install(lambda name: None)
+    sys.modules.pop("wandb_ddp_patch")
+    try:
+        import wandb_ddp_patch as second
+    finally:
+        sys.modules["wandb_ddp_patch"] = wandb_ddp_patch
+    assert second is not wandb_ddp_patch
+    assert len(sys.meta_path) == len(before)
+    wandb_ddp_patch.apply()
     assert sys.meta_path == before
 
 
@@ -395,11 +515,11 @@ def test_other_finders_still_find_watched_modules(fresh):
                 # As ours does, it asks everybody: neither may loop.
                 seen.append(name)
                 for finder in sys.meta_path:
-                    if finder is not Theirs and type(finder).__name__ != "Finder":
+                    if finder is not Theirs and type(finder).__name__ != "_Finder":
                         spec = finder.find_spec(name, path, target)
                         if spec: return spec
         sys.meta_path.insert(0, Theirs)
-        sys.meta_path.insert(1, wandb_ddp_patch._hooks.Finder(lambda name: None))
+        sys.meta_path.insert(1, wandb_ddp_patch._Finder())
         import wandb
         print("wandb" in seen)
     """,

@@ -6,15 +6,12 @@ and pickled. It began with https://github.com/wandb/wandb/issues/2007.
 
 Environment variable ``WANDB_DDP_PATCH=0`` turns it off.
 
-This module may run at the start of every interpreter. It therefore imports
-nothing that a bare interpreter has not loaded already; all else is imported
-once wandb is.
+Importing it imports nothing that a bare interpreter has not loaded already: the
+rest of the package is imported once wandb is.
 """
 
 import os
 import sys
-
-from . import _hooks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,13 +27,43 @@ def _enabled() -> bool:
     return os.environ.get("WANDB_DDP_PATCH") != "0"
 
 
-def _on_import(name: str) -> None:
-    # A function of its own, and imported late, because _graft needs modules
-    # that only wandb brings into the process.
-    if "wandb" in sys.modules:
-        from . import _graft
+class _Finder:
+    """Stands first in ``sys.meta_path``, and lets _hooks.py find what it watches."""
 
-        _graft.apply(after=name)
+    # wandb itself, each of its modules that holds a class which we amend (a reload
+    # makes a new class), and torch, whose list of safe globals we extend.
+    watched = frozenset(
+        (
+            "torch",
+            "wandb",
+            "wandb.sdk.interface.interface",
+            "wandb.sdk.lib.disabled",
+            "wandb.sdk.lib.preinit",
+            "wandb.sdk.wandb_config",
+            "wandb.sdk.wandb_run",
+            "wandb.sdk.wandb_summary",
+        )
+    )
+
+    def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
+        if name in self.watched:
+            try:
+                from ._hooks import find
+            except Exception:
+                return None  # of this package, only a part is left
+            return find(self, name, path, target)
+        return None
+
+
+_finder = _Finder()
+
+
+def _is_ours(finder: object) -> bool:
+    # By name, because a test may import this package twice. The start-up file's
+    # finder, a class, is ours, too.
+    kind: Any = finder if isinstance(finder, type) else type(finder)
+    ours = (__name__, "_Finder"), (__name__ + "_startup", "Finder")
+    return (kind.__module__, kind.__name__) in ours
 
 
 def apply() -> None:
@@ -48,7 +75,13 @@ def apply() -> None:
     """
     if not _enabled():
         return
-    _hooks.install(_on_import)
+    if _finder not in sys.meta_path:
+        # In the place of another one: an import may be going through the list.
+        ours = [at for at, finder in enumerate(sys.meta_path) if _is_ours(finder)]
+        if ours:
+            sys.meta_path[ours[0]] = _finder
+        else:
+            sys.meta_path.insert(0, _finder)
     if "wandb" in sys.modules or __name__ + "._graft" in sys.modules:
         from . import _graft
 
@@ -60,7 +93,7 @@ def revert() -> None:
 
     Objects unpickled before keep working as far as wandb alone supports them.
     """
-    _hooks.uninstall()
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not _is_ours(finder)]
     graft = sys.modules.get(__name__ + "._graft")
     if graft is not None:
         graft.revert()
@@ -127,5 +160,12 @@ def warm_up() -> None:
 
         launch.warm_up()
 
+
+# Who has imported this, for doctor: the start-up file, for one.
+_importer = sys._getframe(1)
+while _importer.f_back and "importlib" in _importer.f_code.co_filename:
+    _importer = _importer.f_back
+_imported_by = _importer.f_globals.get("__name__", ""), _importer.f_code.co_filename
+del _importer
 
 apply()

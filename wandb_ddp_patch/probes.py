@@ -4,12 +4,13 @@ Each probe does what a user does, on the wandb that is installed, in offline
 mode and with real processes. It passes where wandb behaves as it should; most
 fail without the shim (``WANDB_DDP_PATCH=0``), on all releases unless its
 ``fails`` says otherwise. ``python -m wandb_ddp_patch.probes NAME`` runs one
-here; :func:`run` runs one in a process of its own, with a time limit.
+here; :func:`run_all` runs them in other processes, with a time limit.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import copy
 import functools
@@ -18,12 +19,15 @@ import json
 import multiprocessing
 import os
 import pickle
+import queue
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
 import wandb_ddp_patch
 
@@ -57,12 +61,14 @@ class Probe:
         function: Raises where wandb has the fault.
         what: What a user does, in a line.
         issues: Its upstream issues.
+        first: Whether no other may have run before it in its process.
     """
 
     name: str
     function: Callable[[], None]
     what: str
     issues: Tuple[int, ...]
+    first: bool
 
 
 class CannotRun(Exception):
@@ -72,11 +78,11 @@ class CannotRun(Exception):
 PROBES: Dict[str, Probe] = {}
 
 
-def probe(*issues: int) -> Callable[[Callable[[], None]], Callable[[], None]]:
+def probe(*issues: int, first: bool = False) -> Callable[[Callable[[], None]], Callable[[], None]]:
     def register(function: Callable[[], None]) -> Callable[[], None]:
         name = function.__name__.replace("_", "-")
         what = (function.__doc__ or "").splitlines()[0]
-        PROBES[name] = Probe(name, function, what, issues)
+        PROBES[name] = Probe(name, function, what, issues, first)
         return function
 
     return register
@@ -504,7 +510,7 @@ def _log_late(run: Any, attached: bool, ready: Any, finished: Any) -> str:
     raise AssertionError("log said nothing")
 
 
-@probe()
+@probe(first=True)
 def run_early_server() -> None:
     """A pool and a forkserver that are older than wandb.init() can use the run."""
     with contextlib.ExitStack() as stack:
@@ -719,87 +725,159 @@ def here(name: str) -> Verdict:
 
 
 def run(name: str, *, shim: bool, python: str = sys.executable, timeout: float = 120) -> Verdict:
-    """Run a probe in a process of its own.
-
-    Args:
-        name: A key of ``PROBES``.
-        shim: Whether the patches are on.
-        python: The interpreter whose wandb is probed. This package need not be
-            installed there.
-        timeout: Seconds after which the probe counts as hanging.
-    """
-    return run_together([name], shim=shim, python=python, timeout=timeout)[name]
+    """Run one probe in a process of its own; see :func:`run_all`."""
+    return run_all([name], shim=shim, python=python, timeout=timeout)[name]
 
 
-def run_together(
-    names: Iterable[str], *, shim: bool, python: str = sys.executable, timeout: float = 120
+def run_all(
+    names: Iterable[str],
+    *,
+    shim: bool,
+    python: str = sys.executable,
+    timeout: float = 120,
+    jobs: int = 1,
+    done: Callable[[Verdict], object] = bool,
+    env: Optional[Mapping[str, str]] = None,
 ) -> Dict[str, Verdict]:
-    """Run probes one after the other in one process, which imports wandb once.
+    """Run probes in other processes; each process runs many, and imports wandb once.
 
     Args:
         names: Keys of ``PROBES``.
-        shim: See :func:`run`.
-        python: See :func:`run`.
-        timeout: Seconds for all of them. Where one hangs or dies, those after
-            it are not reached, and fail with these words.
+        shim: Whether the patches are on.
+        python: The interpreter whose wandb is probed. This package need not be
+            installed there.
+        timeout: Seconds after which a probe counts as hanging. Its process is
+            ended, with all that it has started; another one goes on.
+        jobs: How many processes run at once.
+        done: Called with each verdict as it comes, from any thread.
+        env: More environment variables.
+
+    Returns:
+        The verdicts, in the order of the names.
     """
     names = list(names)
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    env = {key: val for key, val in os.environ.items() if not key.startswith("WANDB_")}
-    env.update(
-        PYTHONPATH=os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
-        PYTHONWARNINGS="ignore",
-        WANDB_DDP_PATCH="1" if shim else "0",
-        WANDB_SILENT="true",
-    )
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
-        process = subprocess.Popen(
-            [python, "-m", "wandb_ddp_patch.probes", *names],
+    todo = collections.deque(names)
+    verdicts: Dict[str, Verdict] = {}
+    processes: List[_Process] = []
+
+    def end(process: _Process) -> None:
+        processes.remove(process)
+        process.kill()
+
+    def work() -> None:
+        process = None
+        while todo:
+            try:
+                name = todo.popleft()
+            except IndexError:
+                break
+            if process is not None and PROBES[name].first:
+                end(process)
+                process = None
+            if process is None:
+                process = _Process(python, shim, env)
+                processes.append(process)
+            verdict, usable = process.ask(name, timeout)
+            if not usable:
+                end(process)
+                process = None
+            verdicts[name] = verdict
+            done(verdict)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            for future in [pool.submit(work) for _ in range(min(jobs, len(names)))]:
+                future.result()
+        finally:
+            todo.clear()
+            for process in list(processes):
+                process.kill()
+    return {name: verdicts[name] for name in names}
+
+
+class _Process:
+    """An interpreter that runs the probes which it is told to."""
+
+    def __init__(self, python: str, shim: bool, more: Optional[Mapping[str, str]]) -> None:
+        root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        env = {key: val for key, val in os.environ.items() if not key.startswith("WANDB_")}
+        env.update(
+            PYTHONPATH=os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
+            PYTHONWARNINGS="ignore",
+            WANDB_DDP_PATCH="1" if shim else "0",
+            WANDB_SILENT="true",
+        )
+        env.update(more or {})
+        self._process = subprocess.Popen(
+            [python, "-m", "wandb_ddp_patch.probes", "-"],
             env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
             start_new_session=True,
         )
-        try:
-            process.wait(timeout)
-            why = f"died, exit code {process.returncode}: "
-        except subprocess.TimeoutExpired:
-            why = f"hangs: no end after {timeout:g} s"
-        finally:
-            _kill_group(process)
-        output.seek(0)
-        text = output.read()
-    verdicts = {}
-    for line in text.splitlines():
-        if line.startswith(_MARK):
-            verdict = Verdict(**json.loads(line[len(_MARK) :]))
-            verdicts[verdict.name] = verdict
-    for name in names:
-        if name not in verdicts:
-            reason = why + last_line(text) if why.startswith("died") else why
-            verdicts[name] = Verdict(name, False, reason)
-            why = f"not reached: an earlier probe {why.split(',')[0].split(':')[0]}"
-    return verdicts
+        self._lines: queue.Queue[Optional[str]] = queue.Queue()
+        # A thread, because what a hanging worker leaves open can't be waited for.
+        threading.Thread(target=self._read, daemon=True).start()
 
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as stdout:
+            for line in stdout:
+                self._lines.put(line)
+        self._lines.put(None)
 
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """End the probe and what it has left behind: hanging workers, services."""
-    if hasattr(os, "killpg"):
+    def ask(self, name: str, timeout: float) -> Tuple[Verdict, bool]:
+        """Get a probe's verdict, and whether the process can be asked again."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # it died; the reader says so
+            self._process.stdin.write(name + "\n")
+            self._process.stdin.flush()
+        deadline = time.monotonic() + timeout
+        last = "no output"
+        while True:
+            try:
+                line = self._lines.get(timeout=min(0.5, max(0, deadline - time.monotonic())))
+            except queue.Empty:
+                if self._process.poll() is None and time.monotonic() < deadline:
+                    continue
+                line = None  # its end is not always seen: a service may have the pipe, too
+            if line is None:
+                break
+            if line.startswith(_MARK):
+                return Verdict(**json.loads(line[len(_MARK) :])), True
+            last = line.strip() or last
+        if self._process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+        code = self._process.poll()
+        if code is None:
+            return Verdict(name, False, f"hangs: no end after {timeout:g} s"), False
+        return Verdict(name, False, f"died, exit code {code}: {last}"), False
+
+    def kill(self) -> None:
+        """End it and what it has left behind: hanging workers, services."""
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(OSError):
+                os.killpg(self._process.pid, 9)
+        self._process.kill()
+        self._process.wait()
         with contextlib.suppress(OSError):
-            os.killpg(process.pid, 9)
-    process.kill()
-    process.wait()
+            assert self._process.stdin is not None
+            self._process.stdin.close()
 
 
 def main(arguments: List[str]) -> int:
-    if not arguments or not PROBES.keys() >= set(arguments):
+    if arguments != ["-"] and (not arguments or not PROBES.keys() >= set(arguments)):
         sys.stderr.write(f"usage: python -m wandb_ddp_patch.probes {'|'.join(PROBES)} ...\n")
         return 2
     import wandb_ddp_patch.probes as probes  # not __main__: workers import it by name
 
     failed = False
-    for name in arguments:
+    for name in map(str.strip, sys.stdin) if arguments == ["-"] else arguments:
         verdict = probes.here(name)
         print("\n" + _MARK + json.dumps(vars(verdict)), flush=True)
         failed = failed or verdict.passed is False

@@ -1,0 +1,30 @@
+"""Runs at the start of every interpreter: has wandb_ddp_patch imported with wandb.
+
+A .pth file imports this module; from Python 3.15 on, a .start file calls
+``install`` (https://peps.python.org/pep-0829/). It stands beside the package,
+not in it, because it must be small, and do no harm where the package is gone.
+"""
+
+import sys
+
+
+class Finder:
+    """Finds nothing, but wandb and torch, and these through the package's finder."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name != "wandb" and name != "torch":
+            return None
+        try:
+            from wandb_ddp_patch import _finder  # it takes our place in sys.meta_path
+        except Exception:
+            return None
+        return _finder.find_spec(name, path, target) if _finder in sys.meta_path else None
+
+
+def install():
+    if "wandb_ddp_patch" not in sys.modules and Finder not in sys.meta_path:
+        sys.meta_path.insert(0, Finder)
+
+
+install()

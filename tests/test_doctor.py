@@ -1,0 +1,107 @@
+"""The command line: doctor on what is really installed, and what it says of bad input."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import clean_env
+
+import wandb_ddp_patch
+from wandb_ddp_patch import cli, doctor, probes
+
+
+def command(*arguments, python=sys.executable, **env):
+    return subprocess.run(
+        [python, "-m", "wandb_ddp_patch", *arguments],
+        env=clean_env(**env),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_doctor_says_what_is_here_and_that_all_is_well():
+    done = command("doctor", "--json")
+    facts = json.loads(done.stdout)
+    assert (done.returncode, facts["ok"]) == (0, True)
+    assert facts["wandb_ddp_patch"] == wandb_ddp_patch.__version__
+    assert facts["executable"] == sys.executable
+    assert facts["imported_by"] == "nobody"
+    assert facts["enabled"]
+    states = {graft["target"]: graft["state"] for graft in facts["grafts"]}
+    assert states["wandb.sdk.wandb_config.Config"] == "applied"
+    assert states["torch.serialization"] == "applied"
+    assert [row["name"] for row in facts["probes"]] == list(probes.PROBES)
+    assert {row["with"]["passed"] for row in facts["probes"]} == {True}
+    assert sum(row["without"]["passed"] is False for row in facts["probes"]) > 15
+    progress = done.stderr.splitlines()
+    assert len(progress) == 2 * len(probes.PROBES)
+    assert progress[-1].startswith(f"{len(progress)} of {len(progress)}: ")
+
+
+def verdicts(with_passes):
+    found = {"passed": False, "reason": "hangs: no end after 15 s"}
+    other = {"passed": with_passes, "reason": "AssertionError: got 3"}
+    row = {"name": "config-copy", "what": "", "without": found, "with": other}
+    return lambda: [row, {**row, "name": "preinit", "with": {"passed": True, "reason": ""}}]
+
+
+def test_exit_status_tells_of_a_probe_that_fails_with_the_shim(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "_probe", verdicts(False))
+    assert cli.main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "config-copy  fails    FAILS   AssertionError: got 3\n" in out
+    assert "preinit      fails    passes  hangs: no end after 15 s\n" in out
+    assert out.endswith("Of 2 probes, 0 pass without the shim, 1 with it.\n")
+    assert "\033" not in out
+    monkeypatch.setattr(doctor, "_probe", verdicts(None))
+    assert cli.main(["doctor"]) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="this platform has no terminals to try")
+@pytest.mark.parametrize(("env", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_a_terminal_gets_colours(monkeypatch, env, coloured):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in {"TERM": "xterm", **env}.items():
+        monkeypatch.setenv(name, value)
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        assert (doctor._coloured("passes ") == "\033[32mpasses \033[0m") == coloured
+    os.close(ours)
+
+
+def test_turned_off_it_says_so(monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_DDP_PATCH", "0")
+    monkeypatch.setattr(doctor, "_probe", verdicts(True))
+    assert cli.main(["doctor"]) == 0
+    assert "off: WANDB_DDP_PATCH=0" in capsys.readouterr().out
+
+
+def test_without_wandb_it_is_a_line(tmp_path):
+    (tmp_path / "wandb.py").write_text("raise ModuleNotFoundError(name='wandb')")
+    for body, said in (
+        ("raise ModuleNotFoundError(name='wandb')", "wandb is not installed here"),
+        ("import nothing_such", "No module named 'nothing_such'"),
+        ("raise OSError('one\\ntwo')", "wandb can't be imported: OSError: one two"),
+    ):
+        (tmp_path / "wandb.py").write_text(body)
+        path = f"{tmp_path}{os.pathsep}{clean_env()['PYTHONPATH']}"
+        done = command("doctor", PYTHONPATH=path)
+        assert done.returncode == 2
+        assert done.stderr == f"wandb-ddp-patch: {said}\n"
+        assert "imported by" in done.stdout
+
+
+def test_help_version_and_bad_input():
+    assert command("--version").stdout == f"wandb-ddp-patch {wandb_ddp_patch.__version__}\n"
+    assert "doctor" in command("--help").stdout
+    assert "--json" in command("doctor", "--help").stdout
+    for arguments in (["nonsense"], ["doctor", "nonsense"], ["--nonsense"]):
+        done = command(*arguments)
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1].startswith("wandb-ddp-patch")
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,71 @@
+"""The command ``wandb-ddp-patch``, or ``python -m wandb_ddp_patch``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import List, Optional
+
+import wandb_ddp_patch
+
+
+class Failure(Exception):
+    """What the user asked for can't be done; the message says why, in a line."""
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    """Run the command line and return its exit status.
+
+    Args:
+        arguments: Those after the command's name; by default the process's own.
+
+    Returns:
+        0 where all is well, 1 where something that was examined is not, 2 where
+        the command could not do its work; then one line on stderr says why.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not hasattr(options, "command"):
+        parser.print_help()
+        return 2
+    try:
+        status: int = options.command(options)
+        sys.stdout.flush()
+        return status
+    except (Failure, OSError) as error:
+        if isinstance(error, BrokenPipeError):  # "| head"
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return 2
+        print(f"wandb-ddp-patch: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("wandb-ddp-patch: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="wandb-ddp-patch",
+        description="Makes Weights & Biases objects survive multi-process training.",
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"wandb-ddp-patch {wandb_ddp_patch.__version__}"
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="say what is installed and patched here, and run every probe",
+        description="Says what is installed and patched in this environment, and runs every"
+        " probe without and with the shim. The exit status is 0 only if all pass with it.",
+    )
+    doctor.add_argument("--json", action="store_true", help="print JSON, for machines")
+    doctor.set_defaults(command=_doctor)
+    return parser
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from . import doctor
+
+    return doctor.main(as_json=options.json)
