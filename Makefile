@@ -1,5 +1,5 @@
-# make demo: see it fail and work. make test: all tests. make rows: README's table
-# of rows. Python and git suffice.
+# make demo: see it fail and work. make test: all tests. make rows, make matrix: README's
+# tables, of rows and of releases. Python and git suffice.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 # Many tests wait for processes: more of them than cores run at once.
 WORKERS ?= 4
 
-.PHONY: demo test rows lint clean
+.PHONY: demo test rows matrix lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -17,6 +17,13 @@ test: $(VENV)/.test
 
 rows: $(VENV)/.test
 	$(BIN)/python benchmarks/rows.py --write README.md
+
+# Every release line on Python 3.11, and the report's own Python for those of its time.
+OLD := 0.10.23@3.9 0.10.33@3.9 0.11.2@3.9 0.12.21@3.9
+matrix: export WANDB_DDP_PATCH_CACHE ?= .cache
+matrix: $(VENV)/.test
+	$(BIN)/python -m wandb_ddp_patch testbed all $(OLD) --python 3.11 --jobs $(WORKERS) \
+		--report build/matrix --readme README.md
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

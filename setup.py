@@ -13,6 +13,8 @@ version = re.search(
 )
 assert version
 
+testbed = ["jinja2", "rich", "ruff", "uv"]
+
 
 class InstallData(install_data):
     """Puts data files beside the packages, where Python looks for start-up files."""
@@ -37,7 +39,10 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["wandb_ddp_patch", "wandb_ddp_patch.*"]),
-    package_data={"wandb_ddp_patch": ["py.typed"]},
+    package_data={
+        "wandb_ddp_patch": ["py.typed"],
+        "wandb_ddp_patch.testbed": ["releases.json", "report.html.jinja"],
+    },
     data_files=[("", sorted(map(str, Path("startup").glob("wandb_ddp_patch*"))))],
     cmdclass={"install_data": InstallData},
     distclass=DistributionWithData,
@@ -47,7 +52,9 @@ setup(
     extras_require={
         "torch": ["torch"],
         "demo": ["scikit-learn", "torch", "tqdm"],
+        "testbed": testbed,
         "test": [
+            *testbed,
             "cloudpickle",
             "dill",
             "hypothesis",
@@ -56,10 +63,8 @@ setup(
             "numpy",  # torch warns without it
             "pytest",
             "pytest-xdist",
-            "ruff",
             "torch",
             "tqdm",
-            "uv",
         ],
     },
     classifiers=[

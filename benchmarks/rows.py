@@ -22,10 +22,12 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-import environments  # noqa: E402
 import logging_workers  # noqa: E402
 
 from wandb_ddp_patch import runfile  # noqa: E402
+from wandb_ddp_patch.testbed import environments  # noqa: E402
+
+os.environ.setdefault("WANDB_DDP_PATCH_CACHE", str(ROOT / ".cache"))
 
 METHODS = ["spawn", "forkserver", "fork"]
 ROWS = 50
@@ -94,14 +96,14 @@ def table(counts, releases, repeat):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("releases", nargs="*", help="default: all of tests/wandb-releases.json")
+    parser.add_argument("releases", nargs="*", help="default: one of each line since 0.10")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--write", type=Path, metavar="FILE")
     args = parser.parse_args()
     unknown = [release for release in args.releases if release not in environments.RELEASES]
     if unknown:
-        parser.error(f"not in tests/wandb-releases.json: {', '.join(unknown)}")
+        parser.error(f"not a known release: {', '.join(unknown)}")
     releases = args.releases or list(environments.RELEASES)
 
     counts = {}

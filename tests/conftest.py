@@ -4,10 +4,12 @@ import sys
 import textwrap
 from pathlib import Path
 
-import environments
 import pytest
 
-ROOT = environments.ROOT
+from wandb_ddp_patch.testbed import environments
+
+ROOT = Path(__file__).resolve().parent.parent
+os.environ.setdefault("WANDB_DDP_PATCH_CACHE", str(ROOT / ".cache"))
 # Real runs, in offline mode, that say nothing.
 os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true", WANDB_API_KEY="0123456789" * 4)
 

@@ -36,7 +36,8 @@ def test_doctor_says_what_is_here_and_that_all_is_well():
     assert states["torch.serialization"] == "applied"
     assert [row["name"] for row in facts["probes"]] == list(probes.PROBES)
     assert {row["with"]["passed"] for row in facts["probes"]} == {True}
-    assert sum(row["without"]["passed"] is False for row in facts["probes"]) > 15
+    fine = {row["name"] for row in facts["probes"] if row["without"]["passed"]}
+    assert fine == {"config-names", "run-spawn", "run-rows"}
     progress = done.stderr.splitlines()
     assert len(progress) == 2 * len(probes.PROBES)
     assert progress[-1].startswith(f"{len(progress)} of {len(progress)}: ")

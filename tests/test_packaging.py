@@ -13,9 +13,10 @@ import textwrap
 import zipfile
 from pathlib import Path
 
-import environments
 import pytest
 from conftest import ROOT, clean_env
+
+from wandb_ddp_patch.testbed import environments
 
 FILES = {"wandb_ddp_patch.pth", "wandb_ddp_patch.start", "wandb_ddp_patch_startup.py"}
 NEEDED = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "startup", "wandb_ddp_patch")
@@ -352,6 +353,8 @@ def test_half_of_us_is_gone_and_interpreters_start(environment, dists, what):
     env.run("-c", "import wandb_ddp_patch")
     broken(env, what)
     quiet(env)
+    error = env.attempt("-c", "import wandb").stderr
+    assert error.endswith("\nModuleNotFoundError: No module named 'wandb'\n")
 
 
 def test_a_later_file_is_gone_and_wandb_works(environment, dists):

@@ -1,15 +1,13 @@
-"""Each failure of the catalogue, on each of eight releases, with and without us."""
+"""Each failure of the catalogue, on each of seven releases, with and without us."""
 
 import os
-import sys
 
 import pytest
 
 from wandb_ddp_patch import _graft, probes
 
-# The newest release is the one that the tests run in.
+# The newest release is doctor's, in test_doctor.py.
 RELEASES = [
-    ("newest", None),
     ("0.10.23", "3.9"),  # the report's own
     ("0.12.21", "3.11"),
     ("0.13.11", "3.11"),
@@ -18,14 +16,14 @@ RELEASES = [
     ("0.19.11", "3.11"),
     ("0.21.4", "3.11"),
 ]
-# Without the shim, the first and the last of them; PROBE_ALL=1 asks for all.
-WITHOUT = RELEASES if os.environ.get("PROBE_ALL") else RELEASES[:2]
+# Without the shim, one of them; PROBE_ALL=1 asks for all.
+WITHOUT = RELEASES if os.environ.get("PROBE_ALL") else RELEASES[:1]
 # What works without us: dunder names do since 0.13.0, and a run that a worker uses
 # and does not finish, but for the releases in which attaching fails or rows are lost.
 FINE = {
     *(("config-names", v) for v, _ in RELEASES if v not in ("0.10.23", "0.12.21")),
-    *(("run-spawn", v) for v in ("newest", "0.16.6", "0.19.11", "0.21.4")),
-    *(("run-rows", v) for v in ("newest", "0.16.6", "0.19.11")),
+    *(("run-spawn", v) for v in ("0.16.6", "0.19.11", "0.21.4")),
+    *(("run-rows", v) for v in ("0.16.6", "0.19.11")),
 }
 
 CATALOGUE = [
@@ -43,13 +41,9 @@ def each(releases):
     return pytest.mark.parametrize(("version", "python"), releases, ids=ids)
 
 
-def interpreter(release, version, python):
-    return sys.executable if version == "newest" else release(version, python)
-
-
 @each(RELEASES)
 def test_with_the_shim(release, version, python):
-    python = interpreter(release, version, python)
+    python = release(version, python)
     verdicts = probes.run_all(probes.PROBES, shim=True, python=python)
     for name, verdict in verdicts.items():
         if verdict.reason.startswith("hangs"):
@@ -64,12 +58,10 @@ def test_with_the_shim(release, version, python):
 
 @each(WITHOUT)
 def test_without_the_shim(release, version, python):
-    python = interpreter(release, version, python)
+    python = release(version, python)
     verdicts = probes.run_all(probes.PROBES, shim=False, python=python, timeout=40)
     passed = {name for name, verdict in verdicts.items() if verdict.passed}
     assert passed == {name for name, fine in FINE if fine == version}
-    if version == "newest":  # older ones may also die of it
-        assert verdicts["run-finish"].reason == "hangs: no end after 40 s"
 
 
 def test_every_row_of_the_catalogue_has_a_probe():

@@ -25,6 +25,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
@@ -35,6 +36,7 @@ from . import runfile
 
 API_KEY = "0123456789abcdef" * 2 + "deadbeef"  # the shape of a real one
 _MARK = "wandb_ddp_patch verdict: "
+_TRACE_LINES = 12
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,15 @@ class Verdict:
         name: The probe.
         passed: True, False, or None where it can't be run here.
         reason: Why, in a line.
+        trace: The traceback's, or the output's, last lines.
+        seconds: How long it took.
     """
 
     name: str
     passed: Optional[bool]
     reason: str
+    trace: str = ""
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -714,14 +720,22 @@ def here(name: str) -> Verdict:
     Args:
         name: A key of ``PROBES``.
     """
+    begun = time.monotonic()
+    passed: Optional[bool] = True
+    reason, trace = "as it should be", ""
     try:
         PROBES[name].function()
     except CannotRun as error:
-        return Verdict(name, None, str(error))
+        passed, reason = None, str(error)
     except BaseException as error:
-        text = f"{type(error).__name__}: {error}".strip()
-        return Verdict(name, False, " ".join(text.split())[:500])
-    return Verdict(name, True, "as it should be")
+        passed = False
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        trace = _last_lines(traceback.format_exc().splitlines())
+    return Verdict(name, passed, reason, trace, round(time.monotonic() - begun, 2))
+
+
+def _last_lines(lines: Iterable[str]) -> str:
+    return "\n".join(list(lines)[-_TRACE_LINES:])[-4000:]
 
 
 def run(name: str, *, shim: bool, python: str = sys.executable, timeout: float = 120) -> Verdict:
@@ -836,8 +850,9 @@ class _Process:
         with contextlib.suppress(OSError):  # it died; the reader says so
             self._process.stdin.write(name + "\n")
             self._process.stdin.flush()
-        deadline = time.monotonic() + timeout
-        last = "no output"
+        begun = time.monotonic()
+        deadline = begun + timeout
+        last: collections.deque[str] = collections.deque(maxlen=_TRACE_LINES)
         while True:
             try:
                 line = self._lines.get(timeout=min(0.5, max(0, deadline - time.monotonic())))
@@ -849,14 +864,17 @@ class _Process:
                 break
             if line.startswith(_MARK):
                 return Verdict(**json.loads(line[len(_MARK) :])), True
-            last = line.strip() or last
+            if line.strip():
+                last.append(line.rstrip())
         if self._process.poll() is None and time.monotonic() < deadline:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(5)
         code = self._process.poll()
-        if code is None:
-            return Verdict(name, False, f"hangs: no end after {timeout:g} s"), False
-        return Verdict(name, False, f"died, exit code {code}: {last}"), False
+        reason = f"hangs: no end after {timeout:g} s"
+        if code is not None:
+            reason = f"died, exit code {code}: {last[-1].strip() if last else 'no output'}"
+        seconds = round(time.monotonic() - begun, 2)
+        return Verdict(name, False, reason, _last_lines(last), seconds), False
 
     def kill(self) -> None:
         """End it and what it has left behind: hanging workers, services."""

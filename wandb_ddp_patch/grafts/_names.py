@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class MissingName(AttributeError, KeyError):
+class MissingNameError(AttributeError, KeyError):
     """Both errors at once, for classes of wandb's that raise KeyError for it.
 
     Python's protocols (``hasattr``, ``copy``, ``pickle``) ask for an

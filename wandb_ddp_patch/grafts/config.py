@@ -14,7 +14,7 @@ from multiprocessing import process
 from typing import Any, List
 
 from .._graft import Graft, Undo, put_members, upstream_class
-from ._names import MissingName
+from ._names import MissingNameError
 
 
 class Config:
@@ -95,7 +95,7 @@ class ConfigWithKeyError:
         try:
             return self._items[key]
         except KeyError as ke:
-            raise MissingName(key) from ke
+            raise MissingNameError(key) from ke
 
 
 def _class() -> Any:

@@ -10,7 +10,7 @@ import copy
 import pkgutil
 import sys
 import types
-from typing import Any, Callable, List, Tuple
+from typing import Any, List
 
 from .._graft import Graft, Undo, put_members, replace, trial, upstream_class
 
@@ -18,7 +18,7 @@ from .._graft import Graft, Undo, put_members, replace, trial, upstream_class
 resolve_name = getattr(pkgutil, "resolve_name", None)
 
 
-def _named(name: str) -> Tuple[Callable[[str], Any], Tuple[str]]:
+def _named(name):
     """Reduce to what this name of wandb's is in the process that loads it."""
     if resolve_name is None:
         from pydoc import locate
@@ -35,7 +35,7 @@ class PreInitObject:
 
 
 class PreInitCallable:
-    """What wandb.sdk.lib.preinit.PreInitCallable, a function, should have been."""
+    """A function of wandb's before wandb.init(): it raises, and can be pickled."""
 
     def __init__(self, name: Any, destination: Any = None) -> None:
         # 0.10 to 0.12.10 hand over a PreInitObject.

@@ -13,7 +13,7 @@ import operator
 from typing import Any, List
 
 from .._graft import Graft, Undo, put_members, trial, upstream_class
-from ._names import MissingName
+from ._names import MissingNameError
 
 
 class SummaryDict:
@@ -27,7 +27,7 @@ class SummaryDict:
         try:
             return self[key]
         except KeyError as ke:
-            raise MissingName(key) from ke
+            raise MissingNameError(key) from ke
 
     _OWN = (
         "_get_current_summary_callback",
@@ -141,7 +141,7 @@ class SummaryDisabled:
         try:
             return self[key]
         except KeyError as ke:
-            raise MissingName(key) from ke
+            raise MissingNameError(key) from ke
 
 
 _MODULE = "wandb.sdk.wandb_summary"

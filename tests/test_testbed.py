@@ -1,0 +1,252 @@
+"""The testbed on real releases, on wandb's own sdist, and on trees that are changed on purpose."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from conftest import clean_env
+
+from wandb_ddp_patch import cli
+from wandb_ddp_patch.testbed import environments, export, specs
+
+CLASSES = ["config-secret", "config-checkpoint", "summary-copy", "preinit"]
+
+
+def testbed(*arguments, command="testbed"):
+    return subprocess.run(
+        [sys.executable, "-m", "wandb_ddp_patch", command, *map(str, arguments)],
+        env={**clean_env(), "WANDB_DDP_PATCH_CACHE": os.environ["WANDB_DDP_PATCH_CACHE"]},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+testbed.__test__ = False
+
+
+@pytest.fixture(scope="session")
+def sdist():
+    """wandb's own newest sdist."""
+    import wandb
+
+    name = f"wandb-{wandb.__version__}.tar.gz"
+    path = environments.cache() / "sdists" / name
+    with environments.locked(path.with_name(name + ".lock")):
+        if not path.exists():
+            index = os.environ.get("UV_INDEX_URL") or "https://pypi.org/simple"
+            request = urllib.request.Request(
+                f"{index.rstrip('/')}/wandb/",
+                headers={"Accept": "application/vnd.pypi.simple.v1+json"},
+            )
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    files = json.load(answer)["files"]
+                url = next(file["url"] for file in files if file["filename"] == name)
+                with urllib.request.urlopen(url, timeout=60) as answer:
+                    data = answer.read()
+            except (OSError, ValueError, StopIteration) as error:
+                pytest.skip(f"the index gives no {name}: {error}")
+            path.with_suffix(".part").write_bytes(data)
+            path.with_suffix(".part").replace(path)
+    return path
+
+
+@pytest.fixture
+def tree(sdist, tmp_path):
+    """A copy of its source tree, to be changed."""
+    folder = tmp_path / "wandb-source"
+    shutil.copytree(specs.unpacked(sdist), folder)
+    return folder
+
+
+def one_line(done, *words):
+    assert done.returncode != 0
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("wandb-ddp-patch: ")
+    assert all(word in line for word in words), line
+
+
+# --- what a SPEC is ---------------------------------------------------------
+
+
+def labels(spec):
+    return [target.label for target in specs.targets(spec)]
+
+
+def test_specs_stand_for_releases():
+    assert labels("0.31.0") == ["0.31.0"]
+    assert labels("0.16.5") == ["0.16.5"]
+    assert labels("0.12") == ["0.12.21"]
+    assert labels(">=0.21,<0.22") == ["0.21.0", "0.21.1", "0.21.2", "0.21.3", "0.21.4"]
+    (latest,) = labels("latest")
+    every = labels("all")
+    assert every[: len(environments.RELEASES)] == list(environments.RELEASES)
+    assert latest in every
+    assert len(every) == len(set(every))
+
+
+def test_newer_lines_are_found_and_sorted():
+    found = [target.release for target in specs.newer_lines("0.22.3")]
+    assert found[:3] == ["0.23.1", "0.24.2", "0.25.1"]
+    assert "0.22.3" not in found
+
+
+def test_a_release_needs_what_the_known_one_before_it_does():
+    assert environments.needs_of("0.12.5") == environments.RELEASES["0.11.2"]
+    assert environments.needs_of("0.21.3") == environments.RELEASES["0.21.0"]
+    assert environments.needs_of("0.10.1") == environments.RELEASES["0.10.23"]
+    assert environments.needs_of("9.0.0")["pins"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["0.99.0"], ["0.99.0", "the index has no such release"]),
+        (["0.9999"], ["no such release"]),
+        ([">=5"], ["no such release"]),
+        (["nonsense"], ["nonsense", "a SPEC is"]),
+        (["./no/such/folder"], ["no such file or folder"]),
+        (["tests"], ["tests", "no source tree of wandb"]),
+        (["setup.py"], ["setup.py", "neither a wheel nor an sdist"]),
+        (["0.31.0", "--only", "nonsense"], ["no such probe: nonsense"]),
+        (["0.31.0", "--with-export"], ["--with-export is for source trees"]),
+    ],
+)
+def test_bad_input_is_a_line(arguments, words):
+    one_line(testbed(*arguments), *words)
+
+
+def test_without_uv_it_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "uv", None)
+    assert cli.main(["testbed", "latest"]) == 2
+    assert "pip install 'wandb-ddp-patch[testbed]'" in capsys.readouterr().err
+
+
+# --- running ----------------------------------------------------------------
+
+
+def test_a_report_of_two_releases_and_of_what_could_not_be_run(tmp_path):
+    done = testbed(
+        *("0.16.6", "0.21.4", "0.16.6@3.99", "0.10.33@3.13", "--report", tmp_path / "report"),
+        *("--only", "config-copy", "--only", "preinit"),
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    data = json.loads((tmp_path / "report" / "report.json").read_text("utf-8"))
+    by_label = {entry["label"]: entry for entry in data["environments"]}
+    python = "%d.%d" % sys.version_info[:2]
+    for label in (f"0.16.6@{python}", "0.21.4"):
+        sides = by_label[label]["verdicts"]
+        assert {v["passed"] for v in sides["with"].values()} == {True}
+        assert {v["passed"] for v in sides["without"].values()} == {False}
+        assert "RecursionError" in sides["without"]["config-copy"]["trace"]
+    assert "no Python 3.99 here" in by_label["0.16.6@3.99"]["error"]
+    assert by_label["0.10.33"]["error"]
+    assert {p.name for p in (tmp_path / "report").iterdir()} == {
+        "index.html",
+        "report.json",
+        "report.md",
+    }
+    assert "Traceback" not in done.stderr
+
+
+def test_a_hang_is_a_failure_with_that_word_and_leaves_no_process(tmp_path):
+    done = testbed(
+        *("0.31.0", "--only", "run-finish", "--timeout", "8", "--report", tmp_path),
+    )
+    assert done.returncode in (0, 1)  # with so short a limit, a busy machine may fail it
+    (entry,) = json.loads((tmp_path / "report.json").read_text("utf-8"))["environments"]
+    assert entry["verdicts"]["without"]["run-finish"]["reason"] == "hangs: no end after 8 s"
+    if os.path.isdir("/proc"):
+        commands = [
+            path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()
+        ]
+        interpreter = environments.environment("0.31.0", "%d.%d" % sys.version_info[:2])
+        mine = [c for c in commands if interpreter.encode() in c and b"multiprocessing" in c]
+        assert not mine
+
+
+def test_wandbs_sdist_passes_with_the_diff_and_without_the_shim(sdist, tmp_path):
+    only = [word for name in [*CLASSES, "run-disabled"] for word in ("--only", name)]
+    done = testbed(sdist, "--with-export", "--report", tmp_path, *only)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (entry,) = json.loads((tmp_path / "report.json").read_text("utf-8"))["environments"]
+    sides = entry["verdicts"]
+    assert {sides["export"][name]["passed"] for name in CLASSES} == {True}
+    assert {sides["without"][name]["passed"] for name in CLASSES} == {False}
+    # What a class alone can't do, it says.
+    assert sides["export"]["run-disabled"]["passed"] is False
+    assert "as they must: run-disabled; they need code that runs in a worker" in done.stdout
+    assert "the compiled wandb-core is that release's" in entry["notes"][0]
+
+
+def test_a_change_to_a_tree_is_what_is_probed(tree, tmp_path):
+    config = tree / "wandb" / "sdk" / "wandb_config.py"
+    config.write_text(
+        config.read_text("utf-8").replace("def __getattr__", "def __reduce__", 1), "utf-8"
+    )
+    only = ("--only", "config-blank", "--only", "config-names")
+    done = testbed(tree, "--report", tmp_path / "report", *only)
+    data = json.loads((tmp_path / "report" / "report.json").read_text("utf-8"))
+    without = data["environments"][0]["verdicts"]["without"]
+    assert without["config-blank"]["passed"], done.stdout  # no __getattr__, no recursion
+    assert not without["config-names"]["passed"]
+
+
+# --- the diff ---------------------------------------------------------------
+
+
+def test_the_diff_applies_and_is_in_upstreams_style(tree):
+    done = testbed(tree, command="export-diff")
+    assert done.returncode == 0, done.stderr
+    diff = done.stdout
+    for word in ("def __reduce__", "class MissingNameError", "class PreInitCallable:"):
+        assert f"+{word}" in diff or f"+    {word}" in diff
+
+    def run(*command, **kwargs):
+        subprocess.run(command, cwd=tree, check=True, capture_output=True, text=True, **kwargs)
+
+    run("git", "init", "-q")
+    run("git", "apply", "--check", input=diff)
+    run("patch", "-p1", input=diff)
+    files = [line[6:] for line in diff.splitlines() if line.startswith("+++ b/")]
+    assert files == sorted(files, key=[s.file for s in export.SPLICES].index)
+    ruff = [sys.executable, "-m", "ruff"]
+    run(*ruff, "check", "--no-cache", *files)
+    run(*ruff, "format", "--no-cache", "--check", *files)
+    assert export.diff(tree) == ""  # it has it all now
+
+
+CHANGES = {
+    "class renamed": ("class Config:", "class Settings2:", "has no class Config"),
+    "method gone": ("def __getattr__(", "def getattr_(", "has no __getattr__ in class Config"),
+    "no Python": ("class Config:", "class Config", "wandb_config.py, line"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_tree_that_is_not_known_gets_no_half_a_diff(tree, change):
+    old, new, words = CHANGES[change]
+    config = tree / "wandb" / "sdk" / "wandb_config.py"
+    config.write_text(config.read_text("utf-8").replace(old, new), "utf-8")
+    done = testbed(tree, command="export-diff")
+    assert done.stdout == ""
+    one_line(done, words)
+
+
+def test_a_folder_that_is_no_tree_gets_a_line(tmp_path):
+    one_line(testbed(tmp_path, command="export-diff"), "no source tree of wandb")
+
+
+def test_old_trees_keep_their_key_error(release, tmp_path):
+    site = Path(release("0.12.21")).parent.parent
+    shutil.copytree(next(site.glob("lib/*/site-packages/wandb")), tmp_path / "wandb")
+    diff = export.diff(tmp_path)
+    assert "+            raise MissingNameError(key) from ke" in diff
+    assert "+from wandb.sdk.wandb_summary import MissingNameError" in diff
