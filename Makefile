@@ -1,5 +1,5 @@
-# make demo: see it fail and work. make test: all tests. make rows, make matrix: README's
-# tables, of rows and of releases. Python and git suffice.
+# make demo: see it fail and work. make test: all tests. make rows, make matrix, make bench:
+# README's tables, of rows, of releases and of speed. Python and git suffice.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 # Many tests wait for processes: more of them than cores run at once.
 WORKERS ?= 4
 
-.PHONY: demo test rows matrix lint clean
+.PHONY: demo test rows matrix bench bench-quick lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -22,8 +22,14 @@ rows: $(VENV)/.test
 OLD := 0.10.23@3.9 0.10.33@3.9 0.11.2@3.9 0.12.21@3.9
 matrix: export WANDB_DDP_PATCH_CACHE ?= .cache
 matrix: $(VENV)/.test
-	$(BIN)/python -m wandb_ddp_patch testbed all $(OLD) --python 3.11 --jobs $(WORKERS) \
+	$(BIN)/python -m wandb_ddp_patch testbed all $(OLD) --python 3.11 --jobs 8 \
 		--report build/matrix --readme README.md
+
+bench: $(VENV)/.bench
+	$(BIN)/python benchmarks/run_all.py --write README.md
+
+bench-quick: $(VENV)/.bench
+	$(BIN)/python benchmarks/run_all.py --quick
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -42,6 +48,10 @@ $(VENV)/.demo: $(VENV)/.pip
 
 $(VENV)/.test: $(VENV)/.pip
 	$(BIN)/pip install --quiet --editable ".[test]"
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	$(BIN)/pip install --quiet --editable ".[bench]"
 	touch $@
 
 clean:

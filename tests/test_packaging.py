@@ -142,7 +142,8 @@ def test_wheel_and_sdist_hold_the_start_up_files(dists):
         pth = [name for name in wheel.namelist() if name.endswith(".pth")]
     assert names >= FILES
     assert {Path(line.split(",")[0]).name for line in record.splitlines()} >= FILES
-    assert "wandb_ddp_patch/py.typed" in record
+    for file in ("py.typed", "testbed/releases.json", "testbed/report.html.jinja"):
+        assert f"wandb_ddp_patch/{file}," in record
     assert len(pth) == 1
     with tarfile.open(dists["sdist"]) as sdist:
         assert {Path(name).name for name in sdist.getnames()} >= FILES | {"setup.py", "README.md"}

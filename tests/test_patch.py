@@ -448,6 +448,17 @@ AS_WITHOUT_US = {
 }
 
 
+def test_wandb_that_is_imported_lazily_is_patched_without_a_word(fresh):
+    code = textwrap.dedent(AS_WITHOUT_US["a lazy import"])
+    out = fresh(f"""
+import wandb_ddp_patch
+{code}
+print({{status.state for status in wandb_ddp_patch.status()}})
+    """)
+    assert "skipped" not in out
+    assert "applied" in out
+
+
 @pytest.mark.parametrize("what", AS_WITHOUT_US)
 def test_imports_are_what_they_are_without_us(fresh, tmp_path, what):
     said = []

@@ -67,7 +67,9 @@ def _import(names: List[str]) -> None:
 
 
 def _load_wandb_further() -> None:
-    # What wandb imports, and we make, when a first config and run arrive.
+    # What wandb imports, and we make, when a first config and run arrive, and
+    # when the run attaches.
+    _import(["wandb.apis.public", "wandb.sdk.launch.inputs.internal"])
     from wandb.sdk.wandb_config import Config
     from wandb.sdk.wandb_run import Run
 

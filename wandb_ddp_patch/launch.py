@@ -22,7 +22,7 @@ import threading
 import warnings
 from multiprocessing import connection
 from multiprocessing import spawn as multiprocessing_spawn
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from . import _preload
 
@@ -109,7 +109,7 @@ def warm_up() -> None:
                 "script": {key: data[key] for key in keys if key in data},
                 # In this order: the script may seed NumPy.
                 "before": ["numpy.random"] if "numpy.random" in sys.modules else [],
-                "after": ["torch.multiprocessing", *({"wandb"} & set(sys.modules))],
+                "after": ["torch.multiprocessing", *_modules_of("wandb")],
                 "PYTHONPATH": before.get("PYTHONPATH"),
             },
             default=str,  # a Path in sys.path, or in sys.argv
@@ -125,6 +125,11 @@ def warm_up() -> None:
             os.environ.pop(name, None)
             if name in before:
                 os.environ[name] = before[name]
+
+
+def _modules_of(package: str) -> List[str]:
+    # Of the whole package: what a run has needed here, its workers will.
+    return sorted(name for name in list(sys.modules) if name.split(".")[0] == package)
 
 
 def _why_not_fork() -> Optional[str]:

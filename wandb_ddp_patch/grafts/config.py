@@ -46,10 +46,10 @@ class Config:
         }
         # dict.copy() is atomic, so another thread may go on updating. Users
         # come after the locks: each lock then has its user.
-        items = self.__dict__.get("_items", {}).copy()
+        own = self.__dict__.get("_items", {})
+        items = state["_items"] = own.copy()
         if not {dict, list}.isdisjoint(map(type, items.values())):
-            items = self._snapshot(items, {})
-        state["_items"] = items
+            self._snapshot(items, {id(own): (items, own)})
         return type(self), (), state
 
     def __setstate__(self, state):
@@ -68,22 +68,15 @@ class Config:
         )
 
     @classmethod
-    def _snapshot(cls, val, memo):
-        """Copy nested dicts and lists; shared and circular ones stay so."""
-        if type(val) not in (dict, list):
-            return val
-        if id(val) not in memo:
-            # The original is kept too: ids are unique among living objects.
-            new = type(val)()
-            memo[id(val)] = new, val
-            # Loops, not generators: a frame less for each level of nesting.
-            if type(val) is dict:
-                for k, v in val.copy().items():
-                    new[k] = cls._snapshot(v, memo)
-            else:
-                for v in val.copy():
-                    new.append(cls._snapshot(v, memo))
-        return memo[id(val)][0]
+    def _snapshot(cls, copy, memo):
+        """Put copies in place of nested dicts and lists; shared and circular ones stay so."""
+        for key, val in copy.items() if type(copy) is dict else enumerate(copy):
+            if type(val) is dict or type(val) is list:
+                if id(val) not in memo:
+                    # The original is kept too: ids are unique among living objects.
+                    memo[id(val)] = val.copy(), val
+                    cls._snapshot(memo[id(val)][0], memo)
+                copy[key] = memo[id(val)][0]
 
 
 class ConfigWithKeyError:

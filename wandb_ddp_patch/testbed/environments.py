@@ -77,7 +77,9 @@ def installed(label: str, requirement: str, release: str, python: str) -> str:
         if not (folder / "ready").exists():
             shutil.rmtree(folder, ignore_errors=True)
             run_uv("venv", "--python", interpreter, str(folder))
-            run_uv("pip", "install", "--python", str(folder), requirement, *needs["pins"])
+            # Compiled once: workers import wandb again and again.
+            wanted = [requirement, *needs["pins"]]
+            run_uv("pip", "install", "--compile-bytecode", "--python", str(folder), *wanted)
             _put_back(folder, needs.get("aliases", {}))
             link_torch(folder)
             (folder / "ready").touch()
@@ -113,6 +115,11 @@ def overlaid(label: str, tree: Path, release: str, python: str) -> str:
                 target = site / source.relative_to(tree)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
+            subprocess.run(
+                [interpreter_of(folder), "-m", "compileall", "-q", str(site / "wandb")],
+                stdout=subprocess.DEVNULL,
+                check=False,  # a broken file is the probes' to find
+            )
             (folder / "ready").touch()
     return interpreter_of(folder)
 
