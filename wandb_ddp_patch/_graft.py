@@ -17,6 +17,8 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any, Callable, List, Optional, Tuple
 
+from . import _hooks
+
 Undo = Callable[[], object]
 _MISSING = object()
 # What Python puts into any class by itself; the rest of a graft's body is meant.
@@ -255,7 +257,9 @@ def status(enabled: bool) -> List[Status]:
 def _executed(name: str) -> bool:
     module = sys.modules.get(name)
     spec = getattr(module, "__spec__", None)
-    return module is not None and not getattr(spec, "_initializing", False)
+    # A lazy or reloaded module is not marked as being initialised.
+    executing = getattr(spec, "_initializing", False) or name in _hooks.executing
+    return module is not None and not executing
 
 
 def _exists(name: str) -> bool:

@@ -11,6 +11,9 @@ Nothing here holds a lock, and nothing but sys is imported.
 
 import sys
 
+# Watched modules whose code is running.
+executing: "set[str]" = set()
+
 _told: "list[Exception]" = []
 
 
@@ -29,13 +32,14 @@ class _Loader:
         return self._loader.create_module(spec)
 
     def exec_module(self, module):
-        # One of importlib's lazy modules is executed anew by who looks into it now.
-        lazy = type(module) is not type(sys)
         module.__loader__ = module.__spec__.loader = self._loader
-        self._loader.exec_module(module)
+        executing.add(module.__name__)
         try:
-            if not lazy:
-                _imported(module.__name__)
+            self._loader.exec_module(module)
+        finally:
+            executing.discard(module.__name__)
+        try:
+            _imported(module.__name__)
         except Exception as error:
             # The user's import must not fail because of us.
             if not _told:
