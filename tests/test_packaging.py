@@ -4,7 +4,6 @@ Nothing here puts this package into a path: what works, works because it is inst
 """
 
 import os
-import pkgutil
 import shutil
 import subprocess
 import sys
@@ -157,18 +156,21 @@ def test_the_pth_file_is_one_ascii_line_that_python_runs():
     assert data.endswith(b"\n")
 
 
-def test_the_start_file_names_what_can_be_called_twice(fresh, monkeypatch):
+def test_the_start_file_names_what_can_be_called_twice(fresh):
     startup = str(ROOT / "startup")
-    monkeypatch.syspath_prepend(startup)
     (line,) = (ROOT / "startup" / "wandb_ddp_patch.start").read_text("ascii").splitlines()
-    install = pkgutil.resolve_name(line)
-    before = list(sys.meta_path)
-    install()
-    install()
-    assert sys.meta_path == before
     # As Python 3.15 does it: https://peps.python.org/pep-0829/
-    code = f"import pkgutil; pkgutil.resolve_name({line!r})(); {COPY}"
-    assert fresh(f"import sys; sys.path.append({startup!r}); {code}") == "patched\n"
+    code = f"""
+        import pkgutil, sys
+        sys.path.append({startup!r})
+        pkgutil.resolve_name({line!r})()
+        pkgutil.resolve_name({line!r})()
+        print(sum(f.__module__ == "wandb_ddp_patch_startup" for f in sys.meta_path))
+        {COPY}
+        pkgutil.resolve_name({line!r})()
+        print(sum(f.__module__.startswith("wandb_ddp_patch") for f in sys.meta_path))
+    """
+    assert fresh(code) == "1\npatched\n1\n"
 
 
 # --- each way of installing -------------------------------------------------
@@ -244,10 +246,12 @@ def test_console_scripts_are_patched(installed):
     other.write_text(f"#!{installed.python}\n{COPY}\n")
     other.chmod(0o755)
     done = subprocess.run([other], env=clean_env(PYTHONPATH=None), capture_output=True, text=True)
+    other.unlink()
     assert (done.stdout, done.stderr) == ("patched\n", "")
 
 
-def test_torchrun(installed, tmp_path):
+def test_torchrun(dists, environment, tmp_path):
+    installed = environment(dists["wheel"], f"wandb=={newest()}")
     environments.link_torch(installed.folder)
     (tmp_path / "train.py").write_text(SCRIPT.replace("print(rank", "print(os.environ['RANK']"))
     script = tmp_path / "train.py"
@@ -441,7 +445,14 @@ def test_in_an_environment_that_sees_another(installed, tmp_path):
     assert (done.stdout, done.stderr) == ("patched\n1\n", "")
 
 
-def test_who_has_imported_us(installed):
+def test_who_has_imported_us(installed, tmp_path):
+    # The command itself imports us first; that is not who patches this environment.
+    code = "from wandb_ddp_patch import doctor; print(doctor._imported_by())"
+    command, script = tmp_path / "wandb-ddp-patch", tmp_path / "train.py"
+    command.write_text(code)
+    script.write_text(code)
+    installed.run(command, says="start-up file")
+    installed.run(script, says=f"script {script}")
     code = "import wandb_ddp_patch; print(wandb_ddp_patch._imported_by[0])"
     installed.run("-c", "import wandb; " + code, says="wandb_ddp_patch_startup")
     installed.run("-c", code, says="__main__")

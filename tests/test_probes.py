@@ -1,8 +1,13 @@
 """Each failure of the catalogue, on each of seven releases, with and without us."""
 
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from conftest import clean_env
 
 from wandb_ddp_patch import _graft, probes
 
@@ -98,6 +103,26 @@ def test_a_probe_that_hangs_or_dies_says_so_and_leaves_nothing(tmp_path):
         (tmp_path / "wandb.py").write_text("import time\ntime.sleep(60)\n")
         verdict = probes.run("config-blank", shim=False, timeout=2)
         assert verdict.reason == "hangs: no end after 2 s"
+
+
+def test_what_is_probed_is_the_environments_own_wandb(release, tmp_path, monkeypatch):
+    # Not one that lies in the current folder, or beside this package.
+    for folder in (tmp_path / "here", tmp_path / "site"):
+        (folder / "wandb").mkdir(parents=True)
+        (folder / "wandb" / "__init__.py").write_text("raise SystemExit('the wrong wandb')")
+    shutil.copytree(Path(probes.__file__).parent, tmp_path / "site" / "wandb_ddp_patch")
+    code = (
+        "from wandb_ddp_patch import probes; import sys\n"
+        "print(probes.run('config-blank', shim=False, python=sys.argv[1]).reason)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, release("0.16.6")],
+        cwd=tmp_path / "here",
+        env=clean_env(PYTHONPATH=str(tmp_path / "site")),
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.startswith("RecursionError"), done.stdout + done.stderr
 
 
 def test_an_unknown_probe_is_a_one_line_error(capsys):

@@ -126,7 +126,7 @@ def test_bad_input_is_a_line(arguments, words):
 def test_without_uv_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uv", None)
     assert cli.main(["testbed", "latest"]) == 2
-    assert "pip install 'wandb-ddp-patch[testbed]'" in capsys.readouterr().err
+    assert "pip install '.[testbed]'" in capsys.readouterr().err
 
 
 # --- running ----------------------------------------------------------------
@@ -157,10 +157,7 @@ def test_a_report_of_two_releases_and_of_what_could_not_be_run(tmp_path):
 
 
 def test_a_hang_is_a_failure_with_that_word_and_leaves_no_process(tmp_path):
-    done = testbed(
-        *("0.31.0", "--only", "run-finish", "--timeout", "8", "--report", tmp_path),
-    )
-    assert done.returncode in (0, 1)  # with so short a limit, a busy machine may fail it
+    testbed("0.31.0", "--only", "run-finish", "--timeout", "8", "--report", tmp_path)
     (entry,) = json.loads((tmp_path / "report.json").read_text("utf-8"))["environments"]
     assert entry["verdicts"]["without"]["run-finish"]["reason"] == "hangs: no end after 8 s"
     if os.path.isdir("/proc"):
@@ -168,8 +165,7 @@ def test_a_hang_is_a_failure_with_that_word_and_leaves_no_process(tmp_path):
             path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()
         ]
         interpreter = environments.environment("0.31.0", "%d.%d" % sys.version_info[:2])
-        mine = [c for c in commands if interpreter.encode() in c and b"multiprocessing" in c]
-        assert not mine
+        assert not [command for command in commands if interpreter.encode() in command]
 
 
 def test_wandbs_sdist_passes_with_the_diff_and_without_the_shim(sdist, tmp_path):

@@ -274,4 +274,5 @@ def _warn(message: str) -> None:
         warnings.warn(f"wandb_ddp_patch: {message}", RuntimeWarning, stacklevel=2)
     except RuntimeWarning:
         # The user turned warnings into errors; an import must not fail for ours.
-        sys.stderr.write(f"wandb_ddp_patch: {message}\n")
+        if sys.stderr is not None:
+            sys.stderr.write(f"wandb_ddp_patch: {message}\n")

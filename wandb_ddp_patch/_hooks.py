@@ -42,9 +42,12 @@ class _Loader:
             _imported(module.__name__)
         except Exception as error:
             # The user's import must not fail because of us.
-            if not _told:
-                sys.stderr.write("wandb_ddp_patch: not applied: %r\n" % (error,))
             _told.append(error)
+            try:
+                if len(_told) == 1:
+                    sys.stderr.write("wandb_ddp_patch: not applied: %r\n" % (error,))
+            except Exception:
+                pass  # there may be no stderr
 
 
 def _imported(name):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
+import signal
 import sys
 from pathlib import Path
-from typing import List, Optional
+from typing import List, NoReturn, Optional
 
 import wandb_ddp_patch
 
@@ -25,6 +28,14 @@ def main(arguments: Optional[List[str]] = None) -> int:
         0 where all is well, 1 where something that was examined is not, 2 where
         the command could not do its work; then one line on stderr says why.
     """
+    with contextlib.suppress(ValueError):  # not in the main thread
+        # So that what has been started is ended, whoever ends this.
+        for name in ("SIGTERM", "SIGHUP"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     parser = _parser()
     options = parser.parse_args(arguments)
     if not hasattr(options, "command"):
@@ -34,7 +45,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         status: int = options.command(options)
         sys.stdout.flush()
         return status
-    except (Failure, OSError) as error:
+    except (Failure, ImportError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # "| head"
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return 2
@@ -45,8 +56,13 @@ def main(arguments: Optional[List[str]] = None) -> int:
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"wandb-ddp-patch: {' '.join(message.split())} (try {self.prog} --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="wandb-ddp-patch",
         description="Makes Weights & Biases objects survive multi-process training.",
     )
@@ -59,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "doctor",
         help="say what is installed and patched here, and run every probe",
         description="Says what is installed and patched in this environment, and runs every"
-        " probe without and with the shim. The exit status is 0 only if all pass with it.",
+        " probe without and with the shim. The exit status is 0 only if none fails with it.",
     )
     doctor.add_argument("--json", action="store_true", help="print JSON, for machines")
     doctor.set_defaults(command=_doctor)
@@ -68,8 +84,8 @@ def _parser() -> argparse.ArgumentParser:
         "testbed",
         help="run every probe on other wandbs: releases, wheels, source trees",
         description="Runs every probe on each wandb that a SPEC stands for, without and with"
-        " the shim, in cached virtual environments. The exit status is 0 only if all pass"
-        " with the shim (and those of classes alone with the exported diff).",
+        " the shim, in cached virtual environments. The exit status is 0 only if none fails"
+        " with the shim (nor, of what classes alone can do, with the exported diff).",
     )
     testbed.add_argument(
         "specs",
@@ -120,10 +136,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def positive_number(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: not a whole number from 1 on")
+    return int(text)
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -151,5 +166,6 @@ def _testbed(options: argparse.Namespace) -> int:
 def _export_diff(options: argparse.Namespace) -> int:
     from .testbed import export
 
-    sys.stdout.write(export.diff(Path(options.tree).resolve()))
+    # As it is: on Windows, text would get other line ends.
+    sys.stdout.buffer.write(export.diff(Path(options.tree).resolve()).encode("utf-8"))
     return 0

@@ -34,7 +34,7 @@ def main(as_json: bool) -> int:
         as_json: Whether to print JSON instead of tables.
 
     Returns:
-        0 if every probe passes with the shim, else 1.
+        0 if no probe fails with the shim, else 1.
 
     Raises:
         Failure: There is no wandb here that can be imported.
@@ -43,9 +43,12 @@ def main(as_json: bool) -> int:
     if not as_json:
         print(_environment_text(facts), flush=True)
     if facts["wandb_error"]:
+        if as_json:
+            print(json.dumps({**facts, "ok": False}, indent=2))
         raise Failure(facts["wandb_error"])
     facts["probes"] = _probe()
-    facts["ok"] = all(row["with"]["passed"] is not False for row in facts["probes"])
+    passed = {row["with"]["passed"] for row in facts["probes"]}
+    facts["ok"] = True in passed and False not in passed
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
@@ -60,6 +63,8 @@ def environment() -> Dict[str, Any]:
         importlib.import_module("wandb")
     except ModuleNotFoundError as problem:
         error = str(problem) if problem.name != "wandb" else "wandb is not installed here"
+    except KeyboardInterrupt:
+        raise
     except BaseException as problem:  # a broken one may do anything
         error = f"wandb can't be imported: {type(problem).__name__}: {problem}"
     if _version("torch"):
@@ -90,7 +95,9 @@ def _version(name: str) -> Optional[str]:
 
 
 def _startup_files() -> List[str]:
-    folders = [*site.getsitepackages(), site.getusersitepackages()]
+    folders = site.getsitepackages()
+    if site.ENABLE_USER_SITE:
+        folders.append(site.getusersitepackages())
     names = ("wandb_ddp_patch.pth", "wandb_ddp_patch.start", "wandb_ddp_patch_startup.py")
     paths = [os.path.join(folder, name) for folder in folders for name in names]
     return [path for path in paths if os.path.exists(path)]
@@ -98,11 +105,14 @@ def _startup_files() -> List[str]:
 
 def _imported_by() -> str:
     name, path = wandb_ddp_patch._imported_by
-    if name == "wandb_ddp_patch_startup":
+    command = "wandb-ddp-patch"  # on Windows, a folder in effect: that file's name and .exe
+    places = os.path.basename(path), os.path.basename(os.path.dirname(path))
+    by_command = name == "runpy" or any(place.startswith(command) for place in places)
+    if name == "wandb_ddp_patch_startup" or (
+        by_command and "wandb_ddp_patch_startup" in sys.modules
+    ):
         return "start-up file"
-    if name == "runpy" or os.path.basename(path).startswith("wandb-ddp-patch"):
-        return "nobody"  # but this command
-    return f"script {path}"
+    return "nobody" if by_command else f"script {path}"
 
 
 def _probe() -> List[Dict[str, Any]]:
@@ -126,7 +136,11 @@ def _probe() -> List[Dict[str, Any]]:
         )
 
     with ThreadPoolExecutor() as pool:
-        without, with_ = pool.map(one_side, ("without", "with"))
+        try:
+            without, with_ = pool.map(one_side, ("without", "with"))
+        except BaseException:
+            probes.stop()
+            raise
     _show("")
     return [
         {

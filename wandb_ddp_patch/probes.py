@@ -20,6 +20,7 @@ import multiprocessing
 import os
 import pickle
 import queue
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -774,8 +775,15 @@ def run_all(
     verdicts: Dict[str, Verdict] = {}
     processes: List[_Process] = []
 
+    def begin() -> _Process:
+        process = _Process(python, shim, env)
+        processes.append(process)
+        _running.append(process)
+        return process
+
     def end(process: _Process) -> None:
         processes.remove(process)
+        _running.remove(process)
         process.kill()
 
     def work() -> None:
@@ -789,8 +797,7 @@ def run_all(
                 end(process)
                 process = None
             if process is None:
-                process = _Process(python, shim, env)
-                processes.append(process)
+                process = begin()
             verdict, usable = process.ask(name, timeout)
             if not usable:
                 end(process)
@@ -798,25 +805,61 @@ def run_all(
             verdicts[name] = verdict
             done(verdict)
 
+    _waiting.append(todo)
     with ThreadPoolExecutor(jobs) as pool:
         try:
             for future in [pool.submit(work) for _ in range(min(jobs, len(names)))]:
                 future.result()
         finally:
             todo.clear()
+            _waiting.remove(todo)
             for process in list(processes):
-                process.kill()
-    return {name: verdicts[name] for name in names}
+                end(process)
+    return {name: verdicts[name] for name in names if name in verdicts}
+
+
+_copying = threading.Lock()
+
+
+@functools.lru_cache(maxsize=None)
+def _copy_of_us() -> tempfile.TemporaryDirectory[str]:
+    folder = tempfile.TemporaryDirectory(prefix="wandb_ddp_patch-")
+    os.mkdir(os.path.join(folder.name, "empty"))
+    here = os.path.dirname(os.path.abspath(__file__))
+    shutil.copytree(here, os.path.join(folder.name, "path", "wandb_ddp_patch"))
+    return folder
+
+
+def _alone() -> str:
+    # What lies beside this package, and in the current folder, may be another
+    # wandb than the one that is probed.
+    with _copying:  # lru_cache would let two threads make two, and drop one
+        return _copy_of_us().name
+
+
+# What stop() is to end.
+_waiting: List[collections.deque[str]] = []
+_running: List[_Process] = []
+
+
+def stop() -> None:
+    """End all that :func:`run_all` is running, in all threads; for Ctrl-C."""
+    for todo in list(_waiting):
+        todo.clear()
+    for process in list(_running):
+        process.kill()
 
 
 class _Process:
     """An interpreter that runs the probes which it is told to."""
 
     def __init__(self, python: str, shim: bool, more: Optional[Mapping[str, str]]) -> None:
-        root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        path = [os.path.join(_alone(), "path")]
+        if python == sys.executable:  # to another one, these packages mean nothing
+            path += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
         env = {key: val for key, val in os.environ.items() if not key.startswith("WANDB_")}
         env.update(
-            PYTHONPATH=os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
+            PYTHONPATH=os.pathsep.join(map(os.path.abspath, path)),
             PYTHONWARNINGS="ignore",
             WANDB_DDP_PATCH="1" if shim else "0",
             WANDB_SILENT="true",
@@ -824,6 +867,7 @@ class _Process:
         env.update(more or {})
         self._process = subprocess.Popen(
             [python, "-m", "wandb_ddp_patch.probes", "-"],
+            cwd=os.path.join(_alone(), "empty"),
             env=env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -853,17 +897,18 @@ class _Process:
         begun = time.monotonic()
         deadline = begun + timeout
         last: collections.deque[str] = collections.deque(maxlen=_TRACE_LINES)
-        while True:
+        while time.monotonic() < deadline:
             try:
-                line = self._lines.get(timeout=min(0.5, max(0, deadline - time.monotonic())))
+                line = self._lines.get(timeout=0.5)
             except queue.Empty:
-                if self._process.poll() is None and time.monotonic() < deadline:
+                if self._process.poll() is None:
                     continue
-                line = None  # its end is not always seen: a service may have the pipe, too
+                break  # its end is not always seen: a service may have the pipe, too
             if line is None:
                 break
             if line.startswith(_MARK):
-                return Verdict(**json.loads(line[len(_MARK) :])), True
+                with contextlib.suppress(ValueError):  # a worker has written into it
+                    return Verdict(**json.loads(line[len(_MARK) :])), True
             if line.strip():
                 last.append(line.rstrip())
         if self._process.poll() is None and time.monotonic() < deadline:
@@ -881,6 +926,9 @@ class _Process:
         if hasattr(os, "killpg"):
             with contextlib.suppress(OSError):
                 os.killpg(self._process.pid, 9)
+        elif self._process.poll() is None:
+            tree = ["taskkill", "/T", "/F", "/PID", str(self._process.pid)]
+            subprocess.run(tree, capture_output=True, check=False)
         self._process.kill()
         self._process.wait()
         with contextlib.suppress(OSError):

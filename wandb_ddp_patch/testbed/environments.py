@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Set
 
@@ -140,11 +141,12 @@ def _folder(label: str, wanted: List[str]) -> Path:
 
 def needs_of(release: str) -> Dict[str, Any]:
     """Say what a release needs on newer Pythons: as the known one before it does."""
-    before = [known for known in RELEASES if _key(known) <= _key(release)]
-    return RELEASES[max(before or [min(RELEASES, key=_key)], key=_key)]
+    before = [known for known in RELEASES if numbers(known) <= numbers(release)]
+    return RELEASES[max(before or [min(RELEASES, key=numbers)], key=numbers)]
 
 
-def _key(version: str) -> List[int]:
+def numbers(version: str) -> List[int]:
+    """Give the numbers of a version, for comparing."""
     return [int(number) for number in re.findall(r"\d+", version)[:3]]
 
 
@@ -166,7 +168,7 @@ def find_python(version: str) -> str:
     """
     # pyenv's interpreters are not on PATH: its shims are, and fail.
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    bins = sorted(map(str, pyenv.glob("*/bin")))
+    bins = sorted(map(str, pyenv.glob("3.*/bin")))
     path = os.pathsep.join([*bins, os.environ.get("PATH", "")])
     found = run_uv(
         *("python", "find", "--no-project", "--no-python-downloads", version),
@@ -174,7 +176,7 @@ def find_python(version: str) -> str:
         check=False,
     )
     if found.returncode:
-        raise NoPython(f"no Python {version} here: {_why(found.stderr)}")
+        raise NoPython(f"no Python {version} here: {why(found.stderr)}")
     return found.stdout.strip()
 
 
@@ -186,21 +188,31 @@ def run_uv(
     Raises:
         Failure: It is not installed, or fails and ``check`` is true.
     """
-    try:
-        import uv
-    except ImportError:
-        raise Failure(
-            "the testbed needs its extra: pip install 'wandb-ddp-patch[testbed]'"
-        ) from None
-    command = [uv.find_uv_bin(), *arguments]
+    command = [_uv(), *arguments]
     env = {**os.environ, "VIRTUAL_ENV": "", **(env or {})}
-    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", env=env)
     if check and done.returncode:
-        raise Failure(f"uv {' '.join(arguments[:2])}: {_why(done.stderr)}")
+        raise Failure(f"uv {' '.join(arguments[:2])}: {why(done.stderr)}")
     return done
 
 
-def _why(stderr: str) -> str:
+# sysconfig, in which uv looks, is not made for threads that come at once.
+_looking = threading.Lock()
+
+
+def _uv() -> str:
+    with _looking:
+        try:
+            import uv
+        except ImportError:
+            raise Failure(
+                "the testbed needs more: pip install '.[testbed]' in this package's source folder"
+            ) from None
+        return uv.find_uv_bin()
+
+
+def why(stderr: str) -> str:
+    """Say in a line why uv has failed."""
     # uv draws its reasons as a tree; its last hints are of no use in a line.
     lines = [line.strip(" \u00d7╰─▶│├") for line in stderr.splitlines()]
     lines = [line for line in lines if line and not line.startswith(("hint:", "Using Python"))]
@@ -217,7 +229,8 @@ def _put_back(folder: Path, aliases: Mapping[str, str]) -> None:
 
 def _torch_here() -> str:
     try:
-        return importlib.metadata.version("torch")
+        torch = importlib.metadata.distribution("torch")
+        return f"{torch.version} {torch.locate_file('')}"
     except importlib.metadata.PackageNotFoundError:
         return "no torch"
 

@@ -84,12 +84,15 @@ def diff(tree: Path) -> str:
     """
     parts: List[str] = []
     for file, text in changed(tree).items():
-        before = (tree / file).read_text("utf-8")
-        lines = difflib.unified_diff(
-            before.splitlines(True), text.splitlines(True), f"a/{file}", f"b/{file}"
-        )
-        parts += lines
+        before = specs.read(tree / file)
+        for line in difflib.unified_diff(_lines(before), _lines(text), f"a/{file}", f"b/{file}"):
+            parts.append(line if line.endswith("\n") else line + "\n\\ No newline at end of file\n")
     return "".join(parts)
+
+
+def _lines(text: str) -> List[str]:
+    # As ast counts them: str.splitlines() knows of more line ends.
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
 def changed(tree: Path) -> Dict[str, str]:
@@ -102,26 +105,38 @@ def changed(tree: Path) -> Dict[str, str]:
             if splice.file == _DISABLED:
                 continue  # of the past: nothing is amiss where it is gone
             raise Failure(f"{splice.file} is not there: this tree is not one that the grafts fit")
-        text = texts.get(splice.file) or path.read_text("utf-8")
+        text = texts.get(splice.file) or _read(path)
         texts[splice.file] = _spliced(splice, text, path)
     if (tree / _HOOKS).is_file() and "add_safe_globals" not in texts[_CONFIG]:
         imports = ["from .lib.import_hooks import register_post_import_hook"]
         text = texts[_CONFIG].rstrip() + "\n\n" + standalone.TORCH
         texts[_CONFIG] = _with_imports(text, imports, tree / _CONFIG)
     for file, text in texts.items():
-        before = (tree / file).read_text("utf-8")
+        before = _read(tree / file)
         # What a replaced function alone has used; not what had no use before.
         unused = ["check", "--quiet", "--select", "F401", "--fix"]
         if text != before and _ruff(unused, before, tree / file) == before:
             texts[file] = _ruff(unused, text, tree / file)
-    return {file: text for file, text in texts.items() if text != (tree / file).read_text("utf-8")}
+    new = {}
+    for file, text in texts.items():
+        before = specs.read(tree / file)
+        if text != _read(tree / file):
+            new[file] = text.replace("\n", "\r\n") if "\r\n" in before else text
+    return new
+
+
+def _read(path: Path) -> str:
+    return specs.read(path).replace("\r\n", "\n")
 
 
 def _spliced(splice: Splice, text: str, path: Path) -> str:
     try:
         module = ast.parse(text)
     except SyntaxError as error:
-        raise Failure(f"{splice.file}, line {error.lineno}: {error.msg}") from None
+        where = f", line {error.lineno}" if error.lineno else ""
+        raise Failure(f"{splice.file}{where}: {error.msg}") from None
+    except ValueError as error:
+        raise Failure(f"{splice.file}: {error}") from None
     target = next((n for n in module.body if getattr(n, "name", "") == splice.target), None)
     if target is None and splice.file == _DISABLED:
         return text
@@ -146,7 +161,7 @@ def _spliced(splice: Splice, text: str, path: Path) -> str:
     if helpers:
         start, _ = _lines_of(target)
         edits.append((start, start - 1, helpers + "\n\n"))
-    lines = text.splitlines(True)
+    lines = _lines(text)
     for start, end, new in sorted(edits, reverse=True):
         lines[start - 1 : end] = [new]
     text = "".join(lines)
@@ -186,7 +201,7 @@ def _sources(body: type) -> Dict[str, str]:
     source = textwrap.dedent(inspect.getsource(body))
     (tree,) = ast.parse(source).body
     assert isinstance(tree, ast.ClassDef)
-    lines = source.splitlines(True)
+    lines = _lines(source)
     found = {}
     for name, node in _members(tree).items():
         start, end = _lines_of(node)
@@ -202,8 +217,8 @@ def _with_signature(new: str, old: ast.stmt, text: str) -> str:
     if [a.arg for a in own.args.args] != [a.arg for a in old.args.args] or own.decorator_list:
         return new
     start, end = _lines_of(old)
-    lines = text.splitlines(True)[start - 1 : end]
-    return "".join(lines[: _header(lines)] + new.splitlines(True)[_header(new.splitlines(True)) :])
+    lines = _lines(text)[start - 1 : end]
+    return "".join(lines[: _header(lines)] + _lines(new)[_header(_lines(new)) :])
 
 
 def _header(lines: List[str]) -> int:
@@ -284,7 +299,7 @@ def _wanted(
             imports.append(line)
             continue
         start, end = _lines_of(node)
-        segment = "".join(source.splitlines(True)[start - 1 : end])
+        segment = "".join(_lines(source)[start - 1 : end])
         helpers.insert(0, _formatted(segment, path))
         todo += sorted(_names_in(segment))
     return "\n\n".join(helpers), imports
@@ -299,7 +314,7 @@ def _with_imports(text: str, imports: Sequence[str], path: Path) -> str:
             at = _lines_of(node)[1]
         elif not is_doc:
             break
-    lines = text.splitlines(True)
+    lines = _lines(text)
     lines.insert(at, "".join(f"{line}\n" for line in sorted(imports)))
     return _ruff(["check", "--quiet", "--select", "I", "--fix"], "".join(lines), path)
 
@@ -318,7 +333,7 @@ def _ruff(arguments: List[str], text: str, path: Path) -> str:
         from ruff.__main__ import find_ruff_bin
     except ImportError:
         raise Failure(
-            "export-diff needs the testbed extra: pip install 'wandb-ddp-patch[testbed]'"
+            "export-diff needs more: pip install '.[testbed]' in this package's source folder"
         ) from None
     command = [find_ruff_bin(), *arguments, "--stdin-filename", str(path), "-"]
     # From the tree's root: ruff looks there for what is the tree's own.
@@ -327,7 +342,7 @@ def _ruff(arguments: List[str], text: str, path: Path) -> str:
         command, input=text, capture_output=True, text=True, encoding="utf-8", cwd=root
     )
     if done.returncode and not done.stdout:
-        raise Failure(f"ruff, on {path.name}: {done.stderr.strip().splitlines()[-1]}")
+        raise Failure(f"ruff, on {path.name}: {' '.join(done.stderr.split())[-300:]}")
     return done.stdout
 
 
@@ -342,6 +357,6 @@ def applied(tree: Path, folder: Path) -> Optional[Path]:
     for source in (tree / "wandb").rglob("*.py"):
         target = folder / source.relative_to(tree)
         target.parent.mkdir(parents=True, exist_ok=True)
-        file = re.sub(r"\\", "/", str(source.relative_to(tree)))
-        target.write_text(new.get(file) or source.read_text("utf-8"), "utf-8")
+        text = new.get(source.relative_to(tree).as_posix())
+        target.write_bytes(text.encode("utf-8") if text else source.read_bytes())
     return folder if new else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import datetime
 import os
 import platform
@@ -66,13 +67,19 @@ def run(
     unknown = [name for name in only if name not in probes.PROBES]
     if unknown:
         raise Failure(f"no such probe: {', '.join(unknown)} (there are {', '.join(probes.PROBES)})")
-    names = list(only or probes.PROBES)
+    names = list(dict.fromkeys(only or probes.PROBES))
+    if readme:
+        _marks(readme)
     entries = _entries(wanted, pythons)
     if with_export and not all(target.tree for target, _ in entries):
         raise Failure("--with-export is for source trees and sdists: a release can't be changed")
     sides = [*SIDES, EXPORT] if with_export else list(SIDES)
     times = collections.Counter(target.label for target, _ in entries)
     labels = [f"{t.label}@{python}" if times[t.label] > 1 else t.label for t, python in entries]
+    labels = [  # two trees may have one name
+        label if labels.count(label) == 1 else f"{label} ({labels[:number].count(label) + 1})"
+        for number, label in enumerate(labels)
+    ]
     data = _empty_report(names, sides, entries, labels)
     interpreters: List[Dict[str, str]] = [{} for _ in entries]
     jobs = jobs or 2 * (os.cpu_count() or 1)
@@ -83,7 +90,7 @@ def run(
             def prepare(number: int) -> None:
                 entry = data["environments"][number]
                 try:
-                    interpreters[number] = _prepare(*entries[number], entry, with_export)
+                    _prepare(*entries[number], entry, with_export, interpreters[number])
                 except (Failure, OSError) as error:
                     entry["error"] = " ".join(str(error).split())
                     live.error(entry["label"], entry["error"])
@@ -93,31 +100,42 @@ def run(
 
             def one(number: int, side: str) -> None:
                 python = interpreters[number].get(side)
-                if python:
+                if python and not data["environments"][number]["error"]:
                     _probe(data["environments"][number], side, python, names, timeout, live)
                 if folder:
                     with lock:
                         report.write(data, folder)
 
-            # All environments first: a release that can't be had is known at once.
-            for future in [pool.submit(prepare, number) for number in range(len(entries))]:
-                future.result()
-            todo = [(number, side) for number in range(len(entries)) for side in sides]
-            futures = [pool.submit(one, *item) for item in todo]
+            futures: List[Any] = []
             try:
+                # All environments first: a release that can't be had is known at once.
+                futures += [pool.submit(prepare, number) for number in range(len(entries))]
+                for future in futures:
+                    future.result()
+                todo = [(number, side) for number in range(len(entries)) for side in sides]
+                futures += [pool.submit(one, *item) for item in todo]
                 for future in futures:
                     future.result()
             except BaseException:
                 for future in futures:
                     future.cancel()
+                probes.stop()
                 raise
     finally:
         for (target, _), made in zip(entries, interpreters):
             if not keep and (target.tree or os.path.exists(target.requirement)):
                 for python in made.values():
                     environments.remove(python)
-    text = report.text(data, sys.stdout.encoding or "utf-8")
-    print(text.rstrip().splitlines()[-1] if live.terminal else text)
+    errors = {entry["label"]: entry["error"] for entry in data["environments"] if entry["error"]}
+    if len(errors) == len(entries):
+        raise Failure("; ".join(dict.fromkeys(errors.values())))
+    if live.terminal:  # the matrix is there already
+        print("\n".join([n for e in data["environments"] for n in e["notes"]]))
+        print("\n".join(report.summary(data)))
+    else:
+        print(report.text(data, sys.stdout.encoding or "utf-8"))
+    for label, error in errors.items():
+        print(f"wandb-ddp-patch: {label}: {error}", file=sys.stderr)
     if folder:
         for path in report.write(data, folder):
             print(f"written: {path}")
@@ -177,26 +195,35 @@ def _empty_report(
 
 
 def _prepare(
-    target: specs.Target, python: str, entry: Dict[str, Any], with_export: bool
-) -> Dict[str, str]:
+    target: specs.Target,
+    python: str,
+    entry: Dict[str, Any],
+    with_export: bool,
+    interpreters: Dict[str, str],
+) -> None:
     """Make an environment for each side, whose wandb can be imported."""
     made = target.make(python)
+    interpreters.update(dict.fromkeys(SIDES, made))
     _importable(made, f"wandb {target.label}", python)
-    interpreters = dict.fromkeys(SIDES, made)
     if with_export:
         interpreters[EXPORT] = _exported(target, python, entry)
-    return interpreters
 
 
 def _importable(interpreter: str, what: str, python: str) -> None:
-    done = subprocess.run(
-        [interpreter, "-W", "ignore", "-c", "import wandb; wandb.Config"],
-        env={**os.environ, "WANDB_DDP_PATCH": "0"},
-        cwd=tempfile.gettempdir(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
+    env = {key: val for key, val in os.environ.items() if key != "PYTHONPATH"}
+    try:
+        done = subprocess.run(
+            [interpreter, "-W", "ignore", "-c", "import wandb; wandb.Config"],
+            env={**env, "WANDB_DDP_PATCH": "0"},
+            cwd=Path(interpreter).parent,  # where there is no other wandb
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=120,
+        )
+    except subprocess.TimeoutExpired:
+        raise Failure(f"importing {what} hangs on Python {python}") from None
     if done.returncode:
         raise Failure(f"Python {python} can't run {what}: {probes.last_line(done.stderr)}")
 
@@ -228,7 +255,10 @@ def _probe(
     # Old services fail to start now and then where several start at once; what
     # hangs by itself hangs again.
     for name in again:
-        done(probes.run(name, shim=side == "with", python=python, timeout=timeout))
+        verdict = probes.run(name, shim=side == "with", python=python, timeout=timeout)
+        if verdict.passed:
+            verdict = dataclasses.replace(verdict, reason="as it should be, but it hung at first")
+        done(verdict)
 
 
 def _judge(data: Dict[str, Any]) -> int:
@@ -238,13 +268,15 @@ def _judge(data: Dict[str, Any]) -> int:
         for side, verdicts in entry["verdicts"].items():
             failed = [name for name, verdict in verdicts.items() if verdict["passed"] is False]
             if side == EXPORT:
-                others = [name for name in failed if not name.startswith(ALONE)]
+                fine = [n for n, v in entry["verdicts"].get("without", {}).items() if v["passed"]]
+                must = [name for name in failed if name.startswith(ALONE) or name in fine]
+                others = [name for name in failed if name not in must]
                 if others:
                     print(
                         f"{entry['label']}: with the diff alone these fail, as they must:"
                         f" {', '.join(others)}; {export.NEEDS_WORKER_CODE}"
                     )
-                failed = [name for name in failed if name.startswith(ALONE)]
+                failed = must
             if side != "without" and failed:
                 bad.append(entry["label"])
     return 1 if bad else 0
@@ -252,10 +284,14 @@ def _judge(data: Dict[str, Any]) -> int:
 
 def _fill(readme: Path, data: Dict[str, Any]) -> None:
     """Put the report's first table between two marks in a Markdown file."""
-    text = readme.read_text("utf-8")
-    marks = re.compile(r"(<!-- matrix -->\n).*?(<!-- matrix -->)", re.S)
-    if not marks.search(text):
-        raise Failure(f"{readme}: no two lines <!-- matrix -->")
+    before, after = _marks(readme)
     table = report.markdown(data, details=False).strip()
-    new = marks.sub(lambda found: f"{found.group(1)}{table}\n{found.group(2)}", text)
-    readme.write_text(new, "utf-8")
+    readme.write_text(f"{before}{table}\n{after}", "utf-8")
+
+
+def _marks(readme: Path) -> Tuple[str, str]:
+    mark = "<!-- matrix -->\n"
+    parts = specs.read(readme).split(mark)
+    if len(parts) != 3:
+        raise Failure(f"{readme}: no two lines <!-- matrix -->")
+    return parts[0] + mark, mark + parts[2]

@@ -129,7 +129,7 @@ def _broken(report: Report) -> List[str]:
     return [f"{_plural(count, 'environment')} could not be run."] if count else []
 
 
-def _summary(report: Report) -> List[str]:
+def summary(report: Report) -> List[str]:
     tallies = [(side, _tally(report, report["environments"], side)) for side in report["sides"]]
     counts = [f"{_count(tally, ' cells')} pass {_side(side)}" for side, tally in tallies]
     return [f"{_size(report)}: {'; '.join(counts)}.", *_broken(report)]
@@ -411,7 +411,7 @@ def text(report: Report, encoding: str = "utf-8") -> str:
     for environment in report["environments"]:
         lines.extend(f"{_name(environment)}: {_line(note)}" for note in environment["notes"])
     lines.extend(_failure_lines(report))
-    lines.extend(_summary(report))
+    lines.extend(summary(report))
     plain = "\n".join(lines) + "\n"
     try:
         plain.encode(encoding)
@@ -436,7 +436,7 @@ def markdown(report: Report, details: bool = True) -> str:
         Lines, which end in a line break.
     """
     lines = [
-        f"On {report['created'][:10]}, {_escaped(_where(report))}. {' '.join(_summary(report))}",
+        f"On {report['created'][:10]}, {_escaped(_where(report))}. {' '.join(summary(report))}",
         "",
         *_table(
             ["wandb", "Python", *map(_side, report["sides"])],
@@ -634,7 +634,8 @@ def _html_marks(report: Report, environment: Environment, probe: str) -> List[Di
 
 def _missing(name: str) -> ImportError:
     return ImportError(
-        f"the testbed's report needs {name}: pip install 'wandb-ddp-patch[testbed]'", name=name
+        f"the report needs {name}: pip install '.[testbed]' in this package's source folder",
+        name=name,
     )
 
 

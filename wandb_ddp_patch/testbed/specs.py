@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import shutil
+import sys
 import tarfile
 import tempfile
 import zipfile
@@ -13,6 +16,7 @@ from typing import List, Optional, Tuple
 
 from ..cli import Failure
 from . import environments
+from .environments import numbers
 
 _RELEASE = re.compile(r"\d+\.\d+\.\d+(\.?(a|b|rc|post|dev)\d+)*")
 _LINE = re.compile(r"\d+\.\d+")
@@ -59,13 +63,13 @@ def targets(spec: str) -> List[Target]:
         Failure: It is none of these, or the index can't be asked.
     """
     spec = spec.strip()
-    path = Path(spec).expanduser()
+    path = Path(os.path.expanduser(spec))
     if path.is_dir():
         return [_tree(path.resolve())]
     if path.is_file():
         return [_file(path.resolve())]
     if spec == "all":
-        newest = max(environments.RELEASES, key=_number)
+        newest = max(environments.RELEASES, key=numbers)
         return [_release(known) for known in environments.RELEASES] + newer_lines(newest)
     if spec == "latest":
         return [_release(newest_of("wandb"))]
@@ -88,10 +92,6 @@ def _release(version: str) -> Target:
     return Target(version, version, f"wandb=={version}")
 
 
-def _number(version: str) -> List[int]:
-    return [int(number) for number in re.findall(r"\d+", version)[:3]]
-
-
 # --- what the index has -----------------------------------------------------
 
 
@@ -106,12 +106,12 @@ def newest_of(requirement: str) -> str:
         file.write_text(requirement + "\n")
         done = environments.run_uv(
             *("pip", "compile", "--no-deps", "--no-header", "--no-annotate", "--universal"),
-            *("--python-version", "3.11", str(file)),
+            *("--python-version", "%d.%d" % sys.version_info[:2], str(file)),
             check=False,
         )
     found = re.search(r"^wandb==(\S+)", done.stdout, re.M)
     if done.returncode or not found:
-        why = environments._why(done.stderr)
+        why = environments.why(done.stderr)
         if "No solution found" in why and "network" not in why:
             why = "the index has no such release"
         raise Failure(f"{requirement}: {why}")
@@ -132,13 +132,13 @@ def releases_in(bounds: str) -> List[str]:
 
 def newer_lines(known: str) -> List[Target]:
     """List the newest release of each line after a known one's, the oldest first."""
-    major, minor = _number(known)[:2]
+    major, minor = numbers(known)[:2]
     bounds, found = f">={major}.{minor + 1}.0", []
     try:
         while True:
             newest = newest_of(f"wandb{bounds}")
             found.append(_release(newest))
-            major, minor = _number(newest)[:2]
+            major, minor = numbers(newest)[:2]
             bounds = re.sub(r",<.*|$", f",<{major}.{minor}", bounds, count=1)
     except Failure as error:
         if "no such release" not in str(error):
@@ -162,8 +162,8 @@ def _file(path: Path) -> Target:
 
 def unpacked(sdist: Path) -> Path:
     """Unpack an sdist into the cache and return its source tree."""
-    stamp = sdist.stat()
-    folder = environments.cache() / "sdists" / f"{sdist.name}-{stamp.st_size}-{stamp.st_mtime_ns}"
+    digest = hashlib.sha256(sdist.read_bytes()).hexdigest()[:8]
+    folder = environments.cache() / "sdists" / f"{sdist.name}-{digest}"
     with environments.locked(folder.with_name(folder.name + ".lock")):
         if not (folder / "ready").exists():
             shutil.rmtree(folder, ignore_errors=True)
@@ -181,16 +181,27 @@ def unpacked(sdist: Path) -> Path:
 
 def _tree(path: Path, label: Optional[str] = None) -> Target:
     version = tree_version(path)
-    numbers = ".".join(map(str, _number(version)))
+    released = ".".join(map(str, numbers(version)))
     # A development version comes after the release before it.
-    release = (
-        newest_of(f"wandb<={numbers}") if numbers == version else newest_of(f"wandb<{numbers}")
-    )
+    bound = "<=" if released == version else "<"
+    release = newest_of(f"wandb{bound}{released}")
     notes = (
         f"Python files of {label or path.name} ({version}), laid over release {release}:"
         " the compiled wandb-core is that release's",
     )
     return Target(label or path.name, release, f"wandb=={release}", path, notes)
+
+
+def read(path: Path) -> str:
+    """Read a Python file as it is, line ends too.
+
+    Raises:
+        Failure: It can't be read.
+    """
+    try:
+        return path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(f"{path}: can't be read: {error}") from None
 
 
 def tree_version(path: Path) -> str:
@@ -202,7 +213,7 @@ def tree_version(path: Path) -> str:
     init = path / "wandb" / "__init__.py"
     if not init.is_file() or not (path / "wandb" / "sdk").is_dir():
         raise Failure(f"{path}: no source tree of wandb: it has no wandb/__init__.py and wandb/sdk")
-    found = re.search(r'^__version__ = "(.+)"', init.read_text("utf-8"), re.M)
+    found = re.search(r'^__version__ = "(.+)"', read(init), re.M)
     if not found:
         raise Failure(f"{init}: names no version")
     return found.group(1)
