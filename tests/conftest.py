@@ -18,7 +18,9 @@ def clean_env(**changes):
     """The environment of a user who has never heard of these tests."""
     strange = ("WANDB_", "PYTEST_", "COV_", "PYTHON")
     env = {k: v for k, v in os.environ.items() if not k.startswith(strange)}
-    env.update(WANDB_MODE="offline", WANDB_SILENT="true", PYTHONPATH=str(ROOT))
+    # The environment that the tests run in may have our start-up files.
+    path = os.pathsep.join([str(ROOT / "tests" / "no_startup"), str(ROOT)])
+    env.update(WANDB_MODE="offline", WANDB_SILENT="true", PYTHONPATH=path)
     env.update(changes)
     return {key: value for key, value in env.items() if value is not None}
 

@@ -108,9 +108,8 @@ def _imported_by() -> str:
     command = "wandb-ddp-patch"  # on Windows, a folder in effect: that file's name and .exe
     places = os.path.basename(path), os.path.basename(os.path.dirname(path))
     by_command = name == "runpy" or any(place.startswith(command) for place in places)
-    if name == "wandb_ddp_patch_startup" or (
-        by_command and "wandb_ddp_patch_startup" in sys.modules
-    ):
+    startup = sys.modules.get("wandb_ddp_patch_startup")
+    if name == "wandb_ddp_patch_startup" or (by_command and hasattr(startup, "install")):
         return "start-up file"
     return "nobody" if by_command else f"script {path}"
 

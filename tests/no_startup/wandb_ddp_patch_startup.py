@@ -1,0 +1,1 @@
+"""Stands before the real one in the tests' PYTHONPATH: they say when wandb is patched."""
