@@ -1,85 +1,217 @@
-"""How long four workers take to start: torch's spawn, spawn() cold and warm, fork.
+"""How long workers take to start: torch's ways, spawn(), and the pools of others.
 
-Every round starts each arm once, in turn, so that what else the machine does hits all
-alike: torch.multiprocessing.spawn, spawn() in a new process (cold), and in this one,
-where the forkserver is warm, spawn() and start_processes with fork. The workers do
-nothing; the script imports torch and wandb and has an offline run, as a training
-script has. Printed are medians and the medians of each round's ratios.
+Each arm has a process of its own, which has imported torch and wandb and has an
+offline run, as a training script has; "cold" has a new one each time. Each starts so
+many workers and waits until all have ended; new workers each time, also of the pools.
+Workers do nothing, but their function names torch and wandb, so that every worker has
+them, loky's too, which do not import the script. The arms take turns. A ratio is the
+median of the ratios of the rounds.
+
+Of 8 and 16 workers, and of slow arms where no goal is set, fewer rounds are taken, so
+that all is done in minutes: the table and the JSON say how many.
 """
 
 import argparse
-import os
-import statistics
+import concurrent.futures
+import contextlib
+import multiprocessing
 import subprocess
 import sys
-import tempfile
 import time
 
+import harness
+import torch
 import torch.multiprocessing as mp
 import wandb
-from tqdm import tqdm
 
 import wandb_ddp_patch
 
+SPAWN, FORK = "torch.multiprocessing.spawn", "start_processes, fork"
+COLD, WARM = "spawn(), cold", "spawn(), warm"
+
 
 def nothing(rank):
-    pass
+    return torch.nn, wandb.run  # not looked at: see above
 
 
-def seconds(function, *args, **kwargs):
-    begun = time.perf_counter()
-    function(*args, **kwargs)
-    return time.perf_counter() - begun
+def executor(pool, n):
+    with pool:
+        for done in [pool.submit(nothing, rank) for rank in range(n)]:
+            done.exception()  # waits
 
 
-def cold(workers):
-    """Measure a first spawn(), in a process of its own."""
-    command = [sys.executable, __file__, "--cold", "--workers", str(workers)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return float(done.stdout.split()[-1])
+def pool_of_futures(n):
+    # A pool of spawned workers starts one for each task that finds none idle.
+    executor(
+        concurrent.futures.ProcessPoolExecutor(n, multiprocessing.get_context("spawn")),
+        n,
+    )
+
+
+def pool_of_loky(n):
+    # Not get_reusable_executor(), which starts no workers from its second use on.
+    import loky
+
+    executor(loky.ProcessPoolExecutor(n), n)
+
+
+ARMS = {
+    SPAWN: lambda n: mp.spawn(nothing, nprocs=n),
+    "start_processes, forkserver": lambda n: mp.start_processes(
+        nothing, nprocs=n, start_method="forkserver"
+    ),
+    "ProcessPoolExecutor": pool_of_futures,
+    "loky": pool_of_loky,
+    COLD: lambda n: wandb_ddp_patch.spawn(nothing, nprocs=n),
+    WARM: lambda n: wandb_ddp_patch.spawn(nothing, nprocs=n),
+    FORK: lambda n: mp.start_processes(nothing, nprocs=n, start_method="fork"),
+}
+# Rounds: of our warm start and fork; torch's spawn; our cold start; the other peers.
+ROUNDS = {
+    1: (15, 7, 3, 3),
+    2: (15, 7, 3, 3),
+    4: (15, 7, 7, 7),
+    8: (15, 3, 3, 1),
+    16: (15, 1, 1, 1),
+}
+
+
+def serve(name):
+    """Be an arm: start as many workers as a line says, and answer in seconds."""
+    with harness.offline_run(lr=0.1):
+        if name != COLD:  # what only a first start does, and is not cold's to show
+            ARMS[name](1)
+        print("ready", flush=True)
+        for line in sys.stdin:
+            begun = time.perf_counter()
+            ARMS[name](int(line))
+            print(time.perf_counter() - begun, flush=True)
+
+
+class Arm:
+    """A process that serves an arm."""
+
+    def __init__(self, name):
+        self.process = subprocess.Popen(
+            [harness.PYTHON, __file__, "--serve", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self):
+        self.read()
+        return self
+
+    def read(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"an arm has ended: {self.process.args[-1]}")
+        return line
+
+    def __call__(self, n):
+        self.process.stdin.write(f"{n}\n")
+        self.process.stdin.flush()
+        return float(self.read())
+
+    def __exit__(self, *exception):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def cold(n):
+    with Arm(COLD) as arm:
+        return arm(n)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--cold", action="store_true", help=argparse.SUPPRESS)
+    parser = harness.parser(__doc__, "7 of 1, 2 and 4 workers, fewer of 8 and 16")
+    parser.add_argument("--workers", type=int, nargs="+")
+    parser.add_argument("--serve", choices=ARMS, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    os.environ.update(WANDB_SILENT="true", WANDB_MODE="offline")
-    n = args.workers
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        run = wandb.init(project="benchmark", config={"lr": 0.1})
-        if args.cold:
-            print(seconds(wandb_ddp_patch.spawn, nothing, nprocs=n))
-        else:
-            measure(n, args.rounds)
-        run.finish()
-        os.chdir("/")
+    if args.serve:
+        serve(args.serve)
+        return
+    workers = args.workers or ([1, 4] if args.quick else list(ROUNDS))
+    result = {}
+    with contextlib.ExitStack() as stack:
+        servers = {name: Arm(name) for name in ARMS if name != COLD}
+        for server in servers.values():  # they have begun to get ready, all at once
+            stack.enter_context(server)
+        servers[COLD] = cold
+        for n in workers:
+            result[n] = measure(servers, n, args)
+    report(result, args.quick)
 
 
-def measure(n, rounds):
-    arms = {
-        "torch.multiprocessing.spawn": lambda: seconds(mp.spawn, nothing, nprocs=n),
-        "spawn(), cold": lambda: cold(n),
-        "spawn(), warm": lambda: seconds(wandb_ddp_patch.spawn, nothing, nprocs=n),
-        "fork": lambda: seconds(mp.start_processes, nothing, nprocs=n, start_method="fork"),
-    }
-    arms["spawn(), warm"]()  # warms it
-    took = {name: [] for name in arms}
-    for _ in tqdm(range(rounds), unit="round"):
-        for name, arm in arms.items():
-            took[name].append(arm())
-    spawn, fork = took["torch.multiprocessing.spawn"], took["fork"]
-    print(f"{n} workers, {rounds} rounds, {os.cpu_count()} cores")
-    print("| | median, s | of torch's spawn | of fork |")
-    print("|---|---|---|---|")
-    for name, times in took.items():
-        of_spawn, of_fork = (
-            statistics.median(t / base for t, base in zip(times, baseline))
-            for baseline in (spawn, fork)
+def measure(servers, n, args):
+    fast, spawn, new, others = (3, 1, 1, 1) if args.quick else ROUNDS.get(n, ROUNDS[8])
+    rounds = {**dict.fromkeys(ARMS, others), WARM: fast, FORK: fast, SPAWN: spawn, COLD: new}
+    if args.rounds:
+        rounds = args.rounds
+    arms = {name: (lambda server=server: server(n)) for name, server in servers.items()}
+    times = harness.interleave(arms, rounds, 0, f"{n} workers")
+    return harness.summary({name: times[name] for name in ARMS}, SPAWN, FORK)
+
+
+def report(result, quick):
+    slopes = {}
+    if len(result) > 1:
+        for name in ARMS:
+            medians = [arms[name]["median_s"] for arms in result.values()]
+            slopes[name] = harness.slope(list(result), medians)
+    for n, arms in result.items():
+        rows = [
+            (
+                name,
+                harness.seconds(arm["median_s"]),
+                f"{arm['of ' + SPAWN]:.4f}",
+                f"{arm['of ' + FORK]:.2f}",
+                arm["rounds"],
+            )
+            for name, arm in arms.items()
+        ]
+        print(harness.table((f"{n} workers", "median", "of spawn", "of fork", "rounds"), rows))
+    if slopes:
+        rows = [(name, harness.seconds(max(value, 0))) for name, value in slopes.items()]
+        print(harness.table(("slope", "per worker"), rows))
+    harness.save(
+        "launch",
+        {
+            "baselines": [SPAWN, FORK],
+            "workers": {str(n): arms for n, arms in result.items()},
+            "slope_s_per_worker": slopes,
+            "goals": list(goals(result, slopes)),
+        },
+        quick,
+    )
+
+
+def goals(result, slopes):
+    many = [n for n in result if n >= 4]
+    for arm, baseline, at_most in (
+        (WARM, SPAWN, 1 / 50),
+        (WARM, FORK, 2),
+        (COLD, SPAWN, 1 / 2),
+    ):
+        if many:
+            # The worst of all numbers of workers.
+            worst = max(many, key=lambda n: result[n][arm]["of " + baseline])
+            yield harness.goal(
+                f"{arm}, from 4 workers on (worst at {worst})",
+                result[worst][arm]["of " + baseline],
+                at_most,
+                harness.seconds(result[worst][arm]["median_s"]),
+                f"{harness.seconds(result[worst][baseline]['median_s'])}, {baseline}",
+            )
+    if slopes:
+        yield harness.goal(
+            "spawn(), warm: for each worker more",
+            slopes[WARM] / slopes[SPAWN],
+            1 / 50,
+            harness.seconds(max(slopes[WARM], 0)),
+            f"{harness.seconds(slopes[SPAWN])}, {SPAWN}",
         )
-        print(f"| {name} | {statistics.median(times):.3f} | {of_spawn:.4f} | {of_fork:.2f} |")
 
 
 if __name__ == "__main__":

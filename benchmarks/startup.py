@@ -17,37 +17,42 @@ from pathlib import Path
 import harness
 
 ROOT = Path(__file__).resolve().parent.parent
+OURS = [ROOT / "wandb_ddp_patch", *sorted((ROOT / "startup").glob("wandb_ddp_patch*.p*"))]
+
+
+def make(home, *files):
+    """Make a virtual environment with these in its site-packages; return its Python."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
+    site = next(home.glob("[Ll]ib*/**/site-packages"))
+    for file in files:
+        copy = shutil.copytree if Path(file).is_dir() else shutil.copy
+        copy(file, site / Path(file).name)
+    return str(home / ("Scripts" if os.name == "nt" else "bin") / "python")
+
+
+def output(*command, **kwargs):
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, **kwargs)
+    return done.stdout.strip()
 
 
 def environments(folder):
     """Make one environment for each arm; yields its name and interpreter."""
-
-    def make(name, *files):
-        home = folder / name
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
-        site = next(home.glob("[Ll]ib*/**/site-packages"))
-        for file in files:
-            copy = shutil.copytree if Path(file).is_dir() else shutil.copy
-            copy(file, site / Path(file).name)
-        return site, str(home / ("Scripts" if os.name == "nt" else "bin") / "python")
-
-    yield "none", make("none")[1]
-    site, python = make("empty")
-    (site / "empty.pth").touch()
-    yield "an empty .pth", python
-    files = [ROOT / "wandb_ddp_patch", *(ROOT / "startup").glob("wandb_ddp_patch*.p*")]
-    yield "wandb_ddp_patch", make("ours", *files)[1]
+    yield "none", make(folder / "none")
+    empty = folder / "empty.pth"
+    empty.touch()
+    yield "an empty .pth", make(folder / "empty", empty)
+    yield "wandb_ddp_patch", make(folder / "ours", *OURS)
     hack = importlib.util.find_spec("_distutils_hack")
     if hack is None:
         sys.exit("setuptools is not installed: there is nothing to compare with")
     hack = Path(hack.origin).parent
     files = hack, hack.with_name("distutils-precedence.pth")
-    yield "setuptools", make("setuptools", *files)[1]
+    yield "setuptools", make(folder / "setuptools", *files)
     coverage = importlib.util.find_spec("coverage")
     if coverage is not None:
         package = Path(coverage.origin).parent
         files = package, *package.parent.glob("*coverage*.pth")
-        yield "coverage", make("coverage", *files)[1]
+        yield "coverage", make(folder / "coverage", *files)
 
 
 def main():
@@ -71,13 +76,23 @@ def main():
     ]
     print(f"over an empty .pth, {rounds} starts of each")
     print(harness.table(("", "ms, median", "of setuptools'"), rows))
+    ratio = over["wandb_ddp_patch"] / over["setuptools"]
+    goal = harness.goal(
+        "start of an interpreter, over one with an empty .pth file",
+        ratio,
+        0.5,
+        harness.seconds(over["wandb_ddp_patch"]),
+        f"{harness.seconds(over['setuptools'])}, setuptools' .pth",
+    )
     harness.save(
         "startup",
         {
             "arms": harness.summary(times, "an empty .pth"),
             "over_empty_s": over,
-            "ratio_to_setuptools": over["wandb_ddp_patch"] / over["setuptools"],
+            "ratio_to_setuptools": ratio,
+            "goals": [goal],
         },
+        args.quick,
     )
 
 

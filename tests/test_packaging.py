@@ -170,7 +170,8 @@ def test_the_start_file_names_what_can_be_called_twice(fresh):
         pkgutil.resolve_name({line!r})()
         print(sum(f.__module__.startswith("wandb_ddp_patch") for f in sys.meta_path))
     """
-    assert fresh(code) == "1\npatched\n1\n"
+    path = os.pathsep.join([startup, str(ROOT)])
+    assert fresh(code, PYTHONPATH=path) == "1\npatched\n1\n"
 
 
 # --- each way of installing -------------------------------------------------

@@ -216,6 +216,8 @@ def why(stderr: str) -> str:
     # uv draws its reasons as a tree; its last hints are of no use in a line.
     lines = [line.strip(" \u00d7╰─▶│├") for line in stderr.splitlines()]
     lines = [line for line in lines if line and not line.startswith(("hint:", "Using Python"))]
+    if "[stderr]" in lines:  # of a build; what it says last is why
+        lines = [*lines[: lines.index("[stderr]")], lines[-1]]
     return " ".join(lines)[:500] or "it failed without a word"
 
 
