@@ -5,7 +5,6 @@ A .pth file imports this module; from Python 3.15 on, a .start file calls
 not in it, because it must be small, and do no harm where the package is gone.
 """
 
-import os
 import sys
 
 
@@ -14,7 +13,11 @@ class Finder:
 
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if (name != "wandb" and name != "torch") or os.environ.get("WANDB_DDP_PATCH") == "0":
+        if name != "wandb" and name != "torch":
+            return None
+        import os  # not at every start
+
+        if os.environ.get("WANDB_DDP_PATCH") == "0":
             return None
         try:
             from wandb_ddp_patch import _finder  # it takes our place in sys.meta_path
