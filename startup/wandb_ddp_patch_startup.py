@@ -3,32 +3,30 @@
 A .pth file imports this module; from Python 3.15 on, a .start file calls
 ``install`` (https://peps.python.org/pep-0829/). It stands beside the package,
 not in it, because it must be small, and do no harm where the package is gone.
+The module itself is the finder in ``sys.meta_path``: a class would cost more.
 """
 
 import sys
 
 
-class Finder:
-    """Finds nothing, but wandb and torch, and these through the package's finder."""
+def find_spec(name, path=None, target=None):
+    if (name != "wandb" and name != "torch") or "wandb_ddp_patch" in sys.modules:
+        return None
+    import os  # not at every start
 
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name != "wandb" and name != "torch":
-            return None
-        import os  # not at every start
-
-        if os.environ.get("WANDB_DDP_PATCH") == "0":
-            return None
-        try:
-            from wandb_ddp_patch import _finder  # it takes our place in sys.meta_path
-        except Exception:
-            return None
-        return _finder.find_spec(name, path, target) if _finder in sys.meta_path else None
+    if os.environ.get("WANDB_DDP_PATCH") == "0":
+        return None
+    try:
+        from wandb_ddp_patch import _finder  # it takes our place in sys.meta_path
+    except Exception:
+        return None
+    return _finder.find_spec(name, path, target) if _finder in sys.meta_path else None
 
 
 def install():
-    if "wandb_ddp_patch" not in sys.modules and Finder not in sys.meta_path:
-        sys.meta_path.insert(0, Finder)
+    this = sys.modules[__name__]
+    if "wandb_ddp_patch" not in sys.modules and this not in sys.meta_path:
+        sys.meta_path.insert(0, this)
 
 
 install()

@@ -59,11 +59,12 @@ _finder = _Finder()
 
 
 def _is_ours(finder: object) -> bool:
-    # By name, because a test may import this package twice. The start-up file's
-    # finder, a class, is ours, too.
-    kind: Any = finder if isinstance(finder, type) else type(finder)
-    ours = (__name__, "_Finder"), (__name__ + "_startup", "Finder")
-    return (kind.__module__, kind.__name__) in ours
+    # By name, because a test may import this package twice. The start-up module
+    # is a finder, too.
+    kind = type(finder)
+    return (kind.__module__, kind.__name__) == (__name__, "_Finder") or (
+        finder is sys.modules.get(__name__ + "_startup")
+    )
 
 
 def apply() -> None:
