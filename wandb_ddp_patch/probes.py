@@ -29,7 +29,7 @@ import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 
 import wandb_ddp_patch
 
@@ -752,7 +752,6 @@ def run_all(
     timeout: float = 120,
     jobs: int = 1,
     done: Callable[[Verdict], object] = bool,
-    env: Optional[Mapping[str, str]] = None,
 ) -> Dict[str, Verdict]:
     """Run probes in other processes; each process runs many, and imports wandb once.
 
@@ -765,7 +764,6 @@ def run_all(
             ended, with all that it has started; another one goes on.
         jobs: How many processes run at once.
         done: Called with each verdict as it comes, from any thread.
-        env: More environment variables.
 
     Returns:
         The verdicts, in the order of the names.
@@ -775,15 +773,8 @@ def run_all(
     verdicts: Dict[str, Verdict] = {}
     processes: List[_Process] = []
 
-    def begin() -> _Process:
-        process = _Process(python, shim, env)
-        processes.append(process)
-        _running.append(process)
-        return process
-
     def end(process: _Process) -> None:
         processes.remove(process)
-        _running.remove(process)
         process.kill()
 
     def work() -> None:
@@ -797,7 +788,8 @@ def run_all(
                 end(process)
                 process = None
             if process is None:
-                process = begin()
+                process = _Process(python, shim)
+                processes.append(process)
             verdict, usable = process.ask(name, timeout)
             if not usable:
                 end(process)
@@ -805,16 +797,15 @@ def run_all(
             verdicts[name] = verdict
             done(verdict)
 
-    _waiting.append(todo)
+    work_at_hand = todo, processes
+    _at_work.append(work_at_hand)
     with ThreadPoolExecutor(jobs) as pool:
         try:
             for future in [pool.submit(work) for _ in range(min(jobs, len(names)))]:
                 future.result()
         finally:
-            todo.clear()
-            _waiting.remove(todo)
-            for process in list(processes):
-                end(process)
+            _end(*work_at_hand)
+            _at_work.remove(work_at_hand)
     return {name: verdicts[name] for name in names if name in verdicts}
 
 
@@ -837,23 +828,26 @@ def _alone() -> str:
         return _copy_of_us().name
 
 
-# What stop() is to end.
-_waiting: List[collections.deque[str]] = []
-_running: List[_Process] = []
+# The names and the processes of each run_all() that is not over.
+_at_work: List[Tuple[collections.deque[str], List[_Process]]] = []
 
 
 def stop() -> None:
     """End all that :func:`run_all` is running, in all threads; for Ctrl-C."""
-    for todo in list(_waiting):
-        todo.clear()
-    for process in list(_running):
+    for work_at_hand in list(_at_work):
+        _end(*work_at_hand)
+
+
+def _end(todo: collections.deque[str], processes: List[_Process]) -> None:
+    todo.clear()
+    for process in list(processes):
         process.kill()
 
 
 class _Process:
     """An interpreter that runs the probes which it is told to."""
 
-    def __init__(self, python: str, shim: bool, more: Optional[Mapping[str, str]]) -> None:
+    def __init__(self, python: str, shim: bool) -> None:
         path = [os.path.join(_alone(), "path")]
         if python == sys.executable:  # to another one, these packages mean nothing
             path += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
@@ -864,7 +858,6 @@ class _Process:
             WANDB_DDP_PATCH="1" if shim else "0",
             WANDB_SILENT="true",
         )
-        env.update(more or {})
         self._process = subprocess.Popen(
             [python, "-m", "wandb_ddp_patch.probes", "-"],
             cwd=os.path.join(_alone(), "empty"),

@@ -111,17 +111,17 @@ def changed(tree: Path) -> Dict[str, str]:
         imports = ["from .lib.import_hooks import register_post_import_hook"]
         text = texts[_CONFIG].rstrip() + "\n\n" + standalone.TORCH
         texts[_CONFIG] = _with_imports(text, imports, tree / _CONFIG)
-    for file, text in texts.items():
-        before = _read(tree / file)
-        # What a replaced function alone has used; not what had no use before.
-        unused = ["check", "--quiet", "--select", "F401", "--fix"]
-        if text != before and _ruff(unused, before, tree / file) == before:
-            texts[file] = _ruff(unused, text, tree / file)
     new = {}
     for file, text in texts.items():
-        before = specs.read(tree / file)
-        if text != _read(tree / file):
-            new[file] = text.replace("\n", "\r\n") if "\r\n" in before else text
+        path = tree / file
+        before = _read(path)
+        if text == before:
+            continue
+        # What a replaced function alone has used; not what had no use before.
+        unused = ["check", "--quiet", "--select", "F401", "--fix"]
+        if _ruff(unused, before, path) == before:
+            text = _ruff(unused, text, path)
+        new[file] = text.replace("\n", "\r\n") if "\r\n" in specs.read(path) else text
     return new
 
 
