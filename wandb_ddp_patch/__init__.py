@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, List, Optional, Tuple
 
-    from ._graft import Status
+    from ._status import Status
 
 __all__ = ["__version__", "apply", "revert", "spawn", "status", "warm_up"]
 __version__ = "0.1.0"
@@ -102,9 +102,9 @@ def revert() -> None:
 
 def status() -> "List[Status]":
     """Say what is patched and why: one :class:`Status` for each graft."""
-    from . import _graft
+    from . import _status
 
-    return _graft.status(enabled=_enabled())
+    return _status.status(enabled=_enabled())
 
 
 def spawn(

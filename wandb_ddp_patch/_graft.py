@@ -14,7 +14,6 @@ import importlib.util
 import sys
 import threading
 import warnings
-from dataclasses import dataclass, field
 from typing import Any, Callable, List, Optional, Tuple
 
 from . import _hooks
@@ -36,30 +35,10 @@ class Unfit(Exception):
     """This wandb lacks what a graft builds on; the message names it."""
 
 
-@dataclass(frozen=True)
-class Status:
-    """What became of one graft.
-
-    Attributes:
-        target: What it amends, as a dotted name.
-        state: ``"applied"``, ``"waiting for import"``, ``"not needed"``
-            (wandb does it by itself), ``"skipped"`` (it does not fit this
-            wandb) or ``"off"``.
-        why: What it is for; where skipped, what did not fit.
-        since: The first wandb release with the fault, as far back as measured.
-    """
-
-    target: str
-    state: str
-    why: str
-    since: str
-
-
-@dataclass
 class Graft:
     """One amendment to wandb.
 
-    Attributes:
+    Args:
         modules: The modules that must have been imported; the first is the one
             that is amended.
         name: The class or object in it, for people to read.
@@ -71,16 +50,24 @@ class Graft:
         optional: For releases of the past: nothing is amiss where it is gone.
     """
 
-    modules: Tuple[str, ...]
-    name: str
-    install: Callable[[List[Undo]], None]
-    works: Callable[[], bool]
-    why: str
-    since: str
-    optional: bool = False
-    state: str = field(default="waiting for import", init=False)
-    reason: str = field(default="", init=False)
-    _undo: List[Undo] = field(default_factory=list, init=False)
+    # No dataclass: making one takes a tenth of what importing this package does.
+    def __init__(
+        self,
+        *,
+        modules: Tuple[str, ...],
+        name: str,
+        install: Callable[[List[Undo]], None],
+        works: Callable[[], bool],
+        why: str,
+        since: str,
+        optional: bool = False,
+    ) -> None:
+        self.modules, self.name = modules, name
+        self.install, self.works = install, works
+        self.why, self.since, self.optional = why, since, optional
+        self.state = "waiting for import"
+        self.reason = ""
+        self._undo: List[Undo] = []
 
     @property
     def target(self) -> str:
@@ -195,6 +182,7 @@ def upstream_class(module: str, name: str, members: Tuple[str, ...] = ()) -> Any
 # loaded already, so no import lock is ever waited for.
 _lock = threading.RLock()
 _warned: set[str] = set()
+_UNTRIED = "waiting for import", "off"
 
 
 @functools.lru_cache(maxsize=None)
@@ -207,7 +195,12 @@ def grafts() -> Tuple[Graft, ...]:
 
 
 def apply(after: Optional[str] = None) -> None:
-    """Put on every graft whose modules have been imported."""
+    """Put on every graft whose modules have been imported.
+
+    Args:
+        after: The module that has just been imported; grafts that have been
+            tried and don't depend on it stay as they are.
+    """
     all_grafts = grafts()
     wandb_loaded = after == "wandb" or _executed("wandb")
     missing = set()
@@ -216,6 +209,8 @@ def apply(after: Optional[str] = None) -> None:
         missing = {name for name in needed if name not in sys.modules and not _exists(name)}
     with _lock:
         for graft in all_grafts:
+            if after and after not in graft.modules and graft.state not in _UNTRIED:
+                continue
             if all(name == after or _executed(name) for name in graft.modules):
                 graft.put_on()
             elif graft.state == "off":
@@ -239,19 +234,6 @@ def revert() -> None:
     with _lock:
         for graft in reversed(grafts()):
             graft.take_off()
-
-
-def status(enabled: bool) -> List[Status]:
-    """Say what became of each graft."""
-    return [
-        Status(
-            graft.target,
-            graft.state if enabled or graft.state == "applied" else "off",
-            graft.reason if graft.state == "skipped" else graft.why,
-            graft.since,
-        )
-        for graft in grafts()
-    ]
 
 
 def _executed(name: str) -> bool:

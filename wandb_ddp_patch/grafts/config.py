@@ -112,8 +112,6 @@ def _install(undo: List[Undo]) -> None:
 
 def _works() -> bool:
     upstream = _class()
-    if hasattr(upstream.__new__(upstream), "_items"):
-        return False
 
     # A subclass, because __init__ reads config-defaults.yaml in the current
     # folder: not for a trial.
@@ -121,6 +119,12 @@ def _works() -> bool:
     config = kind()
     config.__dict__["_items"]["key"] = {"nested": 1}
     config.__dict__["_settings"] = config.__dict__["_callback"] = secret = object()
+    # First, because where this fails the rest would end in a recursion, which takes
+    # longer than putting on all patches.
+    if any(isinstance(part, dict) and secret in part.values() for part in config.__reduce_ex__(2)):
+        return False
+    if hasattr(upstream.__new__(upstream), "_items"):
+        return False
     for twin in (copy.copy(config), copy.deepcopy(config)):
         if dict(twin) != {"key": {"nested": 1}} or secret in vars(twin).values():
             return False

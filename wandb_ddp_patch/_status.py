@@ -1,0 +1,40 @@
+"""What became of each graft, for status() and doctor: not loaded before somebody asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import List
+
+from . import _graft
+
+
+@dataclass(frozen=True)
+class Status:
+    """What became of one graft.
+
+    Attributes:
+        target: What it amends, as a dotted name.
+        state: ``"applied"``, ``"waiting for import"``, ``"not needed"``
+            (wandb does it by itself), ``"skipped"`` (it does not fit this
+            wandb) or ``"off"``.
+        why: What it is for; where skipped, what did not fit.
+        since: The first wandb release with the fault, as far back as measured.
+    """
+
+    target: str
+    state: str
+    why: str
+    since: str
+
+
+def status(enabled: bool) -> List[Status]:
+    """Say what became of each graft."""
+    return [
+        Status(
+            graft.target,
+            graft.state if enabled or graft.state == "applied" else "off",
+            graft.reason if graft.state == "skipped" else graft.why,
+            graft.since,
+        )
+        for graft in _graft.grafts()
+    ]
