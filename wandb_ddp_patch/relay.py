@@ -15,7 +15,6 @@ import pickle
 import threading
 import time
 from multiprocessing import AuthenticationError, process
-from multiprocessing.connection import Client, Listener, answer_challenge, deliver_challenge
 from typing import Any, Callable, Dict, Optional, Set
 
 from .service import FINISHED, Unreachable
@@ -31,6 +30,13 @@ _CALL_SECONDS = 300
 one_at_a_time = threading.RLock()
 
 
+def _connection() -> Any:
+    # Not with this module: importing wandb must stay quick where nothing is relayed.
+    from multiprocessing import connection
+
+    return connection
+
+
 # --- in the process that owns runs ------------------------------------------
 
 
@@ -43,7 +49,7 @@ class _Server:
         self.find = find
         self.connections: Set[Any] = set()
         self.authkey = bytes(process.current_process().authkey)
-        self.listener = Listener(backlog=128)
+        self.listener = _connection().Listener(backlog=128)
         threading.Thread(target=self._accept, name="wandb_ddp_patch", daemon=True).start()
 
     def _accept(self) -> None:
@@ -60,8 +66,8 @@ class _Server:
         # The worker has ended, only looks whether we live, or is a stranger.
         with contextlib.suppress(EOFError, OSError, AuthenticationError):
             # Not by the listener: who says nothing would keep the others waiting.
-            deliver_challenge(connection, self.authkey)
-            answer_challenge(connection, self.authkey)
+            _connection().deliver_challenge(connection, self.authkey)
+            _connection().answer_challenge(connection, self.authkey)
             while True:
                 connection.send_bytes(self._answer(connection.recv_bytes()))
         self.connections.discard(connection)
@@ -164,7 +170,8 @@ class _Line:
         self.lock = threading.Lock()
         if not _lives(address):
             raise Unreachable(FINISHED)
-        self.connection = Client(address, authkey=process.current_process().authkey)
+        authkey = process.current_process().authkey
+        self.connection = _connection().Client(address, authkey=authkey)
 
     def ask(self, request: bytes) -> Any:
         with self.lock:
@@ -189,8 +196,8 @@ _lines: Dict[str, _Line] = {}
 
 def _lives(address: str) -> bool:
     try:
-        with Client(address) as connection:
-            return connection.poll(_PATIENCE_SECONDS)
+        with _connection().Client(address) as connection:
+            return bool(connection.poll(_PATIENCE_SECONDS))
     except OSError:
         return False
 
