@@ -20,7 +20,6 @@ import sys
 import threading
 import uuid
 import weakref
-from multiprocessing import util
 from types import MethodType
 from typing import Any, Dict, List, Optional, Tuple
 from urllib.parse import urlsplit
@@ -277,7 +276,10 @@ def use(run: Any, name: str, upstream: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             return upstream(run, *args, **kwargs)
         except Exception:
-            attach(run)  # it may have ended meanwhile: say so, not "Broken pipe"
+            # It may have ended meanwhile: say so, not "Broken pipe".
+            if "_ddp_payload" in run.__dict__:
+                service.doubt(run.__dict__["_ddp_payload"])
+                attach(run)
             raise
     if name not in (*relay.CALLS, *_CALLBACKS):
         raise _one_process_only(f"run.{name}()")
@@ -452,6 +454,8 @@ def _share_once(run: Any) -> None:
     own["_ddp_shared"] = True
     cls: Any = type(run)
     class_in_worker(cls)  # once, and not in each fork
+    from multiprocessing import util  # late: see the goal for "import wandb"
+
     # Anew for each run: to come before the hook with which wandb finishes it.
     atexit.unregister(_before_the_end)
     atexit.register(_before_the_end, os.getpid())
