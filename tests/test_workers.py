@@ -15,7 +15,7 @@ import torch
 import torch.multiprocessing
 import wandb
 
-import wandb_ddp_patch  # noqa: F401
+from wandb_ddp_patch import service
 
 METHODS = [
     m for m in ("spawn", "forkserver", "fork") if m in multiprocessing.get_all_start_methods()
@@ -165,3 +165,47 @@ def test_the_environment_may_be_older_than_the_run(fresh):
         quiet=False,
     )
     assert out == "(1, 1)\n(1, 1)\n"
+
+
+def test_a_worker_sees_at_once_that_the_run_is_over(run):
+    pickle.dumps(run)  # from now on workers may have it
+    payload = {"marker": run.__dict__["_ddp_marker"]}
+    service.check_active(payload)
+    # Right after the owner's lock was seen: no time for it to be asked for again.
+    service.unmark(run)
+    with pytest.raises(service.Unreachable):
+        service.check_active(payload)
+
+
+def test_a_worker_sees_soon_that_the_owner_was_killed(fresh):
+    assert (
+        fresh(
+            """
+        import os, signal, sys, time, types
+        import multiprocessing
+        from wandb_ddp_patch import service
+
+        def own(pipe):
+            run = types.SimpleNamespace(_ddp_key=f"of {os.getpid()}")
+            service.mark_active(run)
+            pipe.send(run._ddp_marker)
+            time.sleep(60)
+
+        if __name__ == "__main__":
+            context = multiprocessing.get_context("spawn")
+            pipe, its_pipe = context.Pipe()
+            owner = context.Process(target=own, args=(its_pipe,))
+            owner.start()
+            payload = {"marker": pipe.recv()}
+            service.check_active(payload)
+            owner.kill()
+            owner.join()
+            time.sleep(2 * service._TRUST_SECONDS)
+            try:
+                service.check_active(payload)
+            except service.Unreachable:
+                print("over", os.path.exists(payload["marker"]))
+        """
+        )
+        == "over False\n"
+    )
