@@ -62,6 +62,7 @@ setup(
             "ml_collections",
             "numpy",
             "omegaconf",
+            "pyperf",
             "setuptools",
             "torch",
             "tqdm",

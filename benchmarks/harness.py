@@ -1,8 +1,10 @@
 """What the benchmarks share: arms in turn, medians, ratios pair by pair, results as JSON.
 
 Every round runs each arm once, in an order of its own, so that what else the machine
-does hits all alike; a ratio is the median of the ratios of the rounds. Results are in
-results/, those of --quick in results/quick/, which is not kept.
+does hits all alike; a ratio is the median of the ratios of the rounds, and has a 95 %
+interval. Whole processes are timed here; what takes microseconds is timed by pyperf, in
+a process for each round. Results are in results/, those of --quick in results/quick/,
+which is not kept.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import timeit
 from pathlib import Path
 
 from tqdm import tqdm
@@ -31,6 +34,7 @@ PACKAGES = (
     "ml_collections",
     "easydict",
     "loky",
+    "pyperf",
 )
 
 
@@ -52,8 +56,7 @@ def interleave(arms, rounds, warm_up=1, what=""):
         rounds = dict.fromkeys(arms, rounds)
     order = list(arms)
     times = {name: [] for name in arms}
-    last = max(rounds.values())
-    for number in tqdm(range(-warm_up, last), desc=what, unit="round", leave=False):
+    for number in progress(range(-warm_up, max(rounds.values())), what):
         random.shuffle(order)
         for name in order:
             if number >= rounds[name]:
@@ -66,22 +69,88 @@ def interleave(arms, rounds, warm_up=1, what=""):
     return times
 
 
+def progress(rounds, what):
+    """Show a bar on a terminal, and nothing in a log."""
+    return tqdm(rounds, desc=what, unit="round", leave=False, disable=None)
+
+
+# --- pyperf -----------------------------------------------------------------
+#
+# pyperf's own way is all processes of one arm, then all of the next: what else the
+# machine does would be in the ratios. Here a process measures each arm once.
+
+
+def pyperf_rounds(script, rounds, what, *options):
+    """Run a script that calls :func:`pyperf_round`, a process for each round.
+
+    Returns:
+        For each of its benchmarks, by name, the fastest value of each process, in
+        seconds.
+    """
+    import pyperf
+
+    times = {}
+    for _ in progress(range(rounds), what):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "pyperf.json")
+            command = [PYTHON, script, "--worker", "--loops=1", "--warmups=1", "--values=5"]
+            command += ["--output", str(path), *options]
+            subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+            for benchmark in pyperf.BenchmarkSuite.load(str(path)):
+                times.setdefault(benchmark.get_name(), []).append(min(benchmark.get_values()))
+    return times
+
+
+def pyperf_round(cases, seconds):
+    """Measure each case once, in an order of its own, as a worker process of pyperf's.
+
+    By the CPU time of the process, with Python's garbage collector off.
+
+    Args:
+        cases: Name, statement, the names that it uses, and what is to be called before.
+        seconds: How long one value takes, about: a loop of so many statements.
+    """
+    import pyperf
+
+    runner = pyperf.Runner()
+    options = runner.parse_args()
+    for name, statement, names, prepare in random.sample(cases, len(cases)):
+        prepare()
+        # A new timer each time: its code has not specialised on another arm's class.
+        timer = timeit.Timer(statement, timer=time.process_time, globals=names)
+        options.loops = loops(timer, seconds)
+        runner.bench_time_func(name, timer.timeit)
+
+
+def loops(timer, seconds):
+    """Find out how many loops take so many seconds."""
+    number = 1
+    while True:
+        took = timer.timeit(number)
+        if took >= seconds / 8:
+            return max(1, round(number * seconds / took))
+        number *= 4
+
+
+# --- figures ----------------------------------------------------------------
+
+
 def ratios(took, baseline):
     """Divide what an arm took by what the baseline took, round by round."""
     return [t / b for t, b in zip(took, baseline)]
 
 
-def interval(values, resamples=2000):
-    """Give the bootstrap 95 % interval of a median.
+def interval(rounds, statistic=statistics.median, resamples=2000):
+    """Give the bootstrap 95 % interval of a statistic; None of fewer than three rounds.
 
     Resampling has a seed of its own, so that the same values give the same interval.
     https://en.wikipedia.org/wiki/Bootstrapping_(statistics)
     """
+    if len(rounds) < 3:
+        return None
     draw = random.Random(0)
-    medians = sorted(
-        statistics.median(draw.choices(values, k=len(values))) for _ in range(resamples)
-    )
-    return [medians[int(resamples * 0.025)], medians[int(resamples * 0.975)]]
+    drawn = sorted(statistic(draw.choices(rounds, k=len(rounds))) for _ in range(resamples))
+    return [drawn[int(resamples * 0.025)], drawn[int(resamples * 0.975)]]
 
 
 def summary(times, *baselines):
@@ -108,15 +177,35 @@ def slope(xs, ys):
     return over / sum((x - mean_x) ** 2 for x in xs)
 
 
-def goal(what, value, at_most, ours=None, baseline=None):
-    """Say whether a goal is met; ``ours`` and ``baseline`` are words for the table."""
+def goal(what, value, at_most, ours=None, baseline=None, interval=None):
+    """Say whether a goal is met, missed, or undecided: missed by less than chance may do.
+
+    Args:
+        value: The figure that decides.
+        at_most: What it may be.
+        ours: What was measured of ours, in words for the table.
+        baseline: What it was compared with, and what was measured of that.
+        interval: In which the figure is, at 95 %.
+    """
+    surely = value if interval is None else interval[0]
     return {
         "what": what,
         "ours": ours,
         "baseline": baseline,
         "value": value,
+        "95 %": interval,
         "goal": f"<= {at_most:.4g}",
-        "met": value <= at_most,
+        "state": "met" if value <= at_most else "undecided" if surely <= at_most else "missed",
+    }
+
+
+def of(arms, ours, baseline):
+    """Give an arm's ratio to a baseline, its interval and both times, for :func:`goal`."""
+    return {
+        "value": arms[ours]["of " + baseline],
+        "interval": arms[ours][f"of {baseline}, 95 %"],
+        "ours": seconds(arms[ours]["median_s"]),
+        "baseline": f"{seconds(arms[baseline]['median_s'])}, {baseline}",
     }
 
 
@@ -207,13 +296,23 @@ def save(name, result, quick=False):
     path.parent.mkdir(parents=True, exist_ok=True)
     result = {"environment": environment(), "quick": quick, "goals": [], **result}
     for goal in result["goals"]:
-        print(f"{'met' if goal['met'] else 'MISSED'}: {goal['what']}: {say(goal)}")
+        print(f"{goal['state']}: {goal['what']}: {say(goal)}")
     path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
     print(f"written: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
 
 
 def say(goal):
-    return f"{figure(goal['value'])} (goal {goal['goal']})"
+    return f"{ratio(goal['value'])}{within(goal['95 %'])}, goal {goal['goal']}"
+
+
+def within(interval):
+    """Write an interval, where there is one."""
+    return f" ({ratio(interval[0])} to {ratio(interval[1])})" if interval else ""
+
+
+def ratio(value):
+    """Write a ratio: near 1 with three decimals, where the third counts."""
+    return f"{value:.3f}" if 0.1 <= value < 10 else figure(value)
 
 
 def table(header, rows):

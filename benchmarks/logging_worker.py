@@ -1,12 +1,20 @@
-"""The script that logging_rate.py talks to, on any release: workers that log.
+"""The script that logging_rate.py talks to, on any release: a worker that logs.
 
-It has an offline run. For each line of input, METHOD ROWS KEY, it starts a worker that
-logs so many rows under that key, and prints as JSON what took how long, or null where
-the worker has died. It needs wandb alone.
+It has an offline run. It starts one worker at a time, and answers each line of input
+with the seconds that it took, or null where the worker has died:
+
+    start METHOD KEY    a worker, which logs a first row and so attaches
+    log ROWS            so many rows more, under KEY
+    compare ROWS        so many rows twice: through the worker's run, and by wandb's own
+                        method of the same run; answers both times
+    end                 until the worker has ended
+
+It needs wandb alone.
 """
 
 import json
 import multiprocessing
+import random
 import sys
 import time
 
@@ -15,44 +23,67 @@ import wandb
 import wandb_ddp_patch  # noqa: F401
 
 
-def work(run, rows, key, sender):
-    run.log({key: 0})  # attaches
-    attached = time.time()
-    for i in range(1, rows):
-        run.log({key: i})
-    sender.send((attached, time.time()))
-    sender.close()
+def work(run, key, pipe):
+    run.log({key: 0})
+    pipe.send(None)
+    number = 0
+
+    def log(method, rows):
+        nonlocal number
+        begun = time.perf_counter()
+        for _ in range(rows):
+            number += 1
+            method({key: number})
+        return time.perf_counter() - begun
+
+    while True:
+        what, rows = pipe.recv()
+        if what == "log":
+            pipe.send(log(run.log, rows))
+        elif what == "compare":
+            # A worker's run is of a subclass of wandb's: see wandb_ddp_patch/worker.py.
+            methods = [run.log, super(type(run), run).log]
+            took = {n: log(methods[n], rows) for n in random.sample(range(2), 2)}
+            pipe.send([took[0], took[1]])
+        else:
+            return
 
 
-def measure(run, method, rows, key):
-    context = multiprocessing.get_context(method)
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=work, args=(run, rows, key, sender))
-    started = time.time()
-    process.start()
-    sender.close()
-    try:
-        attached, logged = receiver.recv()
-    except EOFError:
-        attached = logged = None
-    process.join()
-    ended = time.time()
-    if attached is None:
-        return None
-    return {
-        "whole": ended - started,
-        "start": attached - started,
-        "logging": logged - attached,
-        "end": ended - logged,
-    }
+class Worker:
+    def __init__(self, run, method, key):
+        context = multiprocessing.get_context(method)
+        self.pipe, pipe = context.Pipe()
+        self.process = context.Process(target=work, args=(run, key, pipe))
+        self.process.start()
+        pipe.close()
+        self.pipe.recv()
+
+    def ask(self, what, rows):
+        self.pipe.send((what, rows))
+        return self.pipe.recv()
+
+    def end(self):
+        self.pipe.send(("end", 0))
+        self.process.join()
 
 
 def main():
     run = wandb.init(mode="offline", project="benchmark", config={"lr": 0.1})
     print("ready", flush=True)
     for line in sys.stdin:
-        method, rows, key = line.split()
-        print(json.dumps(measure(run, method, int(rows), key)), flush=True)
+        what, *args = line.split()
+        begun, took = time.perf_counter(), None
+        try:
+            if what == "start":
+                worker = Worker(run, *args)
+            elif what == "end":
+                worker.end()
+            else:
+                took = worker.ask(what, int(*args))
+            answer = time.perf_counter() - begun if took is None else took
+        except (EOFError, OSError):
+            answer = None
+        print(json.dumps(answer), flush=True)
     run.finish()
 
 

@@ -121,11 +121,12 @@ def launch(result):
     figure, axes = plt.subplots(figsize=(9.5, 5.2), layout="constrained")
     ends = []
     for name, (colour, marker) in colours.items():
-        ys = [arms[name]["median_s"] for arms in workers.values()]
-        axes.plot(list(workers), ys, color=colour, marker=marker)
+        medians = {n: arms[name]["median_s"] for n, arms in workers.items() if name in arms}
+        axes.plot(list(medians), list(medians.values()), color=colour, marker=marker)
         slope = result["slope_s_per_worker"].get(name)
         per = "" if slope is None else f", {slope_of(slope)} a worker"
-        ends.append((max(workers), ys[-1], name + per, colour))
+        last = max(medians)
+        ends.append((last, medians[last], name + per, colour))
     axes.set(xscale="log", yscale="log", xlabel="workers", ylabel="until all have ended")
     axes.set_xticks(list(workers), [str(n) for n in workers])
     axes.xaxis.set_minor_locator(ticker.NullLocator())
@@ -168,7 +169,14 @@ def worker_start(result):
                     color="white" if colour in (BLUE, GREY, GREEN) else "black",
                 )
             left += took[part]
-        axes.text(left + whole * 0.01, at, harness.seconds(whole), va="center", weight="bold")
+        axes.annotate(
+            harness.seconds(whole),
+            (left, at),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            weight="bold",
+        )
 
     names = list(arms)
     longest = max(sum(took.values()) for took in arms.values())
@@ -194,26 +202,34 @@ def worker_start(result):
 def payload(result):
     sizes = [one for one in result["sizes"] if one["items"] == "nested"]
     keys = [one["keys"] for one in sizes]
-    figure, (weight, time) = plt.subplots(1, 2, figsize=(9.5, 4.4), layout="constrained")
-    # Ours is dashed: the two are often one line.
-    styles = {"dict": (ORANGE, "o", "-"), "Config": (BLUE, "D", "--")}
-    for name, (colour, marker, line) in styles.items():
-        for axes, ys in (
-            (weight, [one["bytes"][name] for one in sizes]),
-            (time, [one["loads"][name]["median_s"] for one in sizes]),
-        ):
+    figure, panels = plt.subplots(1, 3, figsize=(12.5, 4.4), layout="constrained")
+    # Ours is dashed: it and the dict are often one line.
+    styles = {
+        "dict": (ORANGE, "o", "-"),
+        "dict(wandb.config)": (GREY, "s", "-"),
+        "Config": (BLUE, "D", "--"),
+    }
+    for axes, what in zip(panels, ("bytes", "dumps", "loads")):
+        for name, (colour, marker, line) in styles.items():
+            if name not in sizes[0][what]:
+                continue
+            ys = [one[what][name] for one in sizes]
+            if what != "bytes":
+                ys = [arm["median_s"] for arm in ys]
             label = name + growth(keys, ys)
             axes.plot(keys, ys, color=colour, marker=marker, linestyle=line, label=label)
-    for axes in (weight, time):
-        axes.set(xscale="log", yscale="log", xlabel="keys; slopes are from 1,000 on")
+        axes.set(xscale="log", yscale="log", xlabel="keys")
         counts_axis(axes.xaxis)
         axes.set_xticks(keys)
         axes.grid(axis="y")
         axes.legend(fontsize=10, loc="upper left")
-    weight.set_title("Bytes of a pickled config")
-    counts_axis(weight.yaxis)
-    time.set_title(f"Time of pickle.loads() ({cores(result)})")
-    times_axis(time.yaxis)
+        if what == "bytes":
+            axes.set_title("Bytes of a pickled config")
+            counts_axis(axes.yaxis)
+        else:
+            axes.set_title(f"Time of pickle.{what}()")
+            times_axis(axes.yaxis)
+    figure.supxlabel(f"{cores(result)}; slopes are from 1,000 keys on", fontsize=10, color=GREY)
     return figure
 
 

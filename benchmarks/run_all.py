@@ -55,7 +55,7 @@ def table(names, quick, failed=()):
     for name in names:
         result = harness.load(name, quick)
         if result is None or name in failed:
-            rows.append((name, "", "", "", "", "failed" if name in failed else "no result"))
+            rows.append((name, *[""] * 5, "failed" if name in failed else "no result"))
             continue
         environments.append(result["environment"])
         for goal in result.get("goals", []):
@@ -64,12 +64,13 @@ def table(names, quick, failed=()):
                     goal["what"],
                     goal["ours"] or "",
                     goal["baseline"] or "",
-                    harness.figure(goal["value"]),
+                    harness.ratio(goal["value"]),
+                    " to ".join(map(harness.ratio, goal["95 %"] or [])),
                     goal["goal"],
-                    "met" if goal["met"] else "**missed**",
+                    goal["state"] if goal["state"] == "met" else f"**{goal['state']}**",
                 )
             )
-    header = "what", "ours", "baseline", "ratio", "goal", ""
+    header = "what", "ours", "baseline", "ratio", "95 %", "goal", ""
     return "\n".join([harness.table(header, rows), "", where(environments, quick)])
 
 

@@ -69,8 +69,8 @@ def parts(start, run, path):
 
 
 def main():
-    args = harness.parser(__doc__, 9).parse_args()
-    rounds = args.rounds or (1 if args.quick else 9)
+    args = harness.parser(__doc__, 7).parse_args()
+    rounds = args.rounds or (1 if args.quick else 7)
     starts = {"torch.multiprocessing.spawn": mp.spawn, "spawn(), warm": wandb_ddp_patch.spawn}
     took = {name: [] for name in starts}
     with tempfile.TemporaryDirectory() as folder, harness.offline_run(lr=0.1) as run:
