@@ -1,0 +1,100 @@
+"""The benchmarks' own figures: what decides, what agrees, and that README shows it.
+
+Nothing is timed here: "make bench" is for that.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+sys.path.append(str(ROOT / "benchmarks"))
+
+import agree
+import harness
+import run_all
+
+
+def test_readme_shows_the_committed_results():
+    table = run_all.table(run_all.QUESTIONS, quick=False)
+    assert "no result" not in table
+    for file in (ROOT / "README.md", ROOT / "benchmarks" / "results" / "README.md"):
+        assert table in file.read_text("utf-8"), f"{file.name}: python benchmarks/run_all.py"
+
+
+def test_every_plot_that_readme_shows_is_there():
+    shown = re.findall(r"!\[.*?\]\((.*?)\)", (ROOT / "README.md").read_text("utf-8"))
+    assert len(shown) == 2
+    for plot in shown:
+        assert (ROOT / plot).is_file() and (ROOT / plot).with_suffix(".svg").is_file()
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "state"),
+    [
+        (1.01, None, "met"),
+        (1.02, None, "met"),
+        (1.03, None, "missed"),
+        (1.01, [0.9, 1.2], "met"),
+        (1.03, [0.9, 1.2], "undecided"),
+        (1.03, [1.025, 1.04], "missed"),
+    ],
+)
+def test_a_goal(value, interval, state):
+    assert harness.goal("x", value, 1.02, interval=interval)["state"] == state
+
+
+def test_the_interval_of_a_median():
+    low, high = harness.interval([1.0] * 20 + [5.0])
+    assert low == high == 1
+    low, high = harness.interval(list(range(101)))
+    assert 30 < low < 50 < high < 70
+    assert harness.interval([1.0, 2.0]) is None
+
+
+def test_one_round_decides_only_what_is_plain():
+    arms = {"a": [1.0], "b": [1.9], "c": [2.1]}
+    found = agree.outcomes(harness.summary(arms, "a"))
+    assert [ended for _, (ended, _) in found] == ["even", "even", "lost"]
+
+
+def test_arms_take_turns():
+    seen = []
+    arms = {name: lambda name=name: seen.append(name) or 0.5 for name in "abc"}
+    times = harness.interleave(arms, {"a": 3, "b": 3, "c": 1}, warm_up=1)
+    assert times == {"a": [0.5] * 3, "b": [0.5] * 3, "c": [0.5]}
+    # One of each in a warm-up round, then in the first round, then of those with more.
+    assert [sorted(seen[at : at + 3]) for at in (0, 3)] == [["a", "b", "c"]] * 2
+    assert [sorted(seen[at : at + 2]) for at in (6, 8)] == [["a", "b"]] * 2
+
+
+def ask(*folders):
+    return subprocess.run(
+        [sys.executable, agree.__file__, *map(str, folders)], capture_output=True, text=True
+    )
+
+
+def test_two_runs_agree_or_not(tmp_path):
+    results = ROOT / "benchmarks" / "results"
+    assert ask(results, results).returncode == 0
+    for file in results.glob("*.json"):
+        shutil.copy(file, tmp_path)
+    file = tmp_path / "config_reads.json"
+    result = json.loads(file.read_text("utf-8"))
+    arm = result["reads"]["config.lr"]["OmegaConf"]
+    assert arm["of wandb.config, upstream, 95 %"][0] > 1
+    arm["of wandb.config, upstream"] = 0.5
+    arm["of wandb.config, upstream, 95 %"] = [0.4, 0.6]
+    file.write_text(json.dumps(result), "utf-8")
+    done = ask(results, tmp_path)
+    assert done.returncode == 1
+    assert "1 opposite" in done.stdout and "config.lr, OmegaConf" in done.stdout
+
+
+def test_a_folder_without_results(tmp_path):
+    done = ask(tmp_path, tmp_path)
+    assert done.returncode == 1 and done.stderr == f"{tmp_path} holds no results\n"
