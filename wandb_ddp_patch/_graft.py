@@ -182,7 +182,6 @@ def upstream_class(module: str, name: str, members: Tuple[str, ...] = ()) -> Any
 # loaded already, so no import lock is ever waited for.
 _lock = threading.RLock()
 _warned: set[str] = set()
-_UNTRIED = "waiting for import", "off"
 
 
 @functools.lru_cache(maxsize=None)
@@ -198,8 +197,8 @@ def apply(after: Optional[str] = None) -> None:
     """Put on every graft whose modules have been imported.
 
     Args:
-        after: The module that has just been imported; grafts that have been
-            tried and don't depend on it stay as they are.
+        after: The module that has just been imported: grafts that work, and do
+            not depend on it, need not be tried again.
     """
     all_grafts = grafts()
     wandb_loaded = after == "wandb" or _executed("wandb")
@@ -209,7 +208,8 @@ def apply(after: Optional[str] = None) -> None:
         missing = {name for name in needed if name not in sys.modules and not _exists(name)}
     with _lock:
         for graft in all_grafts:
-            if after and after not in graft.modules and graft.state not in _UNTRIED:
+            settled = graft.state in ("applied", "not needed")
+            if settled and after and after not in graft.modules:
                 continue
             if all(name == after or _executed(name) for name in graft.modules):
                 graft.put_on()

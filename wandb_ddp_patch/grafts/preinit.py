@@ -26,12 +26,10 @@ class _Wandb:
         return getattr(sys.modules["wandb"], name)
 
 
+# Not pkgutil.resolve_name: it came with Python 3.9, and to import and try it would
+# take a tenth of the time that putting on all grafts does.
 def _named(name):
-    """Reduce to what this name of wandb's is in the process that loads it.
-
-    Not pkgutil.resolve_name: it came with Python 3.9, and takes a tenth of the time
-    that importing this package does.
-    """
+    """Reduce to what this name of wandb's is in the process that loads it."""
     return getattr, (_Wandb(), name.split(".", 1)[1])
 
 
