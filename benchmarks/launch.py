@@ -162,9 +162,9 @@ def measure(servers, n, args):
 
 def report(result, quick):
     slopes = {}
-    if len(result) > 1:
-        for name in ARMS:
-            medians = {n: arms[name]["median_s"] for n, arms in result.items() if name in arms}
+    for name in ARMS:
+        medians = {n: arms[name]["median_s"] for n, arms in result.items() if name in arms}
+        if len(medians) > 1:
             slopes[name] = harness.slope(list(medians), list(medians.values()))
     for n, arms in result.items():
         rows = [
