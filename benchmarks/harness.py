@@ -80,7 +80,7 @@ def progress(rounds, what):
 # machine does would be in the ratios. Here a process measures each arm once.
 
 
-def pyperf_rounds(script, rounds, what, *options):
+def pyperf_rounds(script, rounds, what):
     """Run a script that calls :func:`pyperf_round`, a process for each round.
 
     Returns:
@@ -94,7 +94,7 @@ def pyperf_rounds(script, rounds, what, *options):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "pyperf.json")
             command = [PYTHON, script, "--worker", "--loops=1", "--warmups=1", "--values=5"]
-            command += ["--output", str(path), *options]
+            command += ["--output", str(path)]
             subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
             for benchmark in pyperf.BenchmarkSuite.load(str(path)):
                 times.setdefault(benchmark.get_name(), []).append(min(benchmark.get_values()))
