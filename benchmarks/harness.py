@@ -199,6 +199,19 @@ def goal(what, value, at_most, ours=None, baseline=None, interval=None):
     }
 
 
+def goal_by_part(what, ratios, at_most, whole, baseline):
+    """Say whether a goal is met by what was timed in the same process as the whole.
+
+    Args:
+        ratios: Of the whole with ours to the same without it, one of each round.
+        whole: Seconds that it takes without ours.
+        baseline: What that is, in words for the table.
+    """
+    ratio = statistics.median(ratios)
+    more = f"{seconds(max(ratio - 1, 0) * whole)} more"
+    return goal(what, ratio, at_most, more, f"{seconds(whole)}, {baseline}", interval(ratios))
+
+
 def of(arms, ours, baseline):
     """Give an arm's ratio to a baseline, its interval and both times, for :func:`goal`."""
     return {

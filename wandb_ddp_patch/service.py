@@ -24,7 +24,8 @@ try:
 except ImportError:  # Windows: whether the file is there must do
     fcntl = None  # type: ignore[assignment]
 
-# WANDB_SERVICE: version, process id, transport, address.
+# WANDB_SERVICE: version, process id, transport, address. Compiled when it is asked for:
+# importing wandb must stay quick.
 _SERVICE = r"\d+-\d+-(?:(unix)-(.+)|\w+-(.+)-(\d+))"
 # How long a worker waits at its end until the service has read all that it sent.
 _FLUSH_SECONDS = 30

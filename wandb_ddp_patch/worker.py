@@ -454,7 +454,7 @@ def _share_once(run: Any) -> None:
     own["_ddp_shared"] = True
     cls: Any = type(run)
     class_in_worker(cls)  # once, and not in each fork
-    from multiprocessing import util  # late: see the goal for "import wandb"
+    from multiprocessing import util  # late: importing wandb must stay quick
 
     # Anew for each run: to come before the hook with which wandb finishes it.
     atexit.unregister(_before_the_end)
