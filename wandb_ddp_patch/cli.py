@@ -13,9 +13,7 @@ from typing import List, NoReturn, Optional
 
 import wandb_ddp_patch
 
-
-class Failure(Exception):
-    """What the user asked for can't be done; the message says why, in a line."""
+from .errors import Failure
 
 
 def main(arguments: Optional[List[str]] = None) -> int:

@@ -19,7 +19,7 @@ from typing import Any, Dict, List, Optional
 import wandb_ddp_patch
 
 from . import probes
-from .cli import Failure
+from .errors import Failure
 
 # A probe takes a second or two; one that wandb alone hangs in would take for ever.
 _PROBE_SECONDS = 15

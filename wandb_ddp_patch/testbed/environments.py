@@ -20,7 +20,7 @@ import threading
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Set
 
-from ..cli import Failure
+from ..errors import Failure
 
 # Each release line, and what it needs besides what it says itself: "pins" for its
 # dependencies, "aliases" for names that Python 3.10 took out of the standard library.

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
-from ..cli import Failure
+from ..errors import Failure
 from ..grafts import _names, config, preinit, summary
 from . import specs, standalone
 

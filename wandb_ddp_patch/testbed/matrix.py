@@ -20,7 +20,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import wandb_ddp_patch
 
 from .. import probes
-from ..cli import Failure
+from ..errors import Failure
 from . import environments, export, report, specs
 
 SIDES = ("without", "with")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import List, Optional, Tuple
 
-from ..cli import Failure
+from ..errors import Failure
 from . import environments
 from .environments import numbers
 
