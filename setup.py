@@ -72,6 +72,7 @@ setup(
             "cloudpickle",
             "dill",
             "hypothesis",
+            "import-linter",
             "joblib",
             "mypy",
             "numpy",  # torch warns without it

@@ -13,7 +13,7 @@ import pytest
 import wandb
 
 import wandb_ddp_patch
-from wandb_ddp_patch import _graft
+from wandb_ddp_patch import _patches
 
 
 def amended():
@@ -561,6 +561,6 @@ def test_pickle_of_reverted_config_is_upstreams(reverted):
 
 
 def test_lock_is_free_after_all_this():
-    assert _graft._lock.acquire(timeout=5)
-    _graft._lock.release()
+    assert _patches._lock.acquire(timeout=5)
+    _patches._lock.release()
     assert threading.active_count() >= 1

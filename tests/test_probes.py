@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import clean_env
 
-from wandb_ddp_patch import _graft, probes
+from wandb_ddp_patch import _patches, probes
 
 # The newest release is doctor's, in test_doctor.py.
 RELEASES = [
@@ -86,7 +86,7 @@ def test_every_graft_has_probes():
         "Run": "run",
         "InterfaceBase": "run",
     }
-    assert {graft.name for graft in _graft.grafts()} == set(by_class)
+    assert {graft.name for graft in _patches.GRAFTS} == set(by_class)
     assert set(by_class.values()) == named
 
 

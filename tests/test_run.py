@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import wandb_ddp_patch  # noqa: F401
-from wandb_ddp_patch import worker
+from wandb_ddp_patch.borrowed import facts, link
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 SETTINGS = settings(
@@ -46,11 +46,11 @@ def test_of_several_runs_each_comes_back_as_itself(tmp_path, monkeypatch):
 def test_a_run_is_not_kept_alive(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = wandb.init(project="p", config={"lr": 1})
-    run_id, data, key = run.id, pickle.dumps(run), worker.register(run)
+    run_id, data, key = run.id, pickle.dumps(run), link.own(run).key
     run.finish()
     del run
     gc.collect()
-    if worker._runs[key]() is None:  # wandb, too, has let it go
+    if link.find(key) is None:  # wandb, too, has let it go
         again = pickle.loads(data)
         assert (again.id, dict(again.config)["lr"]) == (run_id, 1)
         with pytest.raises(wandb.errors.UsageError, match="has ended"):
@@ -100,7 +100,7 @@ def test_no_setting_is_in_a_payload_but_the_names_of_the_run(fresh):
 )
 def test_an_anonymous_users_url_leaves_its_key_behind(url, bare):
     """wandb puts the API key of an anonymous user into the run's URL."""
-    assert worker._bare_url(url) == bare
+    assert facts.bare_url(url) == bare
 
 
 def test_reading_needs_no_service_and_writing_says_why(fresh, tmp_path, run):
@@ -142,8 +142,8 @@ def test_a_stale_service_in_the_environment_is_no_service(fresh, tmp_path, run):
         run,
         """
 import time, wandb, sys
-worker = sys.modules["wandb_ddp_patch.worker"]
-it._ddp_payload["service"] = it._ddp_payload["service"] + "gone"
+payload = sys.modules["wandb_ddp_patch.borrowed.link"].of(it).payload
+payload["service"] = payload["service"] + "gone"
 begun = time.monotonic()
 try: it.log({"x": 1})
 except wandb.errors.UsageError as error: print("service is gone" in str(error))
@@ -397,7 +397,7 @@ def test_a_summary_can_be_read_when_its_run_is_gone(fresh, tmp_path, run):
     (tmp_path / "kept").write_bytes(pickle.dumps((run.summary, run.summary["best"])))
     out = fresh("""
         import pickle, sys, wandb
-        from wandb_ddp_patch import service
+        from wandb_ddp_patch.borrowed import service
         service._answers = lambda service: False
         summary, best = pickle.load(open("kept", "rb"))
         print(summary["best"]["loss"], best["loss"])

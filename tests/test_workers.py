@@ -15,7 +15,7 @@ import torch
 import torch.multiprocessing
 import wandb
 
-from wandb_ddp_patch import service
+from wandb_ddp_patch.borrowed import alive, link, marker
 
 METHODS = [
     m for m in ("spawn", "forkserver", "fork") if m in multiprocessing.get_all_start_methods()
@@ -169,23 +169,21 @@ def test_the_environment_may_be_older_than_the_run(fresh):
 
 def test_a_worker_sees_at_once_that_the_run_is_over(run):
     pickle.dumps(run)  # from now on workers may have it
-    payload = {"marker": run.__dict__["_ddp_marker"]}
-    service.check_active(payload)
-    # Right after the owner's lock was seen: no time for it to be asked for again.
-    service.unmark(run)
-    with pytest.raises(service.Unreachable):
-        service.check_active(payload)
+    owned = link.of(run)
+    watch = alive.Watch(owned.marker, owned.key)
+    assert not watch.says_over()
+    # Right after the owner's lock was seen: what was seen is still taken for granted.
+    marker.end(owned.key)
+    assert watch.says_over()
 
 
 def test_a_worker_sees_soon_that_the_owner_was_killed(fresh):
     out = fresh("""
-        import multiprocessing, os, time, types
-        from wandb_ddp_patch import service
+        import multiprocessing, time
+        from wandb_ddp_patch.borrowed import alive, marker
 
         def own(pipe):
-            run = types.SimpleNamespace(_ddp_key=f"of {os.getpid()}")
-            service.mark_active(run)
-            pipe.send(run._ddp_marker)
+            pipe.send(marker.announce())
             time.sleep(60)
 
         if __name__ == "__main__":
@@ -193,14 +191,11 @@ def test_a_worker_sees_soon_that_the_owner_was_killed(fresh):
             pipe, its_pipe = context.Pipe()
             owner = context.Process(target=own, args=(its_pipe,))
             owner.start()
-            payload = {"marker": pipe.recv()}
-            service.check_active(payload)
+            watch = alive.Watch(pipe.recv(), "some run")
+            print(watch.says_over())
             owner.kill()
             owner.join()
-            time.sleep(2 * service._TRUST_SECONDS)
-            try:
-                service.check_active(payload)
-            except service.Unreachable:
-                print("over", os.path.exists(payload["marker"]))
+            time.sleep(2 * alive.TRUST_SECONDS)
+            print(watch.says_over())
     """)
-    assert out == "over False\n"
+    assert out == "False\nTrue\n"

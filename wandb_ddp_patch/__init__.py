@@ -54,6 +54,13 @@ class _Finder:
             return find(self, name, path, target)
         return None
 
+    def imported(self, name: str) -> None:
+        # Late, because _patches needs modules that only wandb brings into the process.
+        if "wandb" in sys.modules:
+            from . import _patches
+
+            _patches.apply(after=name)
+
 
 _finder = _Finder()
 
@@ -83,10 +90,10 @@ def apply() -> None:
             sys.meta_path[ours[0]] = _finder
         else:
             sys.meta_path.insert(0, _finder)
-    if "wandb" in sys.modules or __name__ + "._graft" in sys.modules:
-        from . import _graft
+    if "wandb" in sys.modules or __name__ + "._patches" in sys.modules:
+        from . import _patches
 
-        _graft.apply()
+        _patches.apply()
 
 
 def revert() -> None:
@@ -95,9 +102,9 @@ def revert() -> None:
     Objects unpickled before keep working as far as wandb alone supports them.
     """
     sys.meta_path[:] = [finder for finder in sys.meta_path if not _is_ours(finder)]
-    graft = sys.modules.get(__name__ + "._graft")
-    if graft is not None:
-        graft.revert()
+    patches = sys.modules.get(__name__ + "._patches")
+    if patches is not None:
+        patches.revert()
 
 
 def status() -> "List[Status]":
@@ -124,8 +131,7 @@ def spawn(
     run will be marked failed (exit code 1) when it is finished.
 
     Args:
-        fn: Called in each worker as ``fn(rank, *args)``; a function of a module
-            or of the script.
+        fn: Called in each worker as ``fn(rank, *args)``; not a local function.
         args: What else it is called with.
         nprocs: The number of workers.
         join: Whether to wait until all have ended.
@@ -145,7 +151,7 @@ def spawn(
         torch.multiprocessing.ProcessExitedException: A worker was killed, or
             ended with another exit status than 0.
     """
-    from . import launch
+    from .spawning import launch
 
     return launch.spawn(fn, args, nprocs, join, daemon, start_method, patched=_enabled())
 
@@ -157,9 +163,9 @@ def warm_up() -> None:
     :func:`spawn` need not wait. Does nothing where spawn() forks from no server.
     """
     if _enabled():
-        from . import launch
+        from .spawning import server
 
-        launch.warm_up()
+        server.warm_up()
 
 
 # Who has imported this, for doctor: the start-up file, for one.

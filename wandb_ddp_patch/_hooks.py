@@ -1,4 +1,4 @@
-"""Apply the patches right after one of a few modules has been imported.
+"""Call somebody right after one of a few modules has been imported.
 
 The finder in __init__.py stands first in ``sys.meta_path``. For a module that
 it does not watch it costs one dictionary look-up. For one that it does, it asks
@@ -20,11 +20,11 @@ _told: "list[Exception]" = []
 class _Loader:
     """The real loader, but for what happens after the module's code has run."""
 
-    def __init__(self, loader):
-        self._loader = loader
+    def __init__(self, loader, imported):
+        self._loader, self._imported = loader, imported
 
     def __getattr__(self, name):
-        if name == "_loader":  # copy and pickle make instances without it
+        if name in ("_loader", "_imported"):  # copy and pickle make instances without
             raise AttributeError(name)
         return getattr(self._loader, name)
 
@@ -39,7 +39,7 @@ class _Loader:
         finally:
             executing.discard(module.__name__)
         try:
-            _imported(module.__name__)
+            self._imported(module.__name__)
         except Exception as error:
             # The user's import must not fail because of us.
             _told.append(error)
@@ -50,16 +50,11 @@ class _Loader:
                 pass  # there may be no stderr
 
 
-def _imported(name):
-    # Late, because _graft needs modules that only wandb brings into the process.
-    if "wandb" in sys.modules:
-        from . import _graft
-
-        _graft.apply(after=name)
-
-
 def find(this, name, path, target):
-    """Find a watched module through the finders that come after this one."""
+    """Find a watched module through the finders that come after this one.
+
+    Once its code has run, ``this.imported`` is called with its name.
+    """
     finders = tuple(sys.meta_path)
     # Only those behind: another hook that asks everybody, as we do, would
     # else meet us again.
@@ -71,6 +66,6 @@ def find(this, name, path, target):
             # A loader without exec_module (zipimport before Python 3.10)
             # is left alone: apply() after the import still works.
             if hasattr(spec.loader, "exec_module"):
-                spec.loader = _Loader(spec.loader)
+                spec.loader = _Loader(spec.loader, this.imported)
             return spec
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import List
 
-from . import _graft
+from . import _patches
 
 
 @dataclass(frozen=True)
@@ -36,5 +36,5 @@ def status(enabled: bool) -> List[Status]:
             graft.reason if graft.state == "skipped" else graft.why,
             graft.since,
         )
-        for graft in _graft.grafts()
+        for graft in _patches.GRAFTS
     ]

@@ -9,11 +9,14 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import List, NoReturn, Optional
+from typing import TYPE_CHECKING, Any, List, NoReturn, Optional
 
 import wandb_ddp_patch
 
 from .errors import Failure
+
+if TYPE_CHECKING:
+    _Commands = argparse._SubParsersAction[Any]
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
@@ -69,6 +72,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
+    _add_doctor(commands)
+    _add_testbed(commands)
+    _add_export(commands)
+    return parser
+
+
+def _add_doctor(commands: _Commands) -> None:
     doctor = commands.add_parser(
         "doctor",
         help="say what is installed and patched here, and run every probe",
@@ -78,6 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="print JSON, for machines")
     doctor.set_defaults(command=_doctor)
 
+
+def _add_testbed(commands: _Commands) -> None:
     testbed = commands.add_parser(
         "testbed",
         help="run every probe on other wandbs: releases, wheels, source trees",
@@ -122,6 +134,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     testbed.set_defaults(command=_testbed)
 
+
+def _add_export(commands: _Commands) -> None:
     export = commands.add_parser(
         "export-diff",
         help="print the patches as a diff against a wandb source tree",
@@ -130,7 +144,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument("tree", metavar="TREE", help="a checkout, or an unpacked sdist")
     export.set_defaults(command=_export_diff)
-    return parser
 
 
 def positive_number(text: str) -> int:

@@ -1,5 +1,16 @@
-"""What the command line reports in one line, whichever part of it has failed."""
+"""What can go wrong, as exceptions. Imports nothing, so that anything may import it."""
 
 
 class Failure(Exception):
-    """What the user asked for can't be done; the message says why, in a line."""
+    """What the command line was asked for can't be done; the message says why, in a line."""
+
+
+class Unreachable(Exception):
+    """A run can't be written from this process; the message says why."""
+
+
+class NotPlain(Exception):
+    """What a worker asked for is an object that belongs to the run's owner."""
+
+
+FINISHED = "the process that called wandb.init() has finished it, or has ended"

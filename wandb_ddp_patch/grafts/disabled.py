@@ -10,8 +10,9 @@ import copy
 import sys
 from typing import Any, List
 
-from .. import worker
 from .._graft import Graft, Undo, around, put_members, trial, upstream_class
+from ..borrowed import link, payload
+from ..worker import load_run
 
 
 class RunDisabled:
@@ -20,10 +21,10 @@ class RunDisabled:
     @around
     def __init__(upstream, self, *args, **kwargs):
         upstream(self, *args, **kwargs)
-        worker.register(self)
+        link.own(self)
 
     def __reduce__(self):
-        return worker.reduce_run(self)
+        return load_run, (payload.of(self),)
 
     def __deepcopy__(self, memo):
         return self

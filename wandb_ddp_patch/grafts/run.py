@@ -9,63 +9,43 @@ service that is gone (issue 9948). Before 0.12.5 what arrives is hollow.
 from __future__ import annotations
 
 import copy
+import os
 import sys
 from types import SimpleNamespace
 from typing import Any, List
 
-from .. import relay, service, worker
-from .._graft import Graft, Undo, around, put_members, trial, upstream_class
+from .._graft import Graft, Undo, around, put_members, replace, trial, upstream_class
+from ..borrowed import dispatch, forks, link, payload, ways
+from ..worker import load_run
 
 
 class Run:
-    """What wandb.sdk.wandb_run.Run should have had."""
+    """What wandb.sdk.wandb_run.Run should have had, beside what dispatch.py gives it."""
 
     @around
     def __init__(upstream, self, *args, **kwargs):
         upstream(self, *args, **kwargs)
-        worker.register(self)
+        link.own(self)
 
     def __reduce__(self):
-        return worker.reduce_run(self)
-
-    @around
-    def finish(upstream, self, *args, **kwargs):
-        if not worker.leave(self):
-            return upstream(self, *args, **kwargs)
+        return load_run, (payload.of(self),)
 
     @around
     def _atexit_cleanup(upstream, self, exit_code=None):
         # A worker of spawn() has failed: that counts as a failure of ours does.
-        return upstream(self, exit_code or self.__dict__.get("_ddp_exit_code"))
+        return upstream(self, exit_code or getattr(link.of(self), "exit_code", None))
 
     @around
     def _telemetry_callback(upstream, self, *args, **kwargs):
         # Setting config items and importing modules come here: neither is a
         # reason to attach a fork, and unattached it would raise ForkedError.
-        if not worker.is_elsewhere(self):
+        tied = link.of(self)
+        if tied is None or not tied.borrowed or tied.is_attached:
             upstream(self, *args, **kwargs)
-
-    @around
-    def _config_callback(upstream, self, *args, **kwargs):
-        return worker.use(self, "_config_callback", upstream, *args, **kwargs)
-
-    @around
-    def _summary_get_current_summary_callback(upstream, self, *args, **kwargs):
-        return worker.use(self, "_summary_get_current_summary_callback", upstream, *args, **kwargs)
-
-    @around
-    def _summary_update_callback(upstream, self, *args, **kwargs):
-        return worker.use(self, "_summary_update_callback", upstream, *args, **kwargs)
 
 
 class RunThatAttaches:
     """The same, for releases in which a run attaches to its service."""
-
-    @around
-    def _finish(upstream, self, *args, **kwargs):
-        # What leaving a with block and join() call.
-        if not worker.leave(self):
-            return upstream(self, *args, **kwargs)
 
     @around
     def _init(upstream, self, *args, **kwargs):
@@ -76,9 +56,8 @@ class RunThatAttaches:
         if config is None:  # wandb.init() makes a new run
             upstream(self, *args, **kwargs)
             return
-        own.setdefault("_ddp_known", worker.facts(self))
         if "_settings" not in own and not args and not kwargs:
-            own["_settings"] = service.settings_of(self)
+            own["_settings"] = releases().settings_of(self, link.of(self).known)
         upstream(self, *args, **kwargs)
         config._set_settings(self._settings)
         own["_config"] = config
@@ -90,7 +69,7 @@ class RunWithHistory:
     @around
     def log(upstream, self, *args, **kwargs):
         # Rows that two threads log at the same time would become one.
-        with relay.one_at_a_time:
+        with serving().one_at_a_time:
             return upstream(self, *args, **kwargs)
 
 
@@ -99,25 +78,50 @@ class InterfaceBase:
 
     @around
     def deliver_attach(upstream, self, *args, **kwargs):
-        answer = service.offline_answer(self._run)
+        answer = releases().offline_answer(link.of(self._run).known)
         if answer is None:
             return upstream(self, *args, **kwargs)
         return SimpleNamespace(wait=lambda **_: answer)
 
 
+# Late, both: most releases need neither, and importing wandb must stay quick.
+
+
+def releases():
+    from ..borrowed import releases
+
+    return releases
+
+
+def serving():
+    from ..borrowed import serving
+
+    return serving
+
+
 _MODULE = "wandb.sdk.wandb_run"
+# Through which the config and the summary reach the run.
+_CALLBACKS = (
+    "_config_callback",
+    "_summary_get_current_summary_callback",
+    "_summary_update_callback",
+)
 
 
 def _install(undo: List[Undo]) -> None:
-    run_class = upstream_class(_MODULE, "Run", ("config", "log", "finish"))
+    run_class = upstream_class(_MODULE, "Run", ("config", "log", "finish", *_CALLBACKS))
     put_members(undo, run_class, Run)
     if hasattr(run_class, "_init"):
         put_members(undo, run_class, RunThatAttaches)
     if hasattr(run_class, "_history_callback"):
         put_members(undo, run_class, RunWithHistory)
+    for name, member in list(dispatch.members(run_class, ways.end)):
+        undo.append(replace(run_class, name, member))
     run = getattr(sys.modules.get("wandb"), "run", None)
     if run is not None:
-        worker.register(run)
+        link.own(run)
+        if run.__dict__.get("_init_pid", os.getpid()) != os.getpid():
+            forks.inherit(run)  # we were imported in a fork, after wandb.init()
 
 
 def _works() -> bool:

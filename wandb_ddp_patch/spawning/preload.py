@@ -67,16 +67,13 @@ def _import(names: List[str]) -> None:
 
 
 def _load_wandb_further() -> None:
-    # What wandb imports, and we make, when a first config and run arrive, and
-    # when the run attaches.
-    _import(["wandb.apis.public", "wandb.sdk.launch.inputs.internal"])
+    # What wandb imports when a first config and run arrive, and when the run
+    # attaches; and what we do.
+    ours = [f"wandb_ddp_patch.borrowed.{name}" for name in ("service", "relay")]
+    _import(["wandb.apis.public", "wandb.sdk.launch.inputs.internal", *ours])
     from wandb.sdk.wandb_config import Config
-    from wandb.sdk.wandb_run import Run
-
-    from . import worker
 
     Config()
-    worker.class_in_worker(Run)
 
 
 # A generator's state is 624 numbers, and how many of them are used up. The numbers

@@ -1,0 +1,73 @@
+"""A script for test_roads.py, on any release: the roads by which calls reach a run.
+
+Usage: road_workers.py METHOD. Each worker logs one row by a road of its own.
+"""
+
+import multiprocessing
+import sys
+
+import wandb
+from wandb.sdk.wandb_run import Run
+
+import wandb_ddp_patch  # noqa: F401
+
+
+def plain(run, log, row):
+    run.log(row)
+
+
+def captured(run, log, row):
+    """A method that was taken from the run before the fork, or pickled by itself."""
+    log(row)
+
+
+def of_class(run, log, row):
+    Run.log(run, row)
+
+
+class Loud(Run):
+    def log(self, row, **kwargs):
+        super().log(row, **kwargs)
+
+
+def of_super(run, log, row):
+    run.__class__ = Loud
+    run.log(row)
+
+
+def private(run, log, row):
+    """What wandb's own code for torch, TensorBoard and gym calls."""
+    getattr(run, "_log", run.log)(row)  # up to 0.12.0 or so there is no _log
+
+
+def callback(run, log, row):
+    if hasattr(run, "_partial_history_callback"):
+        run._partial_history_callback(row, commit=True)
+    else:
+        run._history_callback({**row, "_step": 1000}, 1000)
+
+
+ROADS = [plain, captured, of_class, of_super, private, callback]
+
+
+def work(road, run, log):
+    road(run, log, {road.__name__: 1})
+
+
+def main():
+    context = multiprocessing.get_context(sys.argv[1])
+    run = wandb.init(mode="offline", project="p")
+    log = run.log
+    codes = {}
+    for road in ROADS:
+        worker = context.Process(target=work, args=(road, run, log))
+        worker.start()
+        worker.join(90)
+        codes[road.__name__] = worker.exitcode
+        worker.kill()
+    print(codes)
+    wandb.finish()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""The house is kept: no long file, no long function, and the walls hold."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+PACKAGE = ROOT / "wandb_ddp_patch"
+FILES = sorted(PACKAGE.rglob("*.py"))
+LINES_OF_A_FILE, LINES_OF_A_FUNCTION = 250, 40
+
+
+def too_long(path):
+    text = path.read_text("utf-8")
+    if len(text.splitlines()) > LINES_OF_A_FILE:
+        yield f"{len(text.splitlines())} lines"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            lines = node.end_lineno - node.lineno + 1
+            if lines > LINES_OF_A_FUNCTION:
+                yield f"{node.name}: {lines} lines"
+
+
+def test_nothing_is_long():
+    found = {str(path.relative_to(ROOT)): list(too_long(path)) for path in FILES}
+    assert len(FILES) > 20
+    assert not {path: long for path, long in found.items() if long}
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("borrowed/link.py", "from . import forks"),
+        ("borrowed/alive.py", "def late():\n    from .. import worker"),
+        ("errors.py", "from . import cli"),
+    ],
+)
+def test_the_linter_sees_a_wall_that_is_broken(tmp_path, file, line):
+    import shutil
+
+    shutil.copytree(PACKAGE, tmp_path / "wandb_ddp_patch")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    lint = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
+
+    def code():
+        return subprocess.run(lint, cwd=tmp_path, capture_output=True).returncode
+
+    assert code() == 0
+    with open(tmp_path / "wandb_ddp_patch" / file, "a") as broken:
+        broken.write(f"\n\n{line}\n")
+    assert code() == 1

@@ -1,0 +1,39 @@
+"""By whichever road a call reaches a run in a worker, its row arrives."""
+
+import subprocess
+import sys
+
+import pytest
+import road_workers
+from conftest import clean_env
+
+from wandb_ddp_patch import runfile
+
+WHERE = [
+    (None, "3.11", "fork"),
+    (None, "3.11", "spawn"),
+    ("0.21.4", "3.11", "fork"),
+    ("0.16.6", "3.11", "fork"),
+    ("0.12.21", "3.11", "fork"),
+    ("0.12.21", "3.11", "spawn"),
+    ("0.10.23", "3.9", "fork"),
+]
+
+
+@pytest.mark.parametrize(("version", "python", "method"), WHERE)
+def test_every_road_leads_to_the_run(tmp_path, release, version, python, method):
+    done = subprocess.run(
+        [release(version, python) if version else sys.executable, road_workers.__file__, method],
+        cwd=tmp_path,
+        env=clean_env(WANDB_API_KEY="0123456789" * 4, PYTHONWARNINGS="ignore"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+    )
+    names = [road.__name__ for road in road_workers.ROADS]
+    assert str(dict.fromkeys(names, 0)) in done.stdout, done.stdout
+    (file,) = runfile.find(str(tmp_path))
+    rows = runfile.history(file)
+    assert {name: sum(name in row for row in rows) for name in names} == dict.fromkeys(names, 1)

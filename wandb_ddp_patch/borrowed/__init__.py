@@ -1,0 +1,5 @@
+"""A run outside the process that owns it: what it knows, and its ways home.
+
+From the ground up, each uses only what stands before it: facts, alive, marker, releases,
+current; link; serving; service, relay; ways; payload; dispatch; disabled; forks.
+"""

@@ -1,0 +1,142 @@
+"""Every call on a run goes by its link: what is put around wandb's own methods.
+
+In the process that owns the run they are called as ever. Elsewhere the link
+answers, or connects the run first. It is the method of the class that every run
+has, so that a method which was taken from a run before a fork, ``Run.log(run, ...)``
+and ``super().log`` take the same road.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any, Callable, Dict, Iterator, Tuple
+
+from .facts import KNOWN
+from .link import ENTRY
+
+# Calls that end a worker's use of a run, and not the run.
+ENDS = ("finish", "_finish", "join", "__exit__")
+
+# Private methods that wandb's own integrations call (TensorBoard, torch, the config and
+# the summary) are those that use the run's interface to its service; or call such ones.
+_INTERFACE = {"_backend", "_interface"}
+_MEANT = ("_log", "_define_metric", "_config_artifact_callback")
+# But not what a run calls when it begins, attaches or ends, and for its output.
+_NOT_MEANT = ("_atexit", "_console", "_init", "_label", "_on_", "_set_", "_telemetry", "_wait")
+
+
+def members(run_class: type, end: Callable[[Any, Any], None]) -> Iterator[Tuple[str, Any]]:
+    """Make the members that a run class gets, by name.
+
+    Args:
+        run_class: wandb's class of runs.
+        end: Called with a run of this process, and its link, before it is finished.
+    """
+    for name in dir(run_class):
+        member = inspect.getattr_static(run_class, name)
+        if name in ENDS and inspect.isfunction(member):
+            yield name, _ending(member, end)
+        elif isinstance(member, property) and name[0] != "_":
+            yield name, _property(name, member)
+        elif inspect.isfunction(member) and _is_meant(name, member):
+            yield name, _method(name, member)
+    if not hasattr(run_class, "summary"):
+        yield "summary", _Summary()
+
+
+def _is_meant(name: str, function: Any) -> bool:
+    if name[0] != "_" or name in _MEANT:
+        return True
+    if name.startswith(("__", *_NOT_MEANT)):
+        return False
+    names = inspect.unwrap(function).__code__.co_names
+    return not _INTERFACE.isdisjoint(names)
+
+
+def _method(name: str, upstream: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(upstream)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        link = self.__dict__.get(ENTRY)
+        if link is None or not link.borrowed:
+            return upstream(self, *args, **kwargs)
+        return link.use(self, name, upstream, args, kwargs)
+
+    method.__name__ = name  # a bound method is pickled by this name
+    return method
+
+
+def _ending(upstream: Callable[..., Any], end: Callable[[Any, Any], None]) -> Callable[..., Any]:
+    @functools.wraps(upstream)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        link = self.__dict__.get(ENTRY)
+        if link is not None:
+            if link.borrowed:
+                link.leave(self)
+                return None
+            end(self, link)
+        return upstream(self, *args, **kwargs)
+
+    return method
+
+
+def _property(name: str, upstream: property) -> property:
+    """What is known is told at once, and needs no connection; all else does."""
+    fget: Any = upstream.fget
+    fset: Any = upstream.fset
+
+    def get(self: Any, _: str) -> Any:
+        return fget(self)
+
+    def put(self: Any, _: str, value: Any) -> None:
+        fset(self, value)
+
+    @functools.wraps(fget)
+    def getter(self: Any) -> Any:
+        link = self.__dict__.get(ENTRY)
+        if link is None or not link.borrowed:
+            return fget(self)
+        if name == "config":
+            return self.__dict__["_config"]
+        if name in KNOWN:
+            return link.known[name]
+        return link.use(self, "__getattribute__", get, (name,), {})
+
+    def setter(self: Any, value: Any) -> None:
+        link = self.__dict__.get(ENTRY)
+        if link is None or not link.borrowed:
+            fset(self, value)
+            return
+        link.use(self, "__setattr__", put, (name, value), {})
+        if name in KNOWN:
+            link.known[name] = value
+
+    put_on = functools.wraps(fset)(setter) if fset else None
+    return property(getter, put_on, upstream.fdel, upstream.__doc__)
+
+
+class _Summary:
+    """The summary of a run that has not attached: an attribute that wandb sets later."""
+
+    def __get__(self, run: Any, owner: type) -> Any:
+        if run is None:
+            return self
+        link = run.__dict__.get(ENTRY)
+        if link is None or not link.borrowed:
+            raise AttributeError("summary")
+        from wandb.sdk.wandb_summary import Summary
+
+        summary: Any = Summary(run._summary_get_current_summary_callback)
+        summary._set_update_callback(run._summary_update_callback)
+        run.__dict__["summary"] = summary
+        return summary
+
+
+def known_members(run_class: type) -> Dict[str, Any]:
+    """Make members for a class whose instances tell only what their link knows."""
+    like = {name: getattr(run_class, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return {**like, **{name: _known(name) for name in KNOWN}}
+
+
+def _known(name: str) -> property:
+    return property(lambda self: self.__dict__[ENTRY].known[name])

@@ -1,0 +1,229 @@
+"""The one thing of ours that a run keeps: whose it is, and how it is reached.
+
+In the process that called wandb.init() a run has an ``Owned`` link; in any other
+a ``Borrowed`` one. Grafted methods ask the link of the run in this process, and
+nothing else keeps state of ours on a run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+import uuid
+import weakref
+from typing import Any, Callable, Dict, Optional, Tuple, Union
+
+from ..errors import Unreachable
+from .current import make_nobodys
+
+# Its entry in a run's __dict__.
+ENTRY = "_ddp_link"
+
+# States of a borrowed run: not connected yet, being connected by a thread that calls
+# it meanwhile, connected, left by finish(), and finished already when it was inherited
+# by a fork: then wandb itself says so.
+APART, CONNECTING, CONNECTED, LEFT, FINISHED_BEFORE = (
+    "apart",
+    "connecting",
+    "connected",
+    "left",
+    "finished before",
+)
+
+NO_WAY = "this release's runs work in one process, and no local socket could be made"
+
+# One run connects at a time: wandb's own attaching knows of one only.
+connecting = threading.RLock()
+
+
+class Way:
+    """How a borrowed run reaches the process that owns it: a transport.
+
+    Attributes:
+        attaches: Whether the run then has a connection of wandb's own, so that
+            wandb's methods run in this process.
+    """
+
+    attaches = False
+
+    def connect(self, run: Any) -> None:
+        """Connect; raises Unreachable, at once, where that can't be."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Look whether the owner still has the run, for each call; raises Unreachable."""
+
+    def call(
+        self, run: Any, name: str, upstream: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        """Make a call on the connected run; ``upstream`` is wandb's own method."""
+        raise NotImplementedError
+
+    def flush(self, run: Any) -> None:
+        """Wait, within a limit, until all that was logged has arrived."""
+
+    def leave(self, run: Any) -> None:
+        """Let go of what is open: this process is done with the run, for now."""
+
+    def resume(self, run: Any) -> bool:
+        """Take up a run that was left; False where it has to be connected anew."""
+        return False
+
+
+class Owned:
+    """The link of a run in the process that called wandb.init().
+
+    Attributes:
+        key: What identifies the run in its payloads.
+        service: WANDB_SERVICE at its start.
+        shared: Whether workers may have it.
+        marker: The file that says whether it is over, for workers.
+        relay: Where workers have their calls made, for releases that need it.
+        over: Whether it is over for workers.
+        exit_code: What it will be finished with, if a worker of spawn() has failed.
+        known: What it knows of itself, where it stands for a disabled run elsewhere.
+    """
+
+    borrowed = False
+
+    def __init__(self, key: str, known: Optional[Dict[str, Any]] = None) -> None:
+        self.key, self.known = key, known
+        self.service = os.environ.get("WANDB_SERVICE")
+        self.shared = self.over = False
+        self.marker: Optional[str] = None
+        self.relay: Optional[str] = None
+        self.exit_code: Optional[int] = None
+
+
+class Borrowed:
+    """The link of a run in a process that does not own it.
+
+    Attributes:
+        payload: What it came with.
+        known: What it knows of itself, also while it is not connected.
+        state: One of the states above.
+        way: How it reaches its owner; None where there is no way.
+    """
+
+    borrowed = True
+
+    def __init__(self, payload: Dict[str, Any], way: Optional[Way], state: str = APART) -> None:
+        self.payload, self.way, self.state = payload, way, state
+        self.key: str = payload["key"]
+        self.known: Dict[str, Any] = payload["known"]
+
+    def use(self, run: Any, name: str, upstream: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Make a call on the run; connect first, if that has not been done.
+
+        Raises:
+            wandb.errors.UsageError: The run can't be reached from this process.
+                Raised at once; the message says why and what to do.
+        """
+        try:
+            if self.state is CONNECTED:
+                self.way.check()  # type: ignore[union-attr]
+            else:
+                self._connect(run)
+                if self.state is not CONNECTED:
+                    return upstream(run, *args, **kwargs)
+            return self.way.call(run, name, upstream, args, kwargs)  # type: ignore[union-attr]
+        except Unreachable as why:
+            raise usage_error(
+                f"Run {self.known['id']} can't be written from this process, because {why}."
+                " Log in the process that called wandb.init(), while its run is active, or"
+                " start a run of your own here with wandb.init(); to add to the same run"
+                f" online, use wandb.init(id={self.known['id']!r}, resume='allow')."
+            ) from None
+
+    def _connect(self, run: Any) -> None:
+        if self.state is FINISHED_BEFORE:
+            return
+        if self.state is LEFT:
+            raise Unreachable("this worker has called finish()")
+        with connecting:
+            if self.state is not APART:
+                return  # another thread has done it, or it is what calls us
+            if self.payload["finished"]:
+                raise Unreachable("it was finished before it was sent here")
+            if self.payload["owner"] == os.getpid():
+                raise Unreachable("it has ended: nothing in this process holds it any more")
+            if self.way is None:
+                raise Unreachable(NO_WAY)
+            self.state = CONNECTING
+            try:
+                self.way.connect(run)
+            except BaseException:
+                self.state = APART
+                raise
+            self.state = CONNECTED
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether wandb's own methods work on it here, or are making it so."""
+        attaches = self.way is not None and self.way.attaches
+        return attaches and self.state in (CONNECTED, CONNECTING)
+
+    def leave(self, run: Any) -> None:
+        """End this process's use of the run; its owner and other workers go on."""
+        if self.state is CONNECTED and self.way is not None:
+            self.way.flush(run)
+            self.way.leave(run)
+        self.state = LEFT
+        make_nobodys(run)
+
+
+def usage_error(message: str) -> Exception:
+    """Make the error that wandb raises where it is used wrongly."""
+    error: Exception = importlib.import_module("wandb.errors").UsageError(message)
+    return error
+
+
+# --- which run of this process a key stands for -----------------------------
+
+# So that a run that comes back is the same object. Plain weak references: upstream had
+# fork deadlocks from finalizers.
+_runs: Dict[str, weakref.ref[Any]] = {}
+
+Link = Union[Owned, Borrowed]
+
+
+def of(run: Any) -> Optional[Link]:
+    """Get a run's link, or None where it has none (yet)."""
+    link: Optional[Link] = run.__dict__.get(ENTRY)
+    return link
+
+
+def tie(run: Any, link: Link) -> None:
+    """Give a run its link, and make it findable by its key."""
+    run.__dict__[ENTRY] = link
+    for dead in [name for name, ref in list(_runs.items()) if ref() is None]:
+        _runs.pop(dead, None)
+    _runs[link.key] = weakref.ref(run)
+
+
+def own(run: Any) -> Owned:
+    """Get the link of a run that this process owns; make it if there is none."""
+    link = of(run)
+    if not isinstance(link, Owned):
+        link = Owned(uuid.uuid4().hex)
+        tie(run, link)
+    return link
+
+
+def find(key: str) -> Any:
+    """Find the run of this process that a key stands for, or None."""
+    known = _runs.get(key)
+    return known() if known else None
+
+
+def runs() -> Tuple[Any, ...]:
+    """Give all runs of this process that are still there."""
+    found = [ref() for ref in list(_runs.values())]
+    return tuple(run for run in found if run is not None)
+
+
+def after_fork_in_child() -> None:
+    """Make anew what another thread of the parent may have held."""
+    global connecting
+    connecting = threading.RLock()

@@ -1,0 +1,150 @@
+"""The file by which a process says which of its runs are over: see alive.py, which reads it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+import threading
+import time
+import uuid
+from typing import List, Optional
+
+from .alive import BINARY, TRUST_SECONDS, is_locked, open_theirs
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
+
+# So that no worker goes on without having seen that its run is over.
+_GRACE_SECONDS = 1.25 * TRUST_SECONDS
+
+_NAME = r"wandb_ddp_patch-[0-9a-f]{32}"
+# Room for names of runs, so that a disk which fills up later does not matter.
+_ROOM = bytes(4096)
+# Younger files may be about to be locked.
+_SWEEP_SECONDS = 60
+
+
+class _OwnFile:
+    """This process's file: one path, and each file that has lain there."""
+
+    def __init__(self) -> None:
+        self.path = os.path.join(tempfile.gettempdir(), f"wandb_ddp_patch-{uuid.uuid4().hex}")
+        self.descriptors: List[int] = []
+        self.over: List[str] = []
+
+    def put_back(self) -> None:
+        """See to it that there is a file at the path, and that it is ours."""
+        if self.descriptors:
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.lstat(self.path), os.fstat(self.descriptors[-1])):
+                    return
+        descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | BINARY, 0o600)
+        try:
+            if fcntl is not None:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.write(descriptor, _ROOM)
+            for n, key in enumerate(self.over):
+                _write(descriptor, n, key)
+        except BaseException:
+            os.close(descriptor)
+            os.unlink(self.path)
+            raise
+        self.descriptors.append(descriptor)
+
+    def end(self, key: str) -> None:
+        # Also into files that are no longer at the path: workers have them open.
+        for descriptor in self.descriptors:
+            with contextlib.suppress(OSError):
+                _write(descriptor, len(self.over), key)
+        self.over.append(key)
+
+    def close(self) -> None:
+        for descriptor in self.descriptors:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        self.descriptors.clear()
+
+
+def _write(descriptor: int, number: int, key: str) -> None:
+    entry = key.encode() + b"\n"
+    # The first byte stays what it was: releases of ours up to 0.1.0 look at it alone.
+    os.lseek(descriptor, 1 + number * len(entry), os.SEEK_SET)
+    os.write(descriptor, entry)
+
+
+_own: Optional[_OwnFile] = None
+_lock = threading.RLock()
+
+
+def announce() -> Optional[str]:
+    """Say that this process has runs which workers may use.
+
+    Returns:
+        The path for payloads, or None where there is no way to tell workers.
+    """
+    global _own
+    with _lock:
+        try:
+            if _own is None:
+                own = _OwnFile()
+                _sweep(os.path.dirname(own.path))
+                own.put_back()
+                _own = own
+            else:
+                _own.put_back()
+        except OSError:  # read-only, full or missing: an older file may still do
+            return _own.path if _own else None
+        return _own.path
+
+
+def end(key: str) -> None:
+    """Tell workers that a run is over; they all know when this returns."""
+    with _lock:
+        if _own is None or key in _own.over:
+            return
+        _own.end(key)
+    time.sleep(_GRACE_SECONDS)
+
+
+def end_all() -> None:
+    """Tell workers that all runs of this process are over: it ends."""
+    global _own
+    with _lock:
+        own, _own = _own, None
+    if own is not None:
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.lstat(own.path), os.fstat(own.descriptors[-1])):
+                os.unlink(own.path)
+        own.close()  # which unlocks
+        time.sleep(_GRACE_SECONDS)
+
+
+def after_fork_in_child() -> None:
+    """Let go of the parent's file: else it would stay locked when the parent ends."""
+    global _own, _lock
+    _lock = threading.RLock()
+    if _own is not None:
+        _own.close()
+        _own = None
+
+
+def _sweep(folder: str) -> None:
+    """Remove the files of owners that were killed: ours, and with a lock that is free."""
+    if fcntl is None:
+        return
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if not re.fullmatch(_NAME, entry.name):
+                continue
+            with contextlib.suppress(OSError):
+                descriptor = open_theirs(entry.path)
+                try:
+                    old = os.fstat(descriptor).st_mtime < time.time() - _SWEEP_SECONDS
+                    if old and not is_locked(descriptor):
+                        os.unlink(entry.path)
+                finally:
+                    os.close(descriptor)

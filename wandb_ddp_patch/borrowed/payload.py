@@ -1,0 +1,91 @@
+"""What travels when a run is pickled, and what it becomes where it arrives."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict
+
+from . import link, ways
+from .current import make_current
+from .facts import facts
+from .link import Borrowed
+
+
+def of(run: Any) -> Dict[str, Any]:
+    """Make a run's payload: identity, service address and plain facts.
+
+    It holds no settings, no API key and nothing that outlives the run's service.
+    """
+    tied = link.of(run)
+    if isinstance(tied, Borrowed):  # a worker passes it on
+        return {**tied.payload, "config": run.__dict__["_config"]}
+    ways.share(run)
+    payload = written(run)
+    if payload["known"]["disabled"]:
+        from .serving import is_plain  # late: few runs are disabled
+
+        payload["summary"] = {k: v for k, v in dict(run.summary).items() if is_plain(v)}
+    return payload
+
+
+def written(run: Any) -> Dict[str, Any]:
+    """Write down what a run of this process is."""
+    own, owned = run.__dict__, link.own(run)
+    return {
+        "key": owned.key,
+        "owner": own.get("_init_pid", own.get("_pid", os.getpid())),
+        "attach_id": own.get("_attach_id"),
+        "service": owned.service,
+        "marker": owned.marker,
+        "relay": owned.relay,
+        "finished": bool(own.get("_is_finished") or owned.over),
+        "known": facts(run),
+        "config": own.get("_config") if "_config" in own else run.config,
+    }
+
+
+def load(payload: Dict[str, Any]) -> Any:
+    """Find or make the run that a payload stands for.
+
+    Returns:
+        In the process that owns the run, or has loaded it before, the very
+        same object; elsewhere a run that connects at first use.
+    """
+    run = link.find(payload["key"])
+    if run is not None:
+        tied = link.of(run)
+        if isinstance(tied, Borrowed):
+            _take(run, tied, payload)
+        return run
+    if payload["known"]["disabled"]:
+        from .disabled import load_disabled  # late: few runs are
+
+        return load_disabled(payload)
+    from wandb.sdk.wandb_run import Run
+
+    run = Run.__new__(Run)
+    config = payload["config"]
+    run.__dict__.update(
+        _attach_id=payload["attach_id"],
+        _init_pid=payload["owner"],
+        _is_finished=payload["finished"],
+        _config=config,
+    )
+    link.tie(run, Borrowed(payload, ways.home(payload)))
+    for name in ("callback", "artifact_callback"):
+        if "_" + name in config.__dict__:  # artifact_callback: since 0.12
+            config.__dict__["_" + name] = getattr(run, "_config_" + name)
+    return run
+
+
+def _take(run: Any, borrowed: Borrowed, payload: Dict[str, Any]) -> None:
+    """Take over what the owner has changed since this process got the run."""
+    if borrowed.state is link.LEFT:  # a pool's next task
+        resumed = borrowed.way is not None and borrowed.way.resume(run)
+        borrowed.state = link.CONNECTED if resumed else link.APART
+        make_current(run)
+    if borrowed.state is link.APART:
+        borrowed.way = ways.home(payload)
+    borrowed.payload = payload
+    borrowed.known.update(payload["known"])
+    vars(run.__dict__["_config"])["_items"].update(vars(payload["config"])["_items"])

@@ -1,0 +1,144 @@
+"""Makes the calls of workers, in the process that owns their run.
+
+For releases whose runs work in one process only (up to 0.12). A worker sends a
+call over a local socket and waits until it has been made: see relay.py. Both
+sides know each other by the key that multiprocessing gives to all processes of one
+tree, so nothing in a payload opens the socket.
+https://docs.python.org/3/library/multiprocessing.html#authentication-keys
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import threading
+import time
+from multiprocessing import AuthenticationError, connection, process
+from typing import Any, Optional, Set
+
+from ..errors import FINISHED, NotPlain, Unreachable
+from . import link
+
+# Held while the owner makes a call, for itself or for a worker.
+one_at_a_time = threading.RLock()
+
+
+class _Server:
+    def __init__(self) -> None:
+        self.ended = False
+        self.connections: Set[Any] = set()
+        self.authkey = bytes(process.current_process().authkey)
+        self.listener = connection.Listener(backlog=128)
+        threading.Thread(target=self._accept, name="wandb_ddp_patch", daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                accepted = self.listener.accept()
+            except Exception:  # one that has gone already; or too many at once
+                time.sleep(0.01)
+                continue
+            self.connections.add(accepted)
+            threading.Thread(target=self._serve, args=(accepted,), daemon=True).start()
+
+    def _serve(self, accepted: Any) -> None:
+        # The worker has ended, only looks whether we live, or is a stranger.
+        with contextlib.suppress(EOFError, OSError, AuthenticationError):
+            # Not by the listener: who says nothing would keep the others waiting.
+            connection.deliver_challenge(accepted, self.authkey)
+            connection.answer_challenge(accepted, self.authkey)
+            while True:
+                accepted.send_bytes(self._answer(accepted.recv_bytes()))
+        self.connections.discard(accepted)
+        accepted.close()
+
+    def _answer(self, request: bytes) -> bytes:
+        try:
+            key, name, args, kwargs = pickle.loads(request)
+            with one_at_a_time:
+                run = None if self.ended else link.find(key)
+                if run is None or link.own(run).over:
+                    raise Unreachable(FINISHED)
+                result = _make(run, name, args, kwargs)
+        except Exception as error:
+            return pickle.dumps((False, _portable(error)))
+        try:
+            return pickle.dumps((True, result))
+        except Exception:
+            return pickle.dumps((True, None))  # nothing that a worker could use
+
+    def close(self) -> None:
+        for opened in [self.listener, *self.connections]:
+            with contextlib.suppress(OSError):
+                opened.close()
+
+
+def _make(run: Any, name: str, args: Any, kwargs: Any) -> Any:
+    if name == "_config_callback":  # of the owner's config, which then makes its own
+        key, val, data = (lambda key=None, val=None, data=None: (key, val, data))(*args, **kwargs)
+        return run.config.update({key: val} if key else data, allow_val_change=True)
+    result = getattr(run, name)(*args, **kwargs)
+    if name == "__getattribute__" and not is_plain(result):
+        raise NotPlain
+    return result
+
+
+def is_plain(value: Any) -> bool:
+    """Say whether a value is made of numbers, strings, lists and dicts only."""
+    if isinstance(value, dict):
+        return all(map(is_plain, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, (str, int, float, bool))
+
+
+def _portable(error: Exception) -> Exception:
+    try:
+        if type(pickle.loads(pickle.dumps(error))) is type(error):
+            return error
+    except Exception:
+        pass
+    return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+_server: Optional[_Server] = None
+_starting = threading.RLock()
+
+
+def address() -> Optional[str]:
+    """Say where workers can call the runs of this process; start to listen there.
+
+    Returns:
+        None where there can be no local socket.
+    """
+    global _server
+    with _starting:
+        if _server is None:
+            try:
+                _server = _Server()
+            except OSError:
+                return None
+        return str(_server.listener.address)
+
+
+def end(run: Any) -> None:
+    """Refuse all further calls on a run, after the one under way."""
+    with one_at_a_time:
+        link.own(run).over = True
+
+
+def end_all() -> None:
+    """Refuse all further calls: this process ends."""
+    if _server is not None:
+        _server.ended = True
+        if one_at_a_time.acquire(timeout=5):  # the call under way
+            one_at_a_time.release()
+
+
+def after_fork_in_child() -> None:
+    """Let go of what belongs to the parent: else it would seem to live when it does not."""
+    global _server, one_at_a_time, _starting
+    one_at_a_time, _starting = threading.RLock(), threading.RLock()
+    if _server is not None:
+        _server.close()
+        _server = None

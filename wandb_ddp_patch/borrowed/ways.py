@@ -1,0 +1,90 @@
+"""Which way home there is for a run: asked here, and nowhere else."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from typing import Any, Dict, Optional
+
+from . import link, marker
+from .link import Way
+
+_sharing = threading.RLock()
+
+
+def home(payload: Dict[str, Any]) -> Optional[Way]:
+    """Choose how a run that came with a payload reaches its owner.
+
+    Returns:
+        The way, which is not connected yet; None where there is none.
+    """
+    if payload["attach_id"]:
+        from .service import Service  # late, as relay: only one of them is needed
+
+        return Service(payload) if payload["service"] else None
+    if payload["relay"]:
+        from .relay import Relay
+
+        return Relay(payload["relay"], payload["key"])
+    return None
+
+
+def share(run: Any) -> None:
+    """Make a run of this process reachable for workers."""
+    with _sharing:
+        _share(run, link.own(run))
+
+
+def _share(run: Any, owned: link.Owned) -> None:
+    own = run.__dict__
+    if own.get("_is_finished") or owned.over:
+        return
+    if own.get("_attach_id"):
+        owned.marker = marker.announce()  # each time: it may have to be put back
+    elif owned.shared:
+        return
+    elif own.get("_backend") is not None:
+        from . import serving  # late: only releases up to 0.12 need it
+
+        owned.relay = serving.address()
+    else:
+        return
+    if not owned.shared:
+        owned.shared = True
+        _hook()
+
+
+def end(run: Any, owned: link.Owned) -> None:
+    """Tell workers that a run of this process is over; it is about to be finished."""
+    if owned.shared and not owned.over:
+        if run.__dict__.get("_attach_id"):
+            marker.end(owned.key)
+        else:
+            from . import serving  # late, as above
+
+            serving.end(run)
+    owned.over = True
+
+
+def _hook() -> None:
+    from multiprocessing import util  # late: importing wandb must stay quick
+
+    # Anew for each run: to come before the hook with which wandb finishes it.
+    atexit.unregister(_before_the_end)
+    atexit.register(_before_the_end, os.getpid())
+    util.Finalize(None, _before_the_end, (os.getpid(),), exitpriority=100)
+
+
+def _before_the_end(pid: int) -> None:
+    if pid == os.getpid():  # not a fork, which has inherited the hook
+        from . import serving  # late, as above
+
+        marker.end_all()
+        serving.end_all()
+
+
+def after_fork_in_child() -> None:
+    """Make anew what another thread of the parent may have held."""
+    global _sharing
+    _sharing = threading.RLock()

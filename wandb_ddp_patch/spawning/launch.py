@@ -1,0 +1,103 @@
+"""spawn(): torch.multiprocessing.spawn's signature, a forkserver's speed.
+
+A spawned worker takes seconds to import torch, wandb and the script. Here a
+forkserver imports them once (see preload.py), and each worker is forked from it.
+torch's own code starts the workers and reports their errors.
+https://docs.python.org/3/library/multiprocessing.html#contexts-and-start-methods
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import pickle
+import sys
+import warnings
+from typing import Any, Callable, Optional, Tuple
+
+from ..borrowed import link
+from . import server
+from .arrival import Job
+
+
+def spawn(
+    fn: Callable[..., object],
+    args: Tuple[Any, ...],
+    nprocs: int,
+    join: bool,
+    daemon: bool,
+    start_method: Optional[str],
+    patched: bool,
+) -> Any:
+    """See :func:`wandb_ddp_patch.spawn`."""
+    try:
+        from torch.multiprocessing import start_processes
+    except ImportError:
+        raise ImportError("wandb_ddp_patch.spawn() needs PyTorch: pip install torch") from None
+
+    if not patched:
+        return start_processes(fn, args, nprocs, join, daemon, start_method or "spawn")
+    method = start_method or server.default_method()
+    why = server.why_not_fork() if method == "forkserver" else None
+    run = _current_run()
+    sent = run if method == "fork" or _can_be_sent(run) else None
+    if why is None:
+        try:
+            context = start_processes(Job(fn, method, sent), args, nprocs, False, daemon, method)
+        except ValueError as error:
+            if "too many fds" not in str(error) or method != "forkserver":
+                raise
+            # Each tensor on the CPU is one. No worker has started yet.
+            why = "the arguments hold more tensors than a forkserver's workers can be handed"
+    if why is not None:
+        _say_why(why)
+        context = start_processes(Job(fn, "spawn", sent), args, nprocs, False, daemon, "spawn")
+    context.join = functools.partial(_join, context.join, run)
+    while join and not context.join():
+        pass
+    return None if join else context
+
+
+def _say_why(why: str) -> None:
+    warnings.warn(
+        f"wandb_ddp_patch.spawn() starts its workers with spawn, many times slower, because {why}.",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+
+
+# --- the parent's run -------------------------------------------------------
+
+
+def _current_run() -> Any:
+    return getattr(sys.modules.get("wandb"), "run", None)
+
+
+def _can_be_sent(run: Any) -> bool:
+    try:
+        pickle.dumps(run)
+    except Exception as error:
+        warnings.warn(
+            f"wandb_ddp_patch.spawn() starts its workers without the current run: {error}",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        return False
+    return True
+
+
+def _join(join: Callable[..., bool], run: Any, *args: Any, **kwargs: Any) -> bool:
+    try:
+        return join(*args, **kwargs)
+    except Exception:  # torch's two, that say how a worker ended
+        owned = link.of(run) if run is not None else None
+        if isinstance(owned, link.Owned) and owned.exit_code is None:
+            owned.exit_code = 1
+            atexit.register(_finish_failed, run)
+        raise
+
+
+def _finish_failed(run: Any) -> None:
+    # wandb's own hook knows only how this process ends.
+    if _current_run() is run:
+        run.finish(exit_code=1)
