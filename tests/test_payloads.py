@@ -16,6 +16,7 @@ import wandb_ddp_patch  # noqa: F401
 WRITTEN = Path(__file__).with_name("pickles") / "0.1.0"
 ITEMS = {"lr": 0.1, "layers": [1, 2], "nested": {"depth": 1}}
 EACH = pytest.mark.parametrize("protocol", [2, 4])
+pytestmark = pytest.mark.usefixtures("no_defaults")  # wandb makes folders where it is
 
 
 def load(name, protocol):
