@@ -5,11 +5,16 @@ A payload that one release of this package has written is loaded by any other.
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import Any, Dict, Tuple
 
 from .borrowed import payload as payloads
 
 
+def reduce_run(run: Any) -> Tuple[Any, Tuple[Dict[str, Any]]]:
+    """Reduce a run to its payload, for pickle: see borrowed/payload.py."""
+    return load_run, (payloads.of(run),)
+
+
 def load_run(payload: Dict[str, Any]) -> Any:
-    """Find or make the run that a payload stands for: see borrowed/payload.py."""
+    """Find or make the run that a payload stands for."""
     return payloads.load(payload)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from types import FunctionType
 from typing import Any, Callable, Dict, Iterator, Tuple
 
 from .facts import KNOWN
@@ -33,14 +34,15 @@ def members(run_class: type, end: Callable[[Any, Any], None]) -> Iterator[Tuple[
         run_class: wandb's class of runs.
         end: Called with a run of this process, and its link, before it is finished.
     """
-    for name in dir(run_class):
-        member = inspect.getattr_static(run_class, name)
-        if name in ENDS and inspect.isfunction(member):
-            yield name, _ending(member, end)
-        elif isinstance(member, property) and name[0] != "_":
-            yield name, _property(name, member)
-        elif inspect.isfunction(member) and _is_meant(name, member):
-            yield name, _method(name, member)
+    for name, member in list(vars(run_class).items()):
+        if isinstance(member, property):
+            if name[0] != "_":
+                yield name, _property(name, member)
+        elif isinstance(member, FunctionType):
+            if name in ENDS:
+                yield name, _ending(member, end)
+            elif _is_meant(name, member):
+                yield name, _method(name, member)
     if not hasattr(run_class, "summary"):
         yield "summary", _Summary()
 

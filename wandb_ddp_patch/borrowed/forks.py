@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any, Tuple
 
-from . import alive, link
+from . import link
 from .facts import fact
 
 
@@ -58,8 +58,7 @@ def _after_in_parent() -> None:
 def _after_in_child() -> None:
     link.after_fork_in_child()
     with contextlib.suppress(Exception):
-        alive.after_fork_in_child()
-        for name in ("marker", "serving", "relay", "service", "ways"):
+        for name in ("alive", "marker", "serving", "relay", "service", "ways"):
             # What is not loaded has nothing to let go of.
             module: Any = sys.modules.get(f"{__package__}.{name}")
             if module is not None:

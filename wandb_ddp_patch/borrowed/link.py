@@ -12,10 +12,12 @@ import os
 import threading
 import uuid
 import weakref
-from typing import Any, Callable, Dict, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple, Union
 
 from ..errors import Unreachable
-from .current import make_nobodys
+
+if TYPE_CHECKING:
+    Link = Union["Owned", "Borrowed"]
 
 # Its entry in a run's __dict__.
 ENTRY = "_ddp_link"
@@ -170,6 +172,8 @@ class Borrowed:
             self.way.flush(run)
             self.way.leave(run)
         self.state = LEFT
+        from .current import make_nobodys  # late: only workers need it
+
         make_nobodys(run)
 
 
@@ -184,8 +188,6 @@ def usage_error(message: str) -> Exception:
 # So that a run that comes back is the same object. Plain weak references: upstream had
 # fork deadlocks from finalizers.
 _runs: Dict[str, weakref.ref[Any]] = {}
-
-Link = Union[Owned, Borrowed]
 
 
 def of(run: Any) -> Optional[Link]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Dict
 
-from . import link, ways
-from .current import make_current
+from . import link
 from .facts import facts
 from .link import Borrowed
 
@@ -19,7 +18,10 @@ def of(run: Any) -> Dict[str, Any]:
     tied = link.of(run)
     if isinstance(tied, Borrowed):  # a worker passes it on
         return {**tied.payload, "config": run.__dict__["_config"]}
-    ways.share(run)
+    if run.__dict__.get("_attach_id") or run.__dict__.get("_backend"):
+        from . import ways  # late: importing wandb must stay quick
+
+        ways.share(run)
     payload = written(run)
     if payload["known"]["disabled"]:
         from .serving import is_plain  # late: few runs are disabled
@@ -63,6 +65,8 @@ def load(payload: Dict[str, Any]) -> Any:
         return load_disabled(payload)
     from wandb.sdk.wandb_run import Run
 
+    from . import ways  # late, as above
+
     run = Run.__new__(Run)
     config = payload["config"]
     run.__dict__.update(
@@ -80,6 +84,9 @@ def load(payload: Dict[str, Any]) -> Any:
 
 def _take(run: Any, borrowed: Borrowed, payload: Dict[str, Any]) -> None:
     """Take over what the owner has changed since this process got the run."""
+    from . import ways  # late, as above
+    from .current import make_current
+
     if borrowed.state is link.LEFT:  # a pool's next task
         resumed = borrowed.way is not None and borrowed.way.resume(run)
         borrowed.state = link.CONNECTED if resumed else link.APART

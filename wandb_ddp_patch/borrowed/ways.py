@@ -57,14 +57,14 @@ def _share(run: Any, owned: link.Owned) -> None:
 
 def end(run: Any, owned: link.Owned) -> None:
     """Tell workers that a run of this process is over; it is about to be finished."""
-    if owned.shared and not owned.over:
-        if run.__dict__.get("_attach_id"):
-            marker.end(owned.key)
-        else:
-            from . import serving  # late, as above
+    if owned.over:
+        return
+    if run.__dict__.get("_attach_id"):
+        marker.end(owned.key)
+    else:
+        from . import serving  # late, as above
 
-            serving.end(run)
-    owned.over = True
+        serving.end(run)
 
 
 def _hook() -> None:

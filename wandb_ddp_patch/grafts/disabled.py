@@ -11,8 +11,7 @@ import sys
 from typing import Any, List
 
 from .._graft import Graft, Undo, around, put_members, trial, upstream_class
-from ..borrowed import link, payload
-from ..worker import load_run
+from ..borrowed import link
 
 
 class RunDisabled:
@@ -24,7 +23,9 @@ class RunDisabled:
         link.own(self)
 
     def __reduce__(self):
-        return load_run, (payload.of(self),)
+        from ..worker import reduce_run  # late: importing wandb must stay quick
+
+        return reduce_run(self)
 
     def __deepcopy__(self, memo):
         return self

@@ -15,8 +15,7 @@ from types import SimpleNamespace
 from typing import Any, List
 
 from .._graft import Graft, Undo, around, put_members, replace, trial, upstream_class
-from ..borrowed import dispatch, forks, link, payload, ways
-from ..worker import load_run
+from ..borrowed import dispatch, link
 
 
 class Run:
@@ -26,9 +25,12 @@ class Run:
     def __init__(upstream, self, *args, **kwargs):
         upstream(self, *args, **kwargs)
         link.own(self)
+        forks()
 
     def __reduce__(self):
-        return load_run, (payload.of(self),)
+        from ..worker import reduce_run  # late: importing wandb must stay quick
+
+        return reduce_run(self)
 
     @around
     def _atexit_cleanup(upstream, self, exit_code=None):
@@ -84,7 +86,22 @@ class InterfaceBase:
         return SimpleNamespace(wait=lambda **_: answer)
 
 
-# Late, both: most releases need neither, and importing wandb must stay quick.
+# Late, all of them, because importing wandb must stay quick: forks need care once there
+# is a run, ways home end where there were workers, and most releases lack nothing.
+
+
+def forks():
+    from ..borrowed import forks
+
+    return forks
+
+
+def end(run, owned):
+    if owned.shared:
+        from ..borrowed import ways
+
+        ways.end(run, owned)
+    owned.over = True
 
 
 def releases():
@@ -115,17 +132,21 @@ def _install(undo: List[Undo]) -> None:
         put_members(undo, run_class, RunThatAttaches)
     if hasattr(run_class, "_history_callback"):
         put_members(undo, run_class, RunWithHistory)
-    for name, member in list(dispatch.members(run_class, ways.end)):
+    for name, member in dispatch.members(run_class, end):
         undo.append(replace(run_class, name, member))
     run = getattr(sys.modules.get("wandb"), "run", None)
     if run is not None:
         link.own(run)
+        forks()
         if run.__dict__.get("_init_pid", os.getpid()) != os.getpid():
-            forks.inherit(run)  # we were imported in a fork, after wandb.init()
+            forks().inherit(run)  # we were imported in a fork, after wandb.init()
 
 
 def _works() -> bool:
-    run_class = trial(upstream_class(_MODULE, "Run"))
+    run_class = upstream_class(_MODULE, "Run")
+    if vars(run_class).get("__reduce__") is vars(Run)["__reduce__"]:
+        return True
+    run_class = trial(run_class)
     # A run that is no run: enough to see whether it comes back as itself.
     run = run_class.__new__(run_class)
     run.__dict__.update(_config=None, _attach_id=None, _settings={}, _init_pid=0)
