@@ -10,6 +10,7 @@ import pytest
 from conftest import clean_env
 
 from wandb_ddp_patch import _graft, probes
+from wandb_ddp_patch.probes import __main__ as command
 
 # The newest release is doctor's, in test_doctor.py.
 RELEASES = [
@@ -110,7 +111,7 @@ def test_what_is_probed_is_the_environments_own_wandb(release, tmp_path, monkeyp
     for folder in (tmp_path / "here", tmp_path / "site"):
         (folder / "wandb").mkdir(parents=True)
         (folder / "wandb" / "__init__.py").write_text("raise SystemExit('the wrong wandb')")
-    shutil.copytree(Path(probes.__file__).parent, tmp_path / "site" / "wandb_ddp_patch")
+    shutil.copytree(Path(probes.__file__).parent.parent, tmp_path / "site" / "wandb_ddp_patch")
     code = (
         "from wandb_ddp_patch import probes; import sys\n"
         "print(probes.run('config-blank', shim=False, python=sys.argv[1]).reason)"
@@ -126,5 +127,5 @@ def test_what_is_probed_is_the_environments_own_wandb(release, tmp_path, monkeyp
 
 
 def test_an_unknown_probe_is_a_one_line_error(capsys):
-    assert probes.main(["nonsense"]) == 2
+    assert command.main(["nonsense"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
