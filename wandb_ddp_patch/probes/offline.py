@@ -18,7 +18,7 @@ API_KEY = "0123456789abcdef" * 2 + "deadbeef"  # the shape of a real one
 # The config of the run.
 ITEMS: Dict[str, Any] = {"lr": 0.1, "layers": [1, 2], "nested": {"depth": 1}}
 
-# Some releases write rows late. None comes that takes longer than this after another.
+# Some releases write rows late. Where none has come for so long, none will.
 _ROWS_SECONDS = 20
 
 
