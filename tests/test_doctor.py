@@ -9,7 +9,7 @@ import pytest
 from conftest import clean_env
 
 import wandb_ddp_patch
-from wandb_ddp_patch import cli, doctor, probes
+from wandb_ddp_patch import cli, doctor, doctor_text, probes
 
 
 def command(*arguments, python=sys.executable, **env):
@@ -19,7 +19,7 @@ def command(*arguments, python=sys.executable, **env):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,  # a hang's; a busy machine takes minutes
     )
 
 
@@ -41,6 +41,36 @@ def test_doctor_says_what_is_here_and_that_all_is_well():
     progress = done.stderr.splitlines()
     assert len(progress) == 2 * len(probes.PROBES)
     assert progress[-1].startswith(f"{len(progress)} of {len(progress)}: ")
+
+
+def test_a_probe_that_hung_with_the_shim_counts_once_it_was_asked_again(monkeypatch, capsys):
+    asked = []
+
+    def run_all(names, *, shim, done, timeout, **_):
+        found = {}
+        for name in names:
+            hangs = name == "config-names" and (not shim or (name, shim) not in asked)
+            asked.append((name, shim))
+            reason = f"hangs: no end after {timeout} s" if hangs else "as it should be"
+            found[name] = probes.Verdict(name, not hangs, reason)
+            done(found[name])
+        return found
+
+    monkeypatch.setattr(probes, "run_all", run_all)
+    monkeypatch.setattr(probes.runner, "run_all", run_all)
+    rows = {row["name"]: row for row in doctor._probe()}
+    assert list(rows) == list(probes.PROBES)
+    hung = {"passed": False, "reason": "hangs: no end after 30 s"}
+    fine = {"passed": True, "reason": "as it should be, but it hung at first"}
+    row = rows.pop("config-names")
+    assert (row["without"], row["with"]) == (hung, fine)
+    assert {row[side]["passed"] for row in rows.values() for side in ("without", "with")} == {True}
+    assert len(asked) == 2 * len(probes.PROBES) + 1
+    assert asked[-1] == ("config-names", True)
+    total = 2 * len(probes.PROBES)
+    progress = capsys.readouterr().err.splitlines()
+    assert len(progress) == total
+    assert progress[-1] == f"{total} of {total}: config-names, with the shim: passes"
 
 
 def verdicts(with_passes):
@@ -73,7 +103,7 @@ def test_a_terminal_gets_colours(monkeypatch, env, coloured):
     ours, theirs = os.openpty()
     with os.fdopen(theirs, "w") as terminal:
         monkeypatch.setattr(sys, "stdout", terminal)
-        assert (doctor._coloured("passes ") == "\033[32mpasses \033[0m") == coloured
+        assert (doctor_text.coloured("passes ") == "\033[32mpasses \033[0m") == coloured
     os.close(ours)
 
 

@@ -10,6 +10,7 @@ import pytest
 from conftest import clean_env
 
 from wandb_ddp_patch import _patches, probes
+from wandb_ddp_patch.probes import __main__ as command
 
 # The newest release is doctor's, in test_doctor.py.
 RELEASES = [
@@ -50,11 +51,7 @@ def each(releases):
 def test_with_the_shim(release, version, python):
     python = release(version, python)
     verdicts = probes.run_all(probes.PROBES, shim=True, python=python)
-    for name, verdict in verdicts.items():
-        if verdict.reason.startswith("hangs"):
-            # Old services fail to start now and then on a machine that is busy
-            # with several tests. What hangs by itself hangs again.
-            verdicts[name] = probes.run(name, shim=True, python=python)
+    verdicts = probes.again(verdicts, shim=True, python=python)
     failed = [verdict for verdict in verdicts.values() if verdict.passed is False]
     assert not failed
     reasons = {verdict.reason for verdict in verdicts.values() if verdict.passed is None}
@@ -105,12 +102,41 @@ def test_a_probe_that_hangs_or_dies_says_so_and_leaves_nothing(tmp_path):
         assert verdict.reason == "hangs: no end after 2 s"
 
 
+def test_a_probe_that_hung_is_asked_once_more_before_it_counts(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    hung = probes.Verdict("config-blank", False, "hangs: no end after 2 s")
+    other = probes.Verdict("preinit", False, "AssertionError: config differs")
+    told = []
+
+    def again(timeout):
+        verdicts = {"preinit": other, "config-blank": hung}
+        found = probes.again(verdicts, shim=False, timeout=timeout, done=told.append)
+        assert list(found) == ["preinit", "config-blank"]
+        assert found["preinit"] is other
+        assert told.pop() == found["config-blank"]
+        assert not told
+        return found["config-blank"]
+
+    (tmp_path / "wandb.py").write_text("class Config: pass\n")
+    verdict = again(timeout=120)
+    assert verdict.passed
+    assert verdict.reason == "as it should be, but it hung at first"
+    (tmp_path / "wandb.py").write_text("raise OSError(1)\n")
+    verdict = again(timeout=120)
+    assert not verdict.passed
+    assert verdict.reason == "OSError: 1, but it hung at first"
+    (tmp_path / "wandb.py").write_text("import time\ntime.sleep(60)\n")
+    verdict = again(timeout=2)
+    assert not verdict.passed
+    assert verdict.reason == "hangs: no end after 2 s, twice"
+
+
 def test_what_is_probed_is_the_environments_own_wandb(release, tmp_path, monkeypatch):
     # Not one that lies in the current folder, or beside this package.
     for folder in (tmp_path / "here", tmp_path / "site"):
         (folder / "wandb").mkdir(parents=True)
         (folder / "wandb" / "__init__.py").write_text("raise SystemExit('the wrong wandb')")
-    shutil.copytree(Path(probes.__file__).parent, tmp_path / "site" / "wandb_ddp_patch")
+    shutil.copytree(Path(probes.__file__).parent.parent, tmp_path / "site" / "wandb_ddp_patch")
     code = (
         "from wandb_ddp_patch import probes; import sys\n"
         "print(probes.run('config-blank', shim=False, python=sys.argv[1]).reason)"
@@ -126,5 +152,5 @@ def test_what_is_probed_is_the_environments_own_wandb(release, tmp_path, monkeyp
 
 
 def test_an_unknown_probe_is_a_one_line_error(capsys):
-    assert probes.main(["nonsense"]) == 2
+    assert command.main(["nonsense"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

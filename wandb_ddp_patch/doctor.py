@@ -8,23 +8,20 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import site
 import sys
-import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 import wandb_ddp_patch
 
-from . import probes
+from . import doctor_text, probes
 from .errors import Failure
 
-# A probe takes a second or two; one that wandb alone hangs in would take for ever.
-_PROBE_SECONDS = 15
-
-_COLOURS = {"passes": "32", "applied": "32", "FAILS": "31", "skipped": "33", "fails": "33"}
+# When a probe counts as hanging, without and with the shim. It takes a second or two,
+# many more on a busy machine; what wandb alone hangs in would take for ever.
+_SECONDS = {"without": 30, "with": 60}
 
 
 def main(as_json: bool) -> int:
@@ -41,7 +38,7 @@ def main(as_json: bool) -> int:
     """
     facts = environment()
     if not as_json:
-        print(_environment_text(facts), flush=True)
+        print(doctor_text.environment(facts), flush=True)
     if facts["wandb_error"]:
         if as_json:
             print(json.dumps({**facts, "ok": False}, indent=2))
@@ -52,7 +49,7 @@ def main(as_json: bool) -> int:
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
-        print(_probes_text(facts["probes"]))
+        print(doctor_text.probes(facts["probes"]))
     return 0 if facts["ok"] else 1
 
 
@@ -115,7 +112,7 @@ def _imported_by() -> str:
 
 
 def _probe() -> List[Dict[str, Any]]:
-    total = 2 * len(probes.PROBES)
+    total = len(_SECONDS) * len(probes.PROBES)
     lock = threading.Lock()
     count = 0
 
@@ -123,101 +120,49 @@ def _probe() -> List[Dict[str, Any]]:
         nonlocal count
         with lock:
             count += 1
-            _show(f"{count} of {total}: {verdict.name}, {side} the shim: {_word(verdict)}")
+            word = {True: "passes", False: "fails", None: "can't run here"}[verdict.passed]
+            doctor_text.progress(f"{count} of {total}: {verdict.name}, {side} the shim: {word}")
 
-    def one_side(side: str) -> Dict[str, probes.Verdict]:
-        return probes.run_all(
-            probes.PROBES,
-            shim=side == "with",
-            timeout=_PROBE_SECONDS if side == "without" else 4 * _PROBE_SECONDS,
-            jobs=2,
-            done=lambda verdict: progress(side, verdict),
-        )
-
-    with ThreadPoolExecutor() as pool:
-        try:
-            without, with_ = pool.map(one_side, ("without", "with"))
-        except BaseException:
-            probes.stop()
-            raise
-    _show("")
+    found = _ask(progress)
+    doctor_text.progress("")
     return [
         {
             "name": name,
             "what": probe.what,
-            "without": {"passed": without[name].passed, "reason": without[name].reason},
-            "with": {"passed": with_[name].passed, "reason": with_[name].reason},
+            **{
+                side: {"passed": verdicts[name].passed, "reason": verdicts[name].reason}
+                for side, verdicts in found.items()
+            },
         }
         for name, probe in probes.PROBES.items()
     ]
 
 
-def _word(verdict: probes.Verdict) -> str:
-    return {True: "passes", False: "fails", None: "can't run here"}[verdict.passed]
+def _ask(
+    progress: Callable[[str, probes.Verdict], object],
+) -> Dict[str, Dict[str, probes.Verdict]]:
+    """Run all probes, both sides at once, and those that hang with the shim once more."""
 
-
-# --- what people see --------------------------------------------------------
-
-
-def _show(line: str) -> None:
-    """Show how far it is: in one line of a terminal, elsewhere line by line."""
-    if sys.stderr.isatty():
-        width = shutil.get_terminal_size().columns - 1
-        sys.stderr.write("\r" + line[:width].ljust(width) + ("" if line else "\r"))
-    elif line:
-        sys.stderr.write(line + "\n")
-    sys.stderr.flush()
-
-
-def _coloured(word: str) -> str:
-    # https://no-color.org
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    if word.strip() not in _COLOURS or plain or not sys.stdout.isatty():
-        return word
-    return f"\033[{_COLOURS[word.strip()]}m{word}\033[0m"
-
-
-def _environment_text(facts: Dict[str, Any]) -> str:
-    shim = facts["wandb_ddp_patch"] + ("" if facts["enabled"] else ", off: WANDB_DDP_PATCH=0")
-    rows = [
-        ("wandb_ddp_patch", shim),
-        ("Python", f"{facts['python']}, {facts['executable']}"),
-        ("platform", facts["platform"]),
-        ("wandb", facts["wandb"] or "not installed"),
-        ("torch", facts["torch"] or "not installed"),
-        ("start-up files", ", ".join(facts["startup_files"]) or "not installed"),
-        ("imported by", facts["imported_by"]),
-    ]
-    width = max(len(name) for name, _ in rows)
-    lines = [f"{name:{width}}  {value}" for name, value in rows]
-    if facts["imported_by"] == "nobody":
-        lines.append(f"{'':{width}}  (only scripts that import wandb_ddp_patch are patched)")
-    lines.append("")
-    targets = [graft["target"] for graft in facts["grafts"]]
-    width = max(map(len, targets))
-    for graft, target in zip(facts["grafts"], targets):
-        state = _coloured(f"{graft['state']:18}")
-        lines.append(f"{target:{width}}  {state}  {graft['since']}")
-        if graft["state"] == "skipped":
-            lines.extend(textwrap.wrap(graft["why"], 96, initial_indent="  "))
-    return "\n".join([*lines, ""])
-
-
-def _probes_text(rows: List[Dict[str, Any]]) -> str:
-    width = max(len(row["name"]) for row in rows)
-    lines = [f"{'probe':{width}}  without  with"]
-    for row in rows:
-        without, with_ = row["without"], row["with"]
-        words = (
-            {True: "passes", False: "fails", None: "-"}[without["passed"]],
-            {True: "passes", False: "FAILS", None: "-"}[with_["passed"]],
+    def one_side(side: str) -> Dict[str, probes.Verdict]:
+        return probes.run_all(
+            probes.PROBES,
+            shim=side == "with",
+            timeout=_SECONDS[side],
+            jobs=2,
+            # Not yet those that will be asked again.
+            done=lambda verdict: (side == "with" and verdict.hangs) or progress(side, verdict),
         )
-        # What is amiss with the shim; else what it is good for.
-        reason = with_["reason"] if with_["passed"] is not True else without["reason"]
-        reason = "" if with_["passed"] and without["passed"] else reason
-        cells = f"{_coloured(f'{words[0]:7}')}  {_coloured(f'{words[1]:6}')}"
-        lines.append(f"{row['name']:{width}}  {cells}  {textwrap.shorten(reason, 90)}".rstrip())
-    passed = [sum(row[side]["passed"] is True for row in rows) for side in ("without", "with")]
-    lines.append("")
-    lines.append(f"Of {len(rows)} probes, {passed[0]} pass without the shim, {passed[1]} with it.")
-    return "\n".join(lines)
+
+    with ThreadPoolExecutor() as pool:
+        try:
+            found = dict(zip(_SECONDS, pool.map(one_side, _SECONDS)))
+        except BaseException:
+            probes.stop()
+            raise
+    found["with"] = probes.again(
+        found["with"],
+        shim=True,
+        timeout=_SECONDS["with"],
+        done=lambda verdict: progress("with", verdict),
+    )
+    return found

@@ -1,0 +1,75 @@
+"""What people see of ``doctor``: how far it is, and tables of what it found."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import textwrap
+from typing import Any, Dict, List
+
+_COLOURS = {"passes": "32", "applied": "32", "FAILS": "31", "skipped": "33", "fails": "33"}
+
+
+def progress(line: str) -> None:
+    """Show how far it is: in one line of a terminal, elsewhere line by line."""
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns - 1
+        sys.stderr.write("\r" + line[:width].ljust(width) + ("" if line else "\r"))
+    elif line:
+        sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def coloured(word: str) -> str:
+    # https://no-color.org
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    if word.strip() not in _COLOURS or plain or not sys.stdout.isatty():
+        return word
+    return f"\033[{_COLOURS[word.strip()]}m{word}\033[0m"
+
+
+def environment(facts: Dict[str, Any]) -> str:
+    shim = facts["wandb_ddp_patch"] + ("" if facts["enabled"] else ", off: WANDB_DDP_PATCH=0")
+    rows = [
+        ("wandb_ddp_patch", shim),
+        ("Python", f"{facts['python']}, {facts['executable']}"),
+        ("platform", facts["platform"]),
+        ("wandb", facts["wandb"] or "not installed"),
+        ("torch", facts["torch"] or "not installed"),
+        ("start-up files", ", ".join(facts["startup_files"]) or "not installed"),
+        ("imported by", facts["imported_by"]),
+    ]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:{width}}  {value}" for name, value in rows]
+    if facts["imported_by"] == "nobody":
+        lines.append(f"{'':{width}}  (only scripts that import wandb_ddp_patch are patched)")
+    lines.append("")
+    targets = [graft["target"] for graft in facts["grafts"]]
+    width = max(map(len, targets))
+    for graft, target in zip(facts["grafts"], targets):
+        state = coloured(f"{graft['state']:18}")
+        lines.append(f"{target:{width}}  {state}  {graft['since']}")
+        if graft["state"] == "skipped":
+            lines.extend(textwrap.wrap(graft["why"], 96, initial_indent="  "))
+    return "\n".join([*lines, ""])
+
+
+def probes(rows: List[Dict[str, Any]]) -> str:
+    width = max(len(row["name"]) for row in rows)
+    lines = [f"{'probe':{width}}  without  with"]
+    for row in rows:
+        without, with_ = row["without"], row["with"]
+        words = (
+            {True: "passes", False: "fails", None: "-"}[without["passed"]],
+            {True: "passes", False: "FAILS", None: "-"}[with_["passed"]],
+        )
+        # What is amiss with the shim; else what it is good for.
+        reason = with_["reason"] if with_["passed"] is not True else without["reason"]
+        reason = "" if with_["passed"] and without["passed"] else reason
+        cells = f"{coloured(f'{words[0]:7}')}  {coloured(f'{words[1]:6}')}"
+        lines.append(f"{row['name']:{width}}  {cells}  {textwrap.shorten(reason, 90)}".rstrip())
+    passed = [sum(row[side]["passed"] is True for row in rows) for side in ("without", "with")]
+    lines.append("")
+    lines.append(f"Of {len(rows)} probes, {passed[0]} pass without the shim, {passed[1]} with it.")
+    return "\n".join(lines)

@@ -1,0 +1,26 @@
+"""What breaks: a function for each failure, a file for each subject.
+
+Each does what a user does, on the wandb that is installed, in offline mode and
+with real processes. It passes where wandb behaves as it should; most fail
+without the shim (``WANDB_DDP_PATCH=0``).
+"""
+
+import importlib
+
+from ..registry import PROBES
+
+__all__ = ["PROBES"]
+
+# Importing a file enters its probes. Tables show them in this order.
+SUBJECTS = (
+    "config",
+    "run",
+    "run_rows",
+    "run_handover",
+    "run_without_service",
+    "summary",
+    "preinit",
+)
+
+for _subject in SUBJECTS:
+    importlib.import_module(f"{__name__}.{_subject}")

@@ -1,0 +1,115 @@
+"""Configs: pickled, copied, saved and sent."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import importlib
+import os
+import pickle
+import tempfile
+from typing import Any, Dict
+
+from ..offline import API_KEY, ITEMS, config_items, offline_run
+from ..registry import CannotRun, check, probe
+from ..workers import in_worker, start_methods
+
+
+@probe(2007)
+def config_pickle() -> None:
+    """A config comes back from pickle as it was, in every protocol."""
+    with offline_run() as run:
+        run.config.update_locked({"swept": 1}, user="sweep")
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            twin = pickle.loads(pickle.dumps(run.config, protocol))
+            check(type(twin) is type(run.config), "another type came back")
+            for name in ("_items", "_locked", "_users", "_users_inv", "_users_cnt"):
+                check(vars(twin)[name] == vars(run.config)[name], f"{name} differs")
+            check(list(twin._items) == list(run.config._items), "another order came back")
+
+
+@probe(833)
+def config_copy() -> None:
+    """copy and deepcopy of a config give one that changes by itself."""
+    with offline_run() as run:
+        for twin in (copy.copy(run.config), copy.deepcopy(run.config)):
+            check(config_items(twin) == ITEMS, "the copy differs")
+            twin.update({"lr": 0.2, "new": 1}, allow_val_change=True)
+            check(config_items(twin)["new"] == 1, "the copy can't be changed")
+            check(config_items(run.config) == ITEMS, "changing the copy changed the run")
+        copy.deepcopy(run.config)["nested"]["depth"] = 2
+        check(run.config["nested"]["depth"] == 1, "a deep copy shares nested values")
+
+
+@probe(2007, 3748, 5062)
+def config_spawn() -> None:
+    """wandb.config, in a namespace of arguments, arrives in a spawned worker."""
+    import wandb
+
+    with offline_run():
+        args = argparse.Namespace(config=wandb.config)
+        for method in start_methods():
+            got = in_worker(_read_config, args, method=method)
+            check(got == ITEMS, f"{method}: got {got}")
+
+
+def _read_config(args: argparse.Namespace) -> Dict[str, Any]:
+    check(args.config.lr == args.config["lr"], "attribute and item differ")
+    return config_items(args.config)
+
+
+@probe()
+def config_secret() -> None:
+    """No pickle of a config, run or summary holds the API key or the settings."""
+    import wandb
+
+    with offline_run() as run:
+        run.log({"x": 1})
+        for name, thing in (("config", wandb.config), ("run", run), ("summary", run.summary)):
+            for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+                data = pickle.dumps(thing, protocol)
+                check(API_KEY.encode() not in data, f"the {name}'s pickle holds the API key")
+                check(b"settings" not in data.lower(), f"the {name}'s pickle holds settings")
+
+
+@probe(2007)
+def config_names() -> None:
+    """hasattr works on a config, for dunder names too."""
+    with offline_run() as run:
+        check(hasattr(run.config, "lr") and run.config.lr == 0.1, "lr is not an attribute")
+        for name in ("missing", "__getstate__missing__", "__deepcopy_missing__", "__array__"):
+            check(not hasattr(run.config, name), f"it has {name}")
+
+
+@probe()
+def config_blank() -> None:
+    """hasattr works on a config whose __init__ has not run, as pickle makes them."""
+    wandb: Any = importlib.import_module("wandb")
+    blank = wandb.Config.__new__(wandb.Config)
+    check(not hasattr(blank, "missing"), "it has an attribute")
+    check(not hasattr(blank, "_items"), "it has _items")
+
+
+@probe(5062)
+def config_checkpoint() -> None:
+    """A checkpoint that holds a config is saved and loaded by torch, by default."""
+    try:
+        import torch
+    except ImportError:
+        raise CannotRun("torch is not installed") from None
+    with offline_run() as run, tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "checkpoint.pt")
+        torch.save({"config": run.config, "weights": torch.zeros(2)}, path)
+        check(config_items(torch.load(path)["config"]) == ITEMS, "the config differs")
+        loaded = torch.load(path, weights_only=False)
+        check(config_items(loaded["config"]) == ITEMS, "the config differs")
+
+
+@probe()
+def config_disabled() -> None:
+    """The config of a disabled run is copied, pickled and sent to a worker."""
+    with offline_run("disabled") as run:
+        for twin in (pickle.loads(pickle.dumps(run.config)), copy.deepcopy(run.config)):
+            check(config_items(twin) == ITEMS, "the copy differs")
+        got = in_worker(_read_config, argparse.Namespace(config=run.config))
+        check(got == ITEMS, f"got {got}")

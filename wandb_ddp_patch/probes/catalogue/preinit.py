@@ -1,0 +1,34 @@
+"""What stands for the run before ``wandb.init()``."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+from ..offline import offline_run
+from ..registry import check, probe
+from ..workers import in_worker
+
+
+@probe()
+def preinit() -> None:
+    """wandb.config, wandb.summary and wandb.log are sent to a worker before wandb.init()."""
+    import wandb
+
+    for name in ("config", "summary", "log"):
+        thing = getattr(wandb, name)
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            check(pickle.loads(pickle.dumps(thing, protocol)) is thing, f"{name} differs")
+        check(in_worker(_is_current, name, thing), f"{name} is not the worker's")
+    early = pickle.dumps((wandb.config, wandb.log))
+    with offline_run() as run:
+        config, log = pickle.loads(early)
+        check(config is run.config, "wandb.config is not the current one")
+        check(log.__self__ is run, "wandb.log is not the current one")
+    check(pickle.loads(pickle.dumps(wandb.log)) is wandb.log, "after finish, log differs")
+
+
+def _is_current(name: str, thing: Any) -> bool:
+    import wandb
+
+    return thing is getattr(wandb, name)

@@ -1,0 +1,64 @@
+"""What a probe was found to do, and how its own process tells it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Iterable, Optional
+
+TRACE_LINES = 12
+_MARK = "wandb_ddp_patch verdict: "
+_HANGS = "hangs: no end after "
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one probe found.
+
+    Attributes:
+        name: The probe.
+        passed: True, False, or None where it can't be run here.
+        reason: Why, in a line.
+        trace: The traceback's, or the output's, last lines.
+        seconds: How long it took.
+    """
+
+    name: str
+    passed: Optional[bool]
+    reason: str
+    trace: str = ""
+    seconds: float = 0.0
+
+    @property
+    def hangs(self) -> bool:
+        """Whether it ran into its time limit."""
+        return self.reason.startswith(_HANGS)
+
+    def to_line(self) -> str:
+        return _MARK + json.dumps(vars(self))
+
+
+def from_line(line: str) -> Optional[Verdict]:
+    """Read a verdict from a line of a process's output; None where it is none."""
+    if not line.startswith(_MARK):
+        return None
+    try:
+        return Verdict(**json.loads(line[len(_MARK) :]))
+    except ValueError:  # a worker has written into it
+        return None
+
+
+def hanging(seconds: float) -> str:
+    """Return the reason for a probe that did not end within its time limit."""
+    return f"{_HANGS}{seconds:g} s"
+
+
+def last_lines(lines: Iterable[str]) -> str:
+    """Return the end of a traceback, or of an output."""
+    return "\n".join(list(lines)[-TRACE_LINES:])[-4000:]
+
+
+def last_line(text: str) -> str:
+    """Return the last line that is not empty, or say that there is none."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no output"
