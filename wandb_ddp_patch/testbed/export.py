@@ -22,7 +22,7 @@ from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
 from ..errors import Failure
 from ..grafts import _names, config, preinit, summary
-from . import specs, standalone
+from . import standalone, trees
 
 # Probes that need more than classes by themselves: a worker's end, a relay, spawn().
 NEEDS_WORKER_CODE = (
@@ -84,7 +84,7 @@ def diff(tree: Path) -> str:
     """
     parts: List[str] = []
     for file, text in changed(tree).items():
-        before = specs.read(tree / file)
+        before = trees.read(tree / file)
         for line in difflib.unified_diff(_lines(before), _lines(text), f"a/{file}", f"b/{file}"):
             parts.append(line if line.endswith("\n") else line + "\n\\ No newline at end of file\n")
     return "".join(parts)
@@ -97,7 +97,7 @@ def _lines(text: str) -> List[str]:
 
 def changed(tree: Path) -> Dict[str, str]:
     """Give the new text of each file that the diff changes, by its path in the tree."""
-    specs.tree_version(tree)
+    trees.tree_version(tree)
     texts: Dict[str, str] = {}
     for splice in SPLICES:
         path = tree / splice.file
@@ -121,12 +121,12 @@ def changed(tree: Path) -> Dict[str, str]:
         unused = ["check", "--quiet", "--select", "F401", "--fix"]
         if _ruff(unused, before, path) == before:
             text = _ruff(unused, text, path)
-        new[file] = text.replace("\n", "\r\n") if "\r\n" in specs.read(path) else text
+        new[file] = text.replace("\n", "\r\n") if "\r\n" in trees.read(path) else text
     return new
 
 
 def _read(path: Path) -> str:
-    return specs.read(path).replace("\r\n", "\n")
+    return trees.read(path).replace("\r\n", "\n")
 
 
 def _spliced(splice: Splice, text: str, path: Path) -> str:

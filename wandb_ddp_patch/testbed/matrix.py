@@ -21,7 +21,7 @@ import wandb_ddp_patch
 
 from .. import probes
 from ..errors import Failure
-from . import environments, export, report, specs
+from . import environments, export, report, specs, trees
 
 SIDES = ("without", "with")
 EXPORT = "export"
@@ -291,7 +291,7 @@ def _fill(readme: Path, data: Dict[str, Any]) -> None:
 
 def _marks(readme: Path) -> Tuple[str, str]:
     mark = "<!-- matrix -->\n"
-    parts = specs.read(readme).split(mark)
+    parts = trees.read(readme).split(mark)
     if len(parts) != 3:
         raise Failure(f"{readme}: no two lines <!-- matrix -->")
     return parts[0] + mark, mark + parts[2]
