@@ -140,7 +140,7 @@ def member(name, kind=tarfile.REGTYPE, link=""):
 
 
 OUT = {
-    "above": [member("wandb-9/../../out")],
+    "above": [member("wandb-9/a"), member("wandb-9/../../../../out")],
     "absolute": [member("{out}")],
     "through a link": [member("wandb-9/up", tarfile.SYMTYPE, "{out}/.."), member("wandb-9/up/out")],
     "hard link": [member("wandb-9/out", tarfile.LNKTYPE, "{secret}")],

@@ -21,7 +21,7 @@ from .releases import RELEASES, needs_of
 from .torch_link import link_torch, torch_here
 from .uvtool import NoPython, find_python, run_uv
 
-# Who makes environments needs some of what they are made with, too.
+# Who wants an environment finds here what else that takes.
 __all__ = [
     "RELEASES",
     "NoPython",
