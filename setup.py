@@ -41,7 +41,8 @@ setup(
     packages=find_packages(include=["wandb_ddp_patch", "wandb_ddp_patch.*"]),
     package_data={
         "wandb_ddp_patch": ["py.typed"],
-        "wandb_ddp_patch.testbed": ["releases.json", "report.html.jinja"],
+        "wandb_ddp_patch.testbed": ["releases.json"],
+        "wandb_ddp_patch.testbed.report": ["page.html.jinja"],
     },
     data_files=[("", sorted(map(str, Path("startup").glob("wandb_ddp_patch*"))))],
     cmdclass={"install_data": InstallData},

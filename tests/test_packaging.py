@@ -141,7 +141,7 @@ def test_wheel_and_sdist_hold_the_start_up_files(dists):
         pth = [name for name in wheel.namelist() if name.endswith(".pth")]
     assert names >= FILES
     assert {Path(line.split(",")[0]).name for line in record.splitlines()} >= FILES
-    for file in ("py.typed", "testbed/releases.json", "testbed/report.html.jinja"):
+    for file in ("py.typed", "testbed/releases.json", "testbed/report/page.html.jinja"):
         assert f"wandb_ddp_patch/{file}," in record
     assert len(pth) == 1
     with tarfile.open(dists["sdist"]) as sdist:

@@ -13,6 +13,7 @@ pytest.importorskip("jinja2")
 pytest.importorskip("rich")
 
 from wandb_ddp_patch.testbed import report as reports
+from wandb_ddp_patch.testbed.report import files, md
 
 EVIL = '<script>alert("1")</script> | `a` \x1b[31mred\x1b[0m __init__'
 PASSES = {"passed": True, "reason": "as it should be", "trace": None, "seconds": 0.5}
@@ -180,7 +181,7 @@ def test_markdown_for_a_readme_is_a_sentence_and_a_table(report):
 
 
 def test_markdown_leaves_no_character_that_markup_begins_with():
-    assert reports._escaped("__init__ a_b *x* <y>\n[z]") == (r"\_\_init\_\_ a_b \*x\* \<y\> \[z\]")
+    assert md.escaped("__init__ a_b *x* <y>\n[z]") == (r"\_\_init\_\_ a_b \*x\* \<y\> \[z\]")
 
 
 def test_text(report):
@@ -233,7 +234,7 @@ def test_verdicts_that_come_while_it_is_written_wait_for_the_next_time(
         return markdown(*arguments)
 
     before = copy.deepcopy(report)
-    monkeypatch.setattr(reports, "markdown", slow)
+    monkeypatch.setattr(files, "markdown", slow)
     reports.write(report, tmp_path)
     assert json.loads((tmp_path / "report.json").read_text("utf-8")) == before
     assert (tmp_path / "report.md").read_text("utf-8") == markdown(before)

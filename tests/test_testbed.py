@@ -1,10 +1,13 @@
 """The testbed on real releases, on wandb's own sdist, and on trees that are changed on purpose."""
 
+import copy
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import urllib.request
 from pathlib import Path
 
@@ -12,7 +15,8 @@ import pytest
 from conftest import clean_env
 
 from wandb_ddp_patch import cli
-from wandb_ddp_patch.testbed import environments, export, specs
+from wandb_ddp_patch.errors import Failure
+from wandb_ddp_patch.testbed import environments, export, index, specs, trees
 
 CLASSES = ["config-secret", "config-checkpoint", "summary-copy", "preinit"]
 
@@ -62,7 +66,7 @@ def sdist():
 def tree(sdist, tmp_path):
     """A copy of its source tree, to be changed."""
     folder = tmp_path / "wandb-source"
-    shutil.copytree(specs.unpacked(sdist), folder)
+    shutil.copytree(trees.unpacked(sdist), folder)
     return folder
 
 
@@ -93,7 +97,7 @@ def test_specs_stand_for_releases():
 
 
 def test_newer_lines_are_found_and_sorted():
-    found = [target.release for target in specs.newer_lines("0.22.3")]
+    found = index.newer_lines("0.22.3")
     assert found[:3] == ["0.23.1", "0.24.2", "0.25.1"]
     assert "0.22.3" not in found
 
@@ -127,6 +131,64 @@ def test_without_uv_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uv", None)
     assert cli.main(["testbed", "latest"]) == 2
     assert "pip install '.[testbed]'" in capsys.readouterr().err
+
+
+def member(name, kind=tarfile.REGTYPE, link=""):
+    found = tarfile.TarInfo(name)
+    found.type, found.linkname, found.size = kind, link, 0 if link else 4
+    return found
+
+
+OUT = {
+    "above": [member("wandb-9/a"), member("wandb-9/../../../../out")],
+    "absolute": [member("{out}")],
+    "through a link": [member("wandb-9/up", tarfile.SYMTYPE, "{out}/.."), member("wandb-9/up/out")],
+    "hard link": [member("wandb-9/out", tarfile.LNKTYPE, "{secret}")],
+    "device": [member("wandb-9/pipe", tarfile.FIFOTYPE)],
+}
+
+
+@pytest.fixture(params=["as tarfile has it", "without tarfile's filter"])
+def unpack(request, tmp_path, monkeypatch):
+    """Unpack members into a cache of its own; give the tree and what else there is."""
+    if request.param.startswith("without"):  # before Python 3.8.17, 3.9.17, ...
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    elif not hasattr(tarfile, "data_filter"):
+        pytest.skip("this Python has no such filter")
+    monkeypatch.setenv("WANDB_DDP_PATCH_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "secret").write_text("mine")
+
+    def call(members):
+        with tarfile.open(tmp_path / "wandb-9.tar.gz", "w:gz") as file:
+            for found in members:
+                for name in ("name", "linkname"):
+                    value = getattr(found, name)
+                    value = value.format(out=tmp_path / "out", secret=tmp_path / "secret")
+                    setattr(found, name, value)
+                file.addfile(found, io.BytesIO(b"evil"[: found.size]))
+        return trees.unpacked(tmp_path / "wandb-9.tar.gz")
+
+    return call
+
+
+def test_an_sdist_is_unpacked(unpack):
+    folder = member("wandb-9/wandb", tarfile.DIRTYPE)
+    folder.mode, folder.size = 0o755, 0
+    tree = unpack([folder, member("wandb-9/wandb/__init__.py")])
+    assert (tree / "wandb" / "__init__.py").read_text() == "evil"
+
+
+@pytest.mark.parametrize("members", OUT)
+def test_nothing_in_an_sdist_leaves_its_folder(unpack, tmp_path, members):
+    try:
+        unpack(copy.deepcopy(OUT[members]))
+    except Failure as error:
+        assert "wandb-9.tar.gz: can't be unpacked: " in str(error)
+    else:  # tarfile's filter makes an absolute name one in the folder
+        assert members == "absolute" and hasattr(tarfile, "data_filter")
+    assert {path.name for path in tmp_path.iterdir()} == {"cache", "secret", "wandb-9.tar.gz"}
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_symlink()]
+    assert (tmp_path / "secret").stat().st_nlink == 1
 
 
 # --- running ----------------------------------------------------------------

@@ -1,0 +1,37 @@
+"""What a report comes to: whether the shim, and the exported diff, do what they must."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List
+
+from . import export
+from .plan import EXPORT
+
+# Of what the classes are by themselves: these must pass with the exported diff.
+ALONE = ("config-", "summary-names", "summary-copy", "preinit", "run-same-process")
+
+
+def judge(data: Dict[str, Any]) -> int:
+    """Say what the report comes to, as an exit status; print what the diff can't do."""
+    bad = [entry["label"] for entry in data["environments"] if entry["error"]]
+    for entry in data["environments"]:
+        for side, verdicts in entry["verdicts"].items():
+            failed = [name for name, verdict in verdicts.items() if verdict["passed"] is False]
+            if side == EXPORT:
+                failed = _with_the_diff(entry, failed)
+            if side != "without" and failed:
+                bad.append(entry["label"])
+    return 1 if bad else 0
+
+
+def _with_the_diff(entry: Dict[str, Any], failed: List[str]) -> List[str]:
+    """Say which of the failed probes should have passed with the diff alone."""
+    fine = [n for n, v in entry["verdicts"].get("without", {}).items() if v["passed"]]
+    must = [name for name in failed if name.startswith(ALONE) or name in fine]
+    others = [name for name in failed if name not in must]
+    if others:
+        print(
+            f"{entry['label']}: with the diff alone these fail, as they must:"
+            f" {', '.join(others)}; {export.NEEDS_WORKER_CODE}"
+        )
+    return must

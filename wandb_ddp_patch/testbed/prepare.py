@@ -1,0 +1,76 @@
+"""An environment for each side of a wandb, and whether that wandb can be imported there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, List
+
+from .. import probes
+from ..errors import Failure
+from . import environments, export
+from .plan import EXPORT, SIDES, Entry
+from .specs import Target
+
+
+def prepare(entry: Entry, shown: Dict[str, Any], sides: List[str], made: Dict[str, str]) -> None:
+    """Make the environments of an entry.
+
+    Args:
+        entry: The wandb and its Python.
+        shown: Its part of the report, which gets notes.
+        sides: Those that are probed.
+        made: Gets the interpreter of each side as soon as it is there.
+
+    Raises:
+        Failure: One can't be made, or its wandb can't be imported; the message says why.
+        OSError: There is no room for it, or the like.
+    """
+    target, python = entry
+    interpreter = target.make(python)
+    made.update(dict.fromkeys(SIDES, interpreter))
+    _importable(interpreter, f"wandb {target.label}", python)
+    if EXPORT in sides:
+        made[EXPORT] = _exported(target, python, shown)
+
+
+def remove(entry: Entry, made: Dict[str, str]) -> None:
+    """Remove the environments of an entry, unless they are a release's."""
+    target, _ = entry
+    if target.tree or os.path.exists(target.requirement):
+        for interpreter in made.values():
+            environments.remove(interpreter)
+
+
+def _importable(interpreter: str, what: str, python: str) -> None:
+    env = {key: val for key, val in os.environ.items() if key != "PYTHONPATH"}
+    try:
+        done = subprocess.run(
+            [interpreter, "-W", "ignore", "-c", "import wandb; wandb.Config"],
+            env={**env, "WANDB_DDP_PATCH": "0"},
+            cwd=Path(interpreter).parent,  # where there is no other wandb
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=120,
+        )
+    except subprocess.TimeoutExpired:
+        raise Failure(f"importing {what} hangs on Python {python}") from None
+    if done.returncode:
+        raise Failure(f"Python {python} can't run {what}: {probes.last_line(done.stderr)}")
+
+
+def _exported(target: Target, python: str, shown: Dict[str, Any]) -> str:
+    assert target.tree
+    folder = Path(tempfile.mkdtemp(prefix="wandb_ddp_patch-export-"))
+    try:
+        if export.applied(target.tree, folder / "tree") is None:
+            shown["notes"].append("the exported diff is empty: the tree has it all")
+        label = f"{target.label}-exported"
+        return environments.overlaid(label, folder / "tree", target.release, python)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,180 @@
+"""What a report says, in whatever form: its states, its counts and its names.
+
+All forms are made from one dict, the report; ``docs/report-schema.md`` says what is
+in it. What was not measured, because someone has interrupted it, is left out of
+the dict, and is an empty cell here.
+"""
+
+from __future__ import annotations
+
+import collections
+import re
+from typing import Any, Counter, Dict, Iterator, List, NamedTuple, Optional
+
+Report = Dict[str, Any]
+Environment = Dict[str, Any]
+
+ISSUES = "https://github.com/wandb/wandb/issues/"
+
+_SIDES = {
+    "without": "without the shim",
+    "with": "with the shim",
+    "export": "with the exported diff, the shim off",
+}
+
+
+class State(NamedTuple):
+    """How a cell of the matrix is shown."""
+
+    symbol: str
+    words: str
+    ascii: str
+    colour: str  # as rich calls it
+
+
+# What a cell can be.
+STATES = {
+    "passes": State("\N{CHECK MARK}", "passes", "+", "cyan"),
+    "fails": State("\N{BALLOT X}", "fails", "x", "bold red"),
+    "hangs": State("H", "hangs", "H", "bold magenta"),
+    "skipped": State("\N{EN DASH}", "can't be run here", "-", "yellow"),
+    "missing": State("\N{MIDDLE DOT}", "no verdict", ".", "dim"),
+}
+# Colours and the like, which programs write into their tracebacks.
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+# --- words and names --------------------------------------------------------
+
+
+def clean(text: Any) -> str:
+    """Take out what a terminal would act upon."""
+    return _ESCAPES.sub("", str(text))
+
+
+def one_line(text: Any) -> str:
+    """Take out that, and line breaks, too."""
+    return " ".join(clean(text).split())
+
+
+def side_name(side: str) -> str:
+    """Say what a side is: "without", "with" or "export"."""
+    return _SIDES.get(side, side)
+
+
+def name_of(environment: Environment) -> str:
+    """Name an environment: its label, with its release where that is another word."""
+    label, release = one_line(environment["label"]), environment.get("release")
+    return label if not release or release in label else f"{label} ({one_line(release)})"
+
+
+def verdict_of(environment: Environment, side: str, probe: str) -> Optional[Dict[str, Any]]:
+    """Give what a probe found there; None where it was not asked."""
+    verdict: Optional[Dict[str, Any]] = environment["verdicts"].get(side, {}).get(probe)
+    return verdict
+
+
+def state_of(verdict: Optional[Dict[str, Any]]) -> str:
+    """Say which of ``STATES`` a verdict is."""
+    if verdict is None:
+        return "missing"
+    if verdict["passed"] is None:
+        return "skipped"
+    if verdict["passed"]:
+        return "passes"
+    return "hangs" if verdict["reason"].startswith("hangs") else "fails"
+
+
+def marks(report: Report, environment: Environment, probe: str) -> str:
+    """Give a cell's symbols, one for each side."""
+    states = (state_of(verdict_of(environment, side, probe)) for side in report["sides"])
+    return "".join(STATES[state].symbol for state in states)
+
+
+def tally_of(report: Report, environments: List[Environment], side: str) -> Counter[str]:
+    """Count the states of one side; an environment that can't be run has none."""
+    return collections.Counter(
+        state_of(verdict_of(environment, side, probe["name"]))
+        for environment in environments
+        if not environment["error"]
+        for probe in report["probes"]
+    )
+
+
+def judged(tally: Counter[str]) -> int:
+    """Count those that came to an end, or had to be ended."""
+    return tally["passes"] + tally["fails"] + tally["hangs"]
+
+
+def passing(tally: Counter[str], noun: str = "") -> str:
+    """Say how many pass of those that came to an end, and how many did not."""
+    rest = unjudged(tally)
+    return f"{tally['passes']} of {judged(tally)}{noun}" + (f" ({rest})" if rest else "")
+
+
+def unjudged(tally: Counter[str]) -> str:
+    """Say how many were not judged, and why; empty where all were."""
+    words = ((tally["skipped"], "can't be run"), (tally["missing"], "without a verdict"))
+    return ", ".join(f"{count} {word}" for count, word in words if count)
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def size(report: Report) -> str:
+    """Say how many environments and probes there are."""
+    environments, probes = len(report["environments"]), len(report["probes"])
+    return f"{_plural(environments, 'environment')} and {_plural(probes, 'probe')}"
+
+
+def broken(report: Report) -> List[str]:
+    """Say, in one line or none, how many environments could not be run."""
+    count = sum(bool(environment["error"]) for environment in report["environments"])
+    return [f"{_plural(count, 'environment')} could not be run."] if count else []
+
+
+def summary(report: Report) -> List[str]:
+    """Say in a line or two how many cells pass on each side."""
+    tallies = [(side, tally_of(report, report["environments"], side)) for side in report["sides"]]
+    counts = [f"{passing(tally, ' cells')} pass {side_name(side)}" for side, tally in tallies]
+    return [f"{size(report)}: {'; '.join(counts)}.", *broken(report)]
+
+
+def symbols() -> str:
+    """Say what each symbol stands for."""
+    return ", ".join(f"{state.symbol} {state.words}" for state in STATES.values())
+
+
+class Failing(NamedTuple):
+    """A cell's verdict that should be another one."""
+
+    environment: Environment
+    side: str
+    probe: Dict[str, Any]
+    verdict: Dict[str, Any]
+    cell: str  # its place in the matrix
+
+
+def failures(report: Report) -> Iterator[Failing]:
+    """Find what should pass and does not: without the shim, failures are the point."""
+    for row, environment in enumerate(report["environments"], 1):
+        for side in report["sides"]:
+            for column, probe in enumerate(report["probes"], 1):
+                verdict = verdict_of(environment, side, probe["name"])
+                if side != "without" and verdict and verdict["passed"] is False:
+                    cell = f"cell-{row}-{column}"
+                    yield Failing(environment, side, probe, verdict, cell)
+
+
+def when(report: Report) -> str:
+    """Say when it was measured."""
+    return f"{report['created'][:10]} {report['created'][11:16]} UTC"
+
+
+def where(report: Report) -> str:
+    """Say what it was measured with, and on what."""
+    return (
+        f"wandb_ddp_patch {one_line(report['wandb_ddp_patch'])}, {one_line(report['system'])},"
+        f" {_plural(report['cores'], 'core')}"
+    )

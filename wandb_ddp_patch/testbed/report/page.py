@@ -1,0 +1,105 @@
+"""The report as one page of HTML; ``page.html.jinja`` beside this is what it looks like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Dict, List
+
+from .. import extra
+from . import content
+from .content import Environment, Report
+
+
+def html(report: Report) -> str:
+    """Write the report as one page, which needs nothing but itself.
+
+    Args:
+        report: The report.
+
+    Returns:
+        The page's source.
+
+    Raises:
+        ImportError: jinja2 is not installed.
+    """
+    try:
+        import jinja2
+    except ImportError as error:
+        raise extra.missing("the report", "jinja2") from error
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    source = Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8")
+    page: str = environment.from_string(source).render(_shown(report))
+    return page
+
+
+def _shown(report: Report) -> Dict[str, Any]:
+    """Give all that the template names."""
+    return {
+        "date": report["created"][:10],
+        "when": content.when(report),
+        "where": content.where(report),
+        "size": content.size(report),
+        "broken": content.broken(report),
+        "sides": [content.side_name(side) for side in report["sides"]],
+        "totals": [_total(report, side) for side in report["sides"]],
+        "states": content.STATES,
+        "probes": report["probes"],
+        "rows": [_row(report, environment) for environment in report["environments"]],
+        "failures": [
+            {
+                "cell": failure.cell,
+                "name": content.name_of(failure.environment),
+                "probe": failure.probe["name"],
+                "side": content.side_name(failure.side),
+                "reason": content.one_line(failure.verdict["reason"]),
+            }
+            for failure in content.failures(report)
+        ],
+        "issues": content.ISSUES,
+    }
+
+
+def _total(report: Report, side: str) -> Dict[str, Any]:
+    tally = content.tally_of(report, report["environments"], side)
+    return {
+        "side": content.side_name(side),
+        "passes": tally["passes"],
+        "judged": content.judged(tally),
+        "hangs": tally["hangs"],
+        "rest": content.unjudged(tally),
+    }
+
+
+def _row(report: Report, environment: Environment) -> Dict[str, Any]:
+    return {
+        "name": content.name_of(environment),
+        "python": environment["python"],
+        "notes": [content.one_line(note) for note in environment["notes"]],
+        "error": content.one_line(environment["error"] or ""),
+        "cells": [
+            {"probe": probe, "marks": _marks(report, environment, probe["name"])}
+            for probe in report["probes"]
+        ],
+    }
+
+
+def _marks(report: Report, environment: Environment, probe: str) -> List[Dict[str, Any]]:
+    marks = []
+    for side in report["sides"]:
+        verdict = content.verdict_of(environment, side, probe)
+        state = content.state_of(verdict)
+        found = verdict or {}
+        marks.append(
+            {
+                "side": content.side_name(side),
+                "state": state,
+                "symbol": content.STATES[state].symbol,
+                "words": content.STATES[state].words,
+                "reason": content.one_line(found.get("reason") or ""),
+                "trace": content.clean(found.get("trace") or "").strip("\n"),
+                "seconds": found.get("seconds"),
+            }
+        )
+    return marks

@@ -1,0 +1,77 @@
+"""Source trees of wandb: their version, their files, and how they come out of sdists."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import tarfile
+from pathlib import Path
+
+from ..errors import Failure
+from .places import cache, locked
+
+
+def read(path: Path) -> str:
+    """Read a text file as it is, line ends too.
+
+    Raises:
+        Failure: It can't be read.
+    """
+    try:
+        return path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(f"{path}: can't be read: {error}") from None
+
+
+def tree_version(path: Path) -> str:
+    """Read the version of a wandb source tree.
+
+    Raises:
+        Failure: It is none.
+    """
+    init = path / "wandb" / "__init__.py"
+    if not init.is_file() or not (path / "wandb" / "sdk").is_dir():
+        raise Failure(f"{path}: no source tree of wandb: it has no wandb/__init__.py and wandb/sdk")
+    found = re.search(r'^__version__ = "(.+)"', read(init), re.M)
+    if not found:
+        raise Failure(f"{init}: names no version")
+    return found.group(1)
+
+
+def unpacked(sdist: Path) -> Path:
+    """Unpack an sdist into the cache and return its source tree.
+
+    Raises:
+        Failure: It can't be unpacked, or something in it would go elsewhere.
+    """
+    digest = hashlib.sha256(sdist.read_bytes()).hexdigest()[:8]
+    folder = cache() / "sdists" / f"{sdist.name}-{digest}"
+    with locked(folder.with_name(folder.name + ".lock")):
+        if not (folder / "ready").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                with tarfile.open(sdist) as file:
+                    _extract(file, folder)
+            except (OSError, tarfile.TarError, EOFError, ValueError) as error:
+                raise Failure(f"{sdist.name}: can't be unpacked: {error}") from None
+            (folder / "ready").touch()
+    return next((path for path in folder.iterdir() if path.is_dir()), folder)
+
+
+def _extract(sdist: tarfile.TarFile, folder: Path) -> None:
+    """Unpack files and folders, all of them inside of a folder, or nothing."""
+    if hasattr(tarfile, "data_filter"):
+        sdist.extractall(folder, filter="data")
+        return
+    # Older than Python 3.8.17, 3.9.17, 3.10.12 or 3.11.4: tarfile lets members out.
+    # No sdist needs links, and without them a name alone says where a member goes.
+    inside = folder.resolve()
+    for member in sdist.getmembers():
+        goes_to = (inside / member.name).resolve()
+        if not (member.isfile() or member.isdir()):
+            raise tarfile.ExtractError(f"{member.name} is no file and no folder")
+        if goes_to != inside and inside not in goes_to.parents:
+            raise tarfile.ExtractError(f"{member.name} leads out of it")
+        member.mode &= 0o755
+    sdist.extractall(folder)
