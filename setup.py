@@ -77,6 +77,7 @@ setup(
             "numpy",  # torch warns without it
             "pytest",
             "pytest-xdist",
+            "scikit-learn",
             "torch",
             "tqdm",
         ],
