@@ -69,6 +69,7 @@ setup(
         ],
         "test": [
             *testbed,
+            "check-jsonschema",  # for make lint
             "cloudpickle",
             "dill",
             "hypothesis",

@@ -2,8 +2,9 @@
 
 It trains a classifier of handwritten digits (scikit-learn's, 8 by 8 pixels)
 with DistributedDataParallel: one worker per GPU with NCCL, or two on the CPU
-with gloo, unless --workers says otherwise. The parent starts the run and hands its config to the workers; rank
-0 logs. Without wandb_ddp_patch it dies where the report says it does.
+with gloo, unless --workers says otherwise. The parent starts the run and hands
+its config to the workers; rank 0 logs. Without wandb_ddp_patch it dies where
+the report says it does.
 """
 
 import argparse

@@ -28,7 +28,7 @@ def test_the_demo_reads_well_in_a_pipe(tmp_path):
     assert done.returncode == 0, done.stdout
     without, shim, rates = re.split(r"^[23]\. .*\n", done.stdout, flags=re.M)
     # One worker's error, and what became of the script: a line each.
-    title, error, status = without.splitlines()
+    _, error, status = without.splitlines()
     assert re.fullmatch(r"   \w*(Error|Exception): [^:]+", error), error
     assert status == "   exit status 1"
     assert re.findall(r"^Epoch (\d+) of 15: accuracy \d", shim, re.M) == ["5", "10", "15"]
