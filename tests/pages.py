@@ -140,7 +140,7 @@ def wrong_commands(page: Path, root: Path = ROOT) -> List[str]:
             why = _wrong(words, here)
             wrong += [f"line {block.line}: {' '.join(words)}: {why}"] if why else []
     for code in _CODE.findall(prose):
-        if code.split()[0] in _COMMANDS and len(code.split()) > 1:
+        if len(code.split()) > 1 and code.split()[0] in _COMMANDS:
             for words in _commands(" ".join(code.split())):
                 why = _wrong(words, root)
                 # Prose may name a command without what it is given.
