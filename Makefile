@@ -1,5 +1,5 @@
 # make demo: see it fail and work. make test: all tests. make rows, make matrix, make bench:
-# README's tables, of rows, of releases and of speed. Python and git suffice.
+# the tables in docs, of rows, of releases and of speed. Python and git suffice.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,17 +16,17 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS) --maxschedchunk 1
 
 rows: $(VENV)/.test
-	$(BIN)/python benchmarks/rows.py --write README.md
+	$(BIN)/python benchmarks/rows.py --write docs/what-breaks.md
 
 # Every release line on Python 3.11, and the report's own Python for those of its time.
 OLD := 0.10.23@3.9 0.10.33@3.9 0.11.2@3.9 0.12.21@3.9
 matrix: export WANDB_DDP_PATCH_CACHE ?= .cache
 matrix: $(VENV)/.test
 	$(BIN)/python -m wandb_ddp_patch testbed all $(OLD) --python 3.11 --jobs 8 \
-		--report build/matrix --readme README.md
+		--report build/matrix --readme docs/what-breaks.md
 
 bench: $(VENV)/.bench
-	$(BIN)/python benchmarks/run_all.py --write README.md
+	$(BIN)/python benchmarks/run_all.py --write docs/costs.md
 
 bench-quick: $(VENV)/.bench
 	$(BIN)/python benchmarks/run_all.py --quick
@@ -36,6 +36,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 $(VENV)/.pip: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)

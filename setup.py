@@ -70,6 +70,7 @@ setup(
         ],
         "test": [
             *testbed,
+            "check-jsonschema",  # for make lint
             "cloudpickle",
             "dill",
             "hypothesis",
@@ -79,6 +80,7 @@ setup(
             "numpy",  # torch warns without it
             "pytest",
             "pytest-xdist",
+            "scikit-learn",
             "torch",
             "tqdm",
         ],

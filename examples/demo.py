@@ -1,6 +1,7 @@
 """Run train_ddp.py without the shim, where it fails, and with it; then try_rates.py."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,16 +9,18 @@ from pathlib import Path
 script = [sys.executable, str(Path(__file__).with_name("train_ddp.py"))]
 
 print("1. The script of the report, without the shim (WANDB_DDP_PATCH=0):", flush=True)
+# One worker: two would write their tracebacks into each other's lines.
 without = subprocess.run(
-    script,
+    [*script, "--workers", "1"],
     env={**os.environ, "WANDB_DDP_PATCH": "0", "WANDB_SILENT": "true", "WANDB_MODE": "offline"},
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
     errors="replace",
 )
-errors = [line for line in without.stdout.splitlines() if "Error: " in line]
-print("   " + (errors[0] if errors else "no error: this wandb does not need the shim"))
+# The worker's comes first, then what torch says of the worker's end.
+error = re.search(r"^[\w.]+(Error|Exception)\b.*", without.stdout, re.M)
+print(f"   {error[0]}" if error else "   no error: this wandb does not need the shim")
 print(f"   exit status {without.returncode}", flush=True)
 
 print("2. The same script, with the shim:", flush=True)

@@ -2,8 +2,9 @@
 
 It trains a classifier of handwritten digits (scikit-learn's, 8 by 8 pixels)
 with DistributedDataParallel: one worker per GPU with NCCL, or two on the CPU
-with gloo. The parent starts the run and hands its config to the workers; rank
-0 logs. Without wandb_ddp_patch it dies where the report says it does.
+with gloo, unless --workers says otherwise. The parent starts the run and hands
+its config to the workers; rank 0 logs. Without wandb_ddp_patch it dies where
+the report says it does.
 """
 
 import argparse
@@ -55,7 +56,9 @@ def train(rank, args):
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
     loss_of = nn.CrossEntropyLoss()
 
-    epochs = tqdm(range(config.epochs), desc="training", unit="epoch", disable=rank != 0)
+    # None: a bar in a terminal, and none in a pipe or a file, which would keep each of its states.
+    hidden = None if rank == 0 else True
+    epochs = tqdm(range(config.epochs), desc="training", unit="epoch", disable=hidden)
     for epoch in epochs:
         sampler.set_epoch(epoch)
         total = 0.0
@@ -72,6 +75,9 @@ def train(rank, args):
             accuracy = (guesses == labels).float().mean().item()
             args.run.log({"loss": total / len(loader), "accuracy": accuracy})
             epochs.set_postfix(accuracy=f"{accuracy:.1%}")
+            done = epoch + 1
+            if epochs.disable and (done % 5 == 0 or done == config.epochs):
+                print(f"Epoch {done} of {config.epochs}: accuracy {accuracy:.1%}", flush=True)
     dist.destroy_process_group()
 
 
@@ -84,6 +90,7 @@ def free_port():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--workers", type=int, help="by default one for each GPU, or two")
     args = parser.parse_args()
 
     mode = os.environ.get("WANDB_MODE")
@@ -94,10 +101,10 @@ def main():
 
     args.config = wandb.config
     args.run = run
-    args.world_size = torch.cuda.device_count() or 2
+    args.world_size = args.workers or torch.cuda.device_count() or 2
     os.environ["MASTER_ADDR"] = "localhost"
     os.environ["MASTER_PORT"] = str(free_port())
-    print(f"Starting {args.world_size} workers with torch.multiprocessing.spawn")
+    print(f"torch.multiprocessing.spawn starts {args.world_size} workers")
     mp.spawn(train, nprocs=args.world_size, args=(args,))
 
     print(f"Accuracy on digits that it has not seen: {run.summary.get('accuracy', 0):.1%}")

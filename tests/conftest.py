@@ -28,6 +28,10 @@ def clean_env(**changes):
 def pytest_collection_modifyitems(items):
     # The longest first, so that no worker is left with one at the end.
     items.sort(key=lambda item: "test_with_the_shim" not in item.name)
+    for item in items:
+        in_environments = item.path.name in ("test_packaging.py", "test_testbed.py")
+        if in_environments or "release" in item.fixturenames:
+            item.add_marker("releases")
 
 
 @pytest.fixture

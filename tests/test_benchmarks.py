@@ -1,4 +1,4 @@
-"""The benchmarks' own figures: what decides, what agrees, and that README shows it.
+"""The benchmarks' own figures: what decides, what agrees, and that the pages show it.
 
 Nothing is timed here: "make bench" is for that.
 """
@@ -18,19 +18,29 @@ import agree
 import harness
 import run_all
 
+COSTS = ROOT / "docs" / "costs.md"
 
-def test_readme_shows_the_committed_results():
+
+def test_the_page_shows_the_committed_results():
     table = run_all.table(run_all.QUESTIONS, quick=False)
     assert "no result" not in table
-    for file in (ROOT / "README.md", ROOT / "benchmarks" / "results" / "README.md"):
+    for file in (COSTS, ROOT / "benchmarks" / "results" / "README.md"):
         assert table in file.read_text("utf-8"), "make bench writes it"
 
 
-def test_every_plot_that_readme_shows_is_there():
-    shown = re.findall(r"!\[.*?\]\((.*?)\)", (ROOT / "README.md").read_text("utf-8"))
-    assert len(shown) == 2
-    for plot in shown:
-        assert (ROOT / plot).is_file() and (ROOT / plot).with_suffix(".svg").is_file()
+def test_readme_gives_figures_of_that_table():
+    readme = (ROOT / "README.md").read_text("utf-8")
+    figures = re.findall(r"\*\*(\d.*?)\*\*", readme.split("## What it costs\n")[1])
+    assert len(figures) == 5
+    for figure in figures:
+        assert re.search(rf"\| {re.escape(figure)}[ ,]", COSTS.read_text("utf-8")), figure
+
+
+def test_every_plot_is_on_the_page():
+    shown = re.findall(r"!\[.*?\]\((.*?)\)", COSTS.read_text("utf-8"))
+    plots = (ROOT / "benchmarks" / "results").glob("*.png")
+    assert sorted((COSTS.parent / plot).resolve() for plot in shown) == sorted(plots)
+    assert all((COSTS.parent / plot).with_suffix(".svg").is_file() for plot in shown)
 
 
 @pytest.mark.parametrize(
