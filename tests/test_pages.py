@@ -72,9 +72,6 @@ def test_each_generated_table_has_its_place():
         assert (ROOT / file).read_text("utf-8").count(f"<!-- {mark} -->\n") == 2
 
 
-@pytest.mark.skipif(
-    not (ROOT / "wandb_ddp_patch" / "borrowed").is_dir(), reason="the house is being built"
-)
 def test_the_picture_of_the_house_is_true():
     drawn = pages.split((ROOT / "CONTRIBUTING.md").read_text("utf-8"))[1][0].text
     folders = [ROOT]

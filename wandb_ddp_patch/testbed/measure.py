@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -111,12 +110,7 @@ def _probe(
         verdicts[verdict.name] = kept
         live.verdict(entry["label"], side, verdict.name, verdict.passed, verdict.reason)
 
-    found = probes.run_all(names, shim=side == "with", python=python, timeout=timeout, done=done)
-    again = [v.name for v in found.values() if v.reason.startswith("hangs") and side != "without"]
-    # Old services fail to start now and then where several start at once; what
-    # hangs by itself hangs again.
-    for name in again:
-        verdict = probes.run(name, shim=side == "with", python=python, timeout=timeout)
-        if verdict.passed:
-            verdict = dataclasses.replace(verdict, reason="as it should be, but it hung at first")
-        done(verdict)
+    shim = side == "with"
+    found = probes.run_all(names, shim=shim, python=python, timeout=timeout, done=done)
+    if side != "without":
+        probes.again(found, shim=shim, python=python, timeout=timeout, done=done)

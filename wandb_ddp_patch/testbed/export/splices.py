@@ -11,7 +11,7 @@ from .. import standalone
 # Probes that need more than classes by themselves: a worker's end, a relay, spawn().
 NEEDS_WORKER_CODE = (
     "they need code that runs in a worker and at its end, or in the owner for it, which is"
-    " more than a class by itself can have: worker.py, service.py, relay.py, launch.py"
+    " more than a class by itself can have: see borrowed/ and spawning/"
 )
 
 
