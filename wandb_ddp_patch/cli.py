@@ -105,6 +105,15 @@ def _add_testbed(commands: _Commands) -> None:
         ' newest), a range (">=0.21,<0.22"), a wheel, an sdist or a source tree;'
         " SPEC@3.9 names the Python for it",
     )
+    _add_how(testbed)
+    testbed.add_argument("--report", metavar="DIR", help="write Markdown, JSON and HTML there")
+    testbed.add_argument(
+        "--readme", metavar="FILE", help="put the table between this file's <!-- matrix --> lines"
+    )
+    testbed.set_defaults(command=_testbed)
+
+
+def _add_how(testbed: argparse.ArgumentParser) -> None:
     testbed.add_argument(
         "--python",
         action="append",
@@ -128,11 +137,6 @@ def _add_testbed(commands: _Commands) -> None:
         action="store_true",
         help="also probe source trees with the exported diff and without the shim",
     )
-    testbed.add_argument("--report", metavar="DIR", help="write Markdown, JSON and HTML there")
-    testbed.add_argument(
-        "--readme", metavar="FILE", help="put the table between this file's <!-- matrix --> lines"
-    )
-    testbed.set_defaults(command=_testbed)
 
 
 def _add_export(commands: _Commands) -> None:

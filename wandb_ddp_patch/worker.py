@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Tuple
 
+from .borrowed import forks  # noqa: F401  (from now on, this process has runs)
 from .borrowed import payload as payloads
 
 

@@ -5,10 +5,11 @@ nowhere. And it may end, with its owner, without a word (0.21.2 to 0.22.0). So a
 process that hands out runs keeps one file, locked, that lists those of its runs
 that are over. The system unlocks it when the process ends, however that happens.
 
-Only a run's name in the file, or a lock that is free, says that a run is over.
-That the file is not there, or can't be read, says nothing: cleaners remove it,
-containers have a temporary folder of their own. Then the service has to tell, and
-the owner puts its file back when it hands out a run again. Workers only ever read.
+Only a run's name in the file, a lock that is free, or an owner that can be seen to have
+ended, says that a run is over. That the file is not there, or can't be read, says
+nothing: cleaners remove it, containers have a temporary folder of their own. Then the
+service has to tell, and the owner puts its file back when it hands out a run again.
+Workers only ever read.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import stat
 import threading
 import time
 from typing import Dict, Optional
+
+from .processes import has_ended
 
 try:
     import fcntl
@@ -75,12 +78,12 @@ class _Seen:
         self.descriptor: Optional[int] = None
         self.ended = False
 
-    def says_over(self, key: str) -> bool:
+    def says_over(self, key: str) -> Optional[bool]:
         with self.lock:
             try:
                 return self.ended or self._look(key)
             except (OSError, ValueError):
-                return False  # no way to tell
+                return None  # no way to tell
 
     def _look(self, key: str) -> bool:
         if self.descriptor is None:
@@ -112,10 +115,15 @@ class Watch:
     Args:
         path: The owner's file, or None where there is none.
         key: The run.
+        owner: The process, see processes.py; None where it is not known.
+
+    Attributes:
+        sees_owner: Whether the last look has told that it has the run.
     """
 
-    def __init__(self, path: Optional[str], key: str) -> None:
-        self.path, self.key = path, key
+    def __init__(self, path: Optional[str], key: str, owner: Optional[str] = None) -> None:
+        self.path, self.key, self.owner = path, key, owner
+        self.sees_owner = False
         self._trusted_until = 0.0
 
     def says_over(self) -> bool:
@@ -125,7 +133,11 @@ class Watch:
             return False
         with _seeing:
             seen = _seen.get(self.path) or _seen.setdefault(self.path, _Seen(self.path))
-        if seen.says_over(self.key):
+        over = seen.says_over(self.key)
+        if over is None and has_ended(self.owner):
+            return True
+        self.sees_owner = over is False
+        if over:
             return True
         self._trusted_until = now + TRUST_SECONDS
         return False

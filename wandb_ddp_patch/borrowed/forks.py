@@ -10,6 +10,9 @@ from typing import Any, Tuple
 from . import link
 from .facts import fact
 
+# Which have something of the parent's to let go of.
+_ROOMS = ("alive", "connection", "ending", "marker", "relay", "service", "serving", "ways")
+
 
 def _started_runs() -> Tuple[Any, ...]:
     return tuple(run for run in link.runs() if _has_started(run))
@@ -58,7 +61,16 @@ def _after_in_parent() -> None:
 def _after_in_child() -> None:
     link.after_fork_in_child()
     with contextlib.suppress(Exception):
-        for name in ("alive", "marker", "serving", "relay", "service", "ways"):
+        for name in (
+            "alive",
+            "connection",
+            "ending",
+            "marker",
+            "relay",
+            "service",
+            "serving",
+            "ways",
+        ):
             # What is not loaded has nothing to let go of.
             module: Any = sys.modules.get(f"{__package__}.{name}")
             if module is not None:

@@ -45,9 +45,10 @@ class Way:
     Attributes:
         attaches: Whether the run then has a connection of wandb's own, so that
             wandb's methods run in this process.
+        unflushed: Whether a call was made since the last :meth:`flush`.
     """
 
-    attaches = False
+    attaches = unflushed = False
 
     def connect(self, run: Any) -> None:
         """Connect; raises Unreachable, at once, where that can't be."""

@@ -8,6 +8,7 @@ from typing import Any, Dict
 from . import link
 from .facts import facts
 from .link import Borrowed
+from .processes import identity
 
 
 def of(run: Any) -> Dict[str, Any]:
@@ -33,9 +34,11 @@ def of(run: Any) -> Dict[str, Any]:
 def written(run: Any) -> Dict[str, Any]:
     """Write down what a run of this process is."""
     own, owned = run.__dict__, link.own(run)
+    owner = own.get("_init_pid", own.get("_pid", os.getpid()))
     return {
         "key": owned.key,
-        "owner": own.get("_init_pid", own.get("_pid", os.getpid())),
+        "owner": owner,
+        "process": identity(owner) if owned.shared else None,
         "attach_id": own.get("_attach_id"),
         "service": owned.service,
         "marker": owned.marker,

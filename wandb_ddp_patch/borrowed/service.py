@@ -6,23 +6,29 @@ For releases whose runs attach: 0.13 and later, 0.12.12 on with
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import os
 import re
 import socket
 import sys
+import threading
+import time
 from typing import Any, Callable, Dict, List
 
 from ..errors import FINISHED, Unreachable
+from . import connection, ending
 from .alive import Watch
 from .link import Way
 
 # WANDB_SERVICE: version, process id, transport, address. Compiled when it is asked for:
 # importing wandb must stay quick.
 _SERVICE = r"\d+-\d+-(?:(unix)-(.+)|\w+-(.+)-(\d+))"
-# How long a worker waits at its end until the service has read all that it sent.
-_FLUSH_SECONDS = 30
+# How long a run is tried to be attached to a service that is busy: many workers at once.
+_ATTACH_SECONDS = 60
+# How long a worker waits until the service has read all that it has sent, and where
+# wandb drops what is not sent yet (0.21.2 to 0.22.0): a backend that is away stops it.
+_FLUSH_SECONDS, _LONG_FLUSH_SECONDS = 30, 300
+
+# Threads of former runs that end.
+_routers: List[Any] = []
 
 
 class Service(Way):
@@ -36,24 +42,51 @@ class Service(Way):
 
     def __init__(self, payload: Dict[str, Any]) -> None:
         self.payload = payload
-        self.watch = Watch(payload["marker"], payload["key"])
+        # "process": not in payloads of 0.1.0.
+        self.watch = Watch(payload["marker"], payload["key"], payload.get("process"))
         self.attached = False
 
     def connect(self, run: Any) -> None:
-        if not _answers(self.payload["service"]):
-            raise Unreachable(
-                "its service is gone: the process that called wandb.init()"
-                f" (process id {self.payload['owner']}) has ended, or it is on another machine"
-            )
         self.check()
-        for used, way in list(_used):
+        for used, way in ending.used():
             if used is not run and way.watch.says_over():
                 way.leave(used)
         while _routers:
             _routers.pop().join()
-        _attach(run, self.payload["service"])
+        self._attach(run)
         self.attached = True
-        _flush_at_the_end(run, self)
+        ending.flush_at_the_end(run, self)
+
+    def _attach(self, run: Any) -> None:
+        deadline, pause = time.monotonic() + _ATTACH_SECONDS, 0.05
+        while True:
+            # Not where its owner is seen: to ask would take a place in the line.
+            if not self.watch.sees_owner:
+                self._refuse_if_gone()
+            before = dict(run.__dict__)
+            try:
+                with connection.to(self.payload["service"]):
+                    sys.modules["wandb"]._attach(run=run)
+                return
+            except BaseException as error:
+                run.__dict__.clear()
+                run.__dict__.update(before)
+                if not isinstance(error, Exception):
+                    raise
+                self.watch.doubt()
+                self.check()
+                self._refuse_if_gone()
+                if not self.watch.sees_owner or time.monotonic() > deadline:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, 1)
+
+    def _refuse_if_gone(self) -> None:
+        if _is_gone(self.payload["service"]):
+            raise Unreachable(
+                "its service is gone: the process that called wandb.init()"
+                f" (process id {self.payload['owner']}) has ended, or it is on another machine"
+            )
 
     def check(self) -> None:
         if self.watch.says_over():
@@ -62,6 +95,7 @@ class Service(Way):
     def call(
         self, run: Any, name: str, upstream: Callable[..., Any], args: Any, kwargs: Any
     ) -> Any:
+        self.unflushed = True
         try:
             return upstream(run, *args, **kwargs)
         except Exception:
@@ -78,24 +112,34 @@ class Service(Way):
         owner's finish() what the service has not read. Warns where that can't be
         had within ``_FLUSH_SECONDS``.
         """
-        done = False
-        with contextlib.suppress(Exception):
-            self.watch.doubt()
-            if not self.watch.says_over():
-                own = run.__dict__
-                interface = own.get("_interface") or own["_backend"].interface
-                handle = interface.deliver_get_summary()
-                wait = getattr(handle, "wait_or", None) or handle.wait
-                done = wait(timeout=_FLUSH_SECONDS) is not None
-        if not done:
-            wandb: Any = sys.modules["wandb"]
-            wandb.termwarn(
-                "The last rows that this worker logged to run"
-                f" {self.payload['known']['id']} may be lost: {FINISHED}, or did not answer."
+        self.unflushed = False
+        self.watch.doubt()
+        if self.watch.says_over():
+            why = FINISHED
+        else:
+            own = run.__dict__
+            interface = own.get("_interface") or own["_backend"].interface
+            late = _sends_late(interface)
+            seconds = _LONG_FLUSH_SECONDS if late else _FLUSH_SECONDS
+            question = _Question(interface, seconds)
+            if question.is_answered(self.watch.says_over):
+                return
+            why = (
+                FINISHED
+                if self.watch.says_over()
+                else f"W&B's service has not said within {seconds} s that it has them. They arrive"
+                " if it goes on before the run is finished"
             )
+        wandb: Any = sys.modules["wandb"]
+        wandb.termwarn(
+            f"The last rows that this worker logged to run {self.payload['known']['id']} may be"
+            f" lost: {why}."
+        )
 
     def leave(self, run: Any) -> None:
-        _used[:] = [pair for pair in _used if pair[0] is not run]
+        ending.forget(run)
+        if all(way.payload["service"] != self.payload["service"] for _, way in ending.used()):
+            connection.leave(self.payload["service"])
         # From 0.13 to 0.17 a thread reads the service's answers, and would go on to
         # take those for the next run.
         interface = getattr(run.__dict__.get("_backend"), "interface", None)
@@ -107,74 +151,71 @@ class Service(Way):
 
     def resume(self, run: Any) -> bool:
         if self.attached:
-            _flush_at_the_end(run, self)
+            ending.flush_at_the_end(run, self)
         return self.attached
 
 
-def _attach(run: Any, service: str) -> None:
-    # The environment may be older than wandb.init(): that of a forkserver or a
-    # pool that was started before.
-    before, own_service = dict(run.__dict__), os.environ.get("WANDB_SERVICE")
-    os.environ["WANDB_SERVICE"] = service
-    try:
-        sys.modules["wandb"]._attach(run=run)
-    except BaseException:
-        run.__dict__.clear()
-        run.__dict__.update(before)
-        # Not to send the runs of this process's own elsewhere.
-        os.environ.pop("WANDB_SERVICE")
-        if own_service is not None:
-            os.environ["WANDB_SERVICE"] = own_service
-        raise
+def _is_gone(service: str) -> bool:
+    """Say whether nothing can be at a WANDB_SERVICE address any more.
 
-
-def _answers(service: str) -> bool:
-    """Say whether something listens at a WANDB_SERVICE address (within 1 s)."""
+    A line of others before the door, a lack of descriptors or rights, and a service that
+    takes its time say nothing.
+    """
     match = re.fullmatch(_SERVICE, service)
     if not match:
-        return True  # a form that we don't know: let wandb try
+        return False  # a form that we don't know: let wandb try
     unix, path, host, port = match.groups()
     try:
         if unix:
-            with socket.socket(socket.AF_UNIX) as connection:
-                connection.settimeout(1)
-                connection.connect(path)
+            with socket.socket(socket.AF_UNIX) as asking:
+                asking.settimeout(1)
+                asking.connect(path)
         else:
             socket.create_connection((host, int(port)), timeout=1).close()
+    except (ConnectionRefusedError, FileNotFoundError):
+        return True
     except OSError:
         return False
-    return True
+    return False
 
 
-# --- at a worker's end ------------------------------------------------------
-
-# Runs that this process has attached, with their ways; and threads of former ones that end.
-_used: List[Any] = []
-_routers: List[Any] = []
-_hooked = 0  # the process whose end flushes them
+def _sends_late(interface: Any) -> bool:
+    publish = getattr(type(getattr(interface, "_client", None)), "publish", None)
+    return "run_soon" in getattr(getattr(publish, "__code__", None), "co_names", ())
 
 
-def _flush_at_the_end(run: Any, way: Service) -> None:
-    from multiprocessing import util
+class _Question:
+    """A round trip to the service, in a thread: even to ask may have to wait."""
 
-    global _hooked
-    if all(used is not run for used, _ in _used):
-        _used.append((run, way))
-    if _hooked != os.getpid():
-        _hooked = os.getpid()
-        # Worker processes of multiprocessing run its finalizers at their end,
-        # others what atexit has.
-        util.Finalize(None, _flush_all, exitpriority=100)
-        atexit.unregister(_flush_all)  # a fork has inherited it
-        atexit.register(_flush_all)
+    def __init__(self, interface: Any, seconds: float) -> None:
+        self.interface, self.seconds = interface, seconds
+        self.answered = False
+        self.thread = threading.Thread(target=self._ask, name="wandb_ddp_patch", daemon=True)
 
+    def _ask(self) -> None:
+        try:
+            handle = self.interface.deliver_get_summary()
+            wait = getattr(handle, "wait_or", None) or handle.wait
+            self.answered = wait(timeout=self.seconds) is not None
+        except Exception:
+            pass  # not answered
 
-def _flush_all() -> None:
-    for run, way in list(_used):
-        way.flush(run)
+    def is_answered(self, is_over: Callable[[], bool]) -> bool:
+        """Wait for the answer, but not for that of a run that is over."""
+        deadline = time.monotonic() + self.seconds
+        try:
+            self.thread.start()
+        except RuntimeError:  # none can be had, as at the interpreter's end
+            self._ask()
+            return self.answered
+        while self.thread.is_alive() and time.monotonic() < deadline:
+            self.thread.join(1)
+            if self.thread.is_alive() and is_over():
+                self.thread.join(1)
+                break
+        return self.answered
 
 
 def after_fork_in_child() -> None:
-    """Let go of what the parent has attached: each process attaches by itself."""
-    _used.clear()
+    """Let go of what the parent has: each process attaches by itself."""
     _routers.clear()

@@ -67,13 +67,19 @@ def end(run: Any, owned: link.Owned) -> None:
         serving.end(run)
 
 
+_hooked = 0  # the process at whose end they are over
+
+
 def _hook() -> None:
     from multiprocessing import util  # late: importing wandb must stay quick
 
+    global _hooked
     # Anew for each run: to come before the hook with which wandb finishes it.
     atexit.unregister(_before_the_end)
     atexit.register(_before_the_end, os.getpid())
-    util.Finalize(None, _before_the_end, (os.getpid(),), exitpriority=100)
+    if _hooked != os.getpid():
+        _hooked = os.getpid()
+        util.Finalize(None, _before_the_end, (os.getpid(),), exitpriority=100)
 
 
 def _before_the_end(pid: int) -> None:

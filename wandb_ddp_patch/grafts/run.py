@@ -26,6 +26,7 @@ class Run:
         upstream(self, *args, **kwargs)
         link.own(self)
         forks()
+        ending().finish_at_the_end()
 
     def __reduce__(self):
         from ..worker import reduce_run  # late: importing wandb must stay quick
@@ -94,6 +95,12 @@ def forks():
     from ..borrowed import forks
 
     return forks
+
+
+def ending():
+    from ..borrowed import ending
+
+    return ending
 
 
 def end(run, owned):

@@ -1,0 +1,136 @@
+"""wandb's connection to a service, of which a process has one: whose it is.
+
+A worker may have a run of its own, or be handed runs of several owners. Then a run
+that attaches gets a connection by itself, and the process keeps its own, with its
+environment and with what wandb.run, wandb.log and the like stand for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+from typing import Any, Dict, Iterator, Optional, Tuple
+
+from . import link
+
+_SERVICE = "WANDB_SERVICE"
+
+# wandb's objects for connections to other services than this process's own.
+_others: Dict[str, Any] = {}
+# The one that is this process's own because a run has attached by it, the service, and
+# WANDB_SERVICE before that.
+_taken: Optional[Tuple[Any, str, Optional[str]]] = None
+
+
+def _slot() -> Tuple[Any, str]:
+    """Where wandb keeps the process's one object for its connection."""
+    module = importlib.import_module("wandb.sdk.wandb_setup")
+    kept = getattr(module, "_WandbSetup", None)
+    return (kept, "_instance") if hasattr(kept, "_instance") else (module, "_singleton")
+
+
+def _connects(setup: Any) -> bool:
+    """Say whether it is this process's, and connected."""
+    if getattr(setup, "_pid", None) != os.getpid():
+        return False
+    return bool(getattr(setup, "_connection", None) or getattr(setup, "_manager", None))
+
+
+@contextlib.contextmanager
+def to(service: str) -> Iterator[None]:
+    """Have wandb's one connection be one to a service, for as long as a run attaches.
+
+    Where the process had none, it stays so. After an exception all is as before, so
+    that another try begins anew.
+
+    Args:
+        service: A value of WANDB_SERVICE.
+    """
+    global _taken
+    owner, name = _slot()
+    before, service_before = getattr(owner, name, None), os.environ.get(_SERVICE)
+    apart = _connects(before) and service_before != service
+    if apart:
+        setattr(owner, name, _others.get(service))
+    # The environment may be older than wandb.init(): that of a forkserver or a
+    # pool that was started before.
+    os.environ[_SERVICE] = service
+    done = False
+    try:
+        with _globals_kept():
+            yield
+        done = True
+        made = getattr(owner, name, None)
+        if apart:
+            _others[service] = made
+        elif not _connects(before):
+            _taken = (made, service, service_before)
+    finally:
+        if apart or not done:
+            _set_environment(service_before)
+            if getattr(owner, name, None) is not before:
+                setattr(owner, name, before)
+            elif not apart:
+                _disconnect(owner, name)
+
+
+def _disconnect(owner: Any, name: str) -> None:
+    """Let the process's one object connect anew when it is asked to."""
+    setup = getattr(owner, name, None)
+    if setup is not None and name == "_singleton":
+        setup._connection = None
+    else:  # up to 0.18 it connects when it is made
+        setattr(owner, name, None)
+
+
+def _set_environment(service: Optional[str]) -> None:
+    os.environ.pop(_SERVICE, None)
+    if service is not None:
+        os.environ[_SERVICE] = service
+
+
+@contextlib.contextmanager
+def _globals_kept() -> Iterator[None]:
+    """Keep wandb.run and the like, where they are a run's of this process's own."""
+    wandb: Any = sys.modules["wandb"]
+    tied = link.of(wandb.run) if wandb.run is not None else None
+    before = dict(vars(wandb))
+    try:
+        yield
+    finally:
+        if isinstance(tied, link.Owned):
+            vars(wandb).update({k: v for k, v in before.items() if vars(wandb).get(k) is not v})
+
+
+def leave(service: str) -> None:
+    """Let go of the connection by which runs have attached that were all left.
+
+    A run of this process's own then gets a service of its own, or that of its
+    environment: the other one may end at any time.
+    """
+    global _taken
+    _others.pop(service, None)
+    if _taken is None or _taken[1] != service:
+        return
+    if any(isinstance(link.of(run), link.Owned) and _is_active(run) for run in link.runs()):
+        return  # it uses that connection
+    owner, name = _slot()
+    if getattr(owner, name, None) is _taken[0]:
+        _disconnect(owner, name)
+        if os.environ.get(_SERVICE) == service:
+            _set_environment(_taken[2])
+    _taken = None
+
+
+def _is_active(run: Any) -> bool:
+    own = run.__dict__
+    return bool(own.get("_attach_id")) and not own.get("_is_finished")
+
+
+def after_fork_in_child() -> None:
+    """Let go of the parent's: none of it works here."""
+    global _taken
+    _others.clear()
+    _taken = None

@@ -1,0 +1,115 @@
+"""What a worker has logged is with the service before it ends, or tells anybody anything.
+
+A pool ends its workers with SIGTERM, which runs nothing of theirs, once it has the
+results of their tasks. So rows must have arrived before a result is handed back: what a
+worker sends by a connection of multiprocessing's (pools and executors use them) waits
+for the rows that were logged before.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+from typing import Any, List
+
+from . import link
+
+# Runs that this process uses, with their ways.
+_used: List[Any] = []
+_hooked = 0  # the process whose end flushes them
+_flushing = threading.local()
+
+
+def flush_at_the_end(run: Any, way: link.Way) -> None:
+    """Flush a run when this process ends, and before it sends anything."""
+    if all(used is not run for used, _ in _used):
+        _used.append((run, way))
+    _hook()
+
+
+def forget(run: Any) -> None:
+    """Flush a run no more: it is over for this process."""
+    _used[:] = [pair for pair in _used if pair[0] is not run]
+
+
+def used() -> List[Any]:
+    """Give the runs that are to be flushed, with their ways."""
+    return list(_used)
+
+
+def _hook() -> None:
+    global _hooked
+    if _hooked == os.getpid():
+        return
+    _hooked = os.getpid()
+    from multiprocessing import util
+
+    # Worker processes of multiprocessing run its finalizers at their end,
+    # others what atexit has.
+    util.Finalize(None, _flush_all, exitpriority=100)
+    atexit.unregister(_flush_all)  # a fork has inherited it
+    atexit.register(_flush_all)
+    # Who has not loaded it has no connection of it.
+    connection: Any = sys.modules.get("multiprocessing.connection")
+    for name in ("Connection", "PipeConnection"):
+        kind = getattr(connection, name, None)
+        if kind is not None and not hasattr(kind._send_bytes, "__wrapped__"):
+            kind._send_bytes = _flushing_first(kind._send_bytes)
+
+
+def _flush_all() -> None:
+    for run, way in used():
+        way.flush(run)
+
+
+def _flushing_first(upstream: Any) -> Any:
+    def _send_bytes(self: Any, *args: Any, **kwargs: Any) -> Any:
+        for run, way in _used:
+            # Not while it is flushed: that may send something itself.
+            if way.unflushed and not getattr(_flushing, "now", False):
+                _flushing.now = True
+                try:
+                    way.flush(run)
+                finally:
+                    _flushing.now = False
+        return upstream(self, *args, **kwargs)
+
+    _send_bytes.__wrapped__ = upstream  # type: ignore[attr-defined]
+    return _send_bytes
+
+
+def after_fork_in_child() -> None:
+    """Let go of what the parent uses: each process connects by itself."""
+    _used.clear()
+
+
+# --- runs of a worker's own ---------------------------------------------------
+
+_finishing = 0  # the process whose end finishes its own runs
+
+
+def finish_at_the_end() -> None:
+    """Finish this process's own runs when it ends, where it is a worker.
+
+    multiprocessing ends its forks without atexit, by which wandb finishes runs.
+    """
+    global _finishing
+    process = sys.modules.get("multiprocessing.process")
+    if process is None or process.parent_process() is None or _finishing == os.getpid():
+        return
+    _finishing = os.getpid()
+    from multiprocessing import util
+
+    util.Finalize(None, _finish_own, exitpriority=90)
+
+
+def _finish_own() -> None:
+    kind, error, _ = sys.exc_info()
+    failed = kind is not None and getattr(error, "code", 1) not in (None, 0)
+    for run in link.runs():
+        own = run.__dict__
+        mine = own.get("_init_pid", own.get("_pid")) == os.getpid()
+        if mine and isinstance(link.of(run), link.Owned) and not own.get("_is_finished"):
+            run.finish(exit_code=int(failed))

@@ -1,0 +1,48 @@
+"""Whether a process has ended: told by more than its number, which another one may have.
+
+Only on Linux, and only of processes that this one could see: elsewhere, nothing is told.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Optional
+
+
+def identity(pid: Optional[int] = None) -> Optional[str]:
+    """Say which process one is: machine and boot, namespace of numbers, number, start.
+
+    Args:
+        pid: Its number; by default this process.
+
+    Returns:
+        None where there is none with that number, or no way to tell.
+    """
+    pid = pid or os.getpid()
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            boot = file.read().strip()
+        namespace = os.readlink("/proc/self/ns/pid")
+        with open(f"/proc/{pid}/stat") as file:
+            # After the name, which may hold anything; the 22nd field of all.
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return None
+    if fields[0] in "XZ":  # it has ended, and waits for its parent to see that
+        return None
+    return f"{boot} {namespace} {pid} {fields[19]}"
+
+
+def has_ended(known: Optional[str]) -> bool:
+    """Say whether a process has ended for sure.
+
+    Args:
+        known: Its identity, from when it lived.
+    """
+    here = identity()
+    if known is None or here is None:
+        return False
+    boot, namespace, pid, _ = known.split(" ")
+    if [boot, namespace] != here.split(" ")[:2]:
+        return False  # of another machine, or container: it can't be seen from here
+    return identity(int(pid)) != known
