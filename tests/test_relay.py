@@ -41,7 +41,7 @@ def test_what_a_relayed_run_can_do(tmp_path, release, version, python, method):
     assert seen["config"].startswith("ConfigError: Attempted to change value of key")
     expected = {"lr": 8, "new": {"x": 1}, "item": 5, "attribute": 3}
     assert seen["owner's config"] == expected
-    assert seen["summary"] == [1, 2, 1]
+    assert seen["summary"] == [1, 2, 2]
     files = os.path.join(os.path.dirname(file), "files")
     assert seen["properties"][:3] == ["some notes", "new name", files]
     for name in ("log_artifact", "watch"):
@@ -62,6 +62,7 @@ def test_what_a_relayed_run_can_do(tmp_path, release, version, python, method):
     for n in range(3):
         assert [int(row[f"thread {n}"]) for row in rows if f"thread {n}" in row] == list(range(50))
     assert [row["a"] for row in rows if "a" in row] == ["1", "2"]
+    assert [row["custom_step"] for row in rows if "custom_step" in row] == ["10"]
     assert sum("html" in row for row in rows) == sum("owner" in row for row in rows) == 1
     assert [row["task"] for row in rows if "task" in row] == ["0", "1", "2"]
     assert runfile.exit_code(file) == 0

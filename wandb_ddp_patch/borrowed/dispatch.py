@@ -15,6 +15,7 @@ from typing import Any, Callable, Dict, Iterator, Tuple
 
 from .facts import KNOWN
 from .link import ENTRY
+from .steps import LOGS, kept
 
 # Calls that end a worker's use of a run, and not the run.
 ENDS = ("finish", "_finish", "join", "__exit__")
@@ -62,6 +63,8 @@ def _method(name: str, upstream: Callable[..., Any]) -> Callable[..., Any]:
         link = self.__dict__.get(ENTRY)
         if link is None or not link.borrowed:
             return upstream(self, *args, **kwargs)
+        if name in LOGS:
+            args, kwargs = kept(args, kwargs)
         return link.use(self, name, upstream, args, kwargs)
 
     method.__name__ = name  # a bound method is pickled by this name

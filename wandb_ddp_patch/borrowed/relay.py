@@ -13,11 +13,12 @@ import sys
 import threading
 import time
 from multiprocessing import AuthenticationError, connection, process
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
 from ..errors import FINISHED, NotPlain, Unreachable
 from .current import make_current
 from .link import Way, usage_error
+from .processes import has_ended
 
 # What a worker may call, besides what the run calls itself. The rest would have to give
 # it the run's inside.
@@ -35,25 +36,24 @@ _OWN_CALLS = (
     "_summary_update_callback",
     "_tensorboard_callback",
 )
-# An owner that is alive answers a new connection; one that is stopped does not.
-_PATIENCE_SECONDS = 30
-# For the call itself: images and tables take their time.
-_CALL_SECONDS = 300
+# How long an owner may be silent where it can't be told whether its process lives. Else
+# it is waited for: it may be stopped, or in a long call of its own.
+_PATIENCE_SECONDS = 300
 
 
 class Relay(Way):
     """Calls on a run, made by its owner.
 
     Args:
-        address: Where the owner listens.
-        key: The run.
+        payload: What the run came with.
     """
 
-    def __init__(self, address: str, key: str) -> None:
-        self.address, self.key = address, key
+    def __init__(self, payload: Dict[str, Any]) -> None:
+        self.address, self.key = payload["relay"], payload["key"]
+        self.owner = payload.get("process")  # not in payloads of 0.1.0
 
     def connect(self, run: Any) -> None:
-        _connected(self.address)
+        _connected(self.address, self.owner)
         make_current(run)
 
     def call(
@@ -84,7 +84,7 @@ class Relay(Way):
                 f" that called wandb.init(), because it can't be pickled: {error}"
             ) from error
         try:
-            done, result = _connected(self.address).ask(request)
+            done, result = _connected(self.address, self.owner).ask(request)
         except (EOFError, OSError):
             raise Unreachable(FINISHED) from None
         if done:
@@ -122,23 +122,34 @@ def _one_process_only(what: str) -> Exception:
 class _Line:
     """A worker's connection to the owner of runs."""
 
-    def __init__(self, address: str) -> None:
-        self.address = address
+    def __init__(self, address: str, owner: Optional[str]) -> None:
+        self.address, self.owner = address, owner
         self.lock = threading.Lock()
-        if not _lives(address):
-            raise Unreachable(FINISHED)
+        self.connection = self._connection()
+
+    def _connection(self) -> Any:
         authkey = process.current_process().authkey
-        self.connection = connection.Client(address, authkey=authkey)
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                return connection.Client(self.address, authkey=authkey)
+            except (ConnectionRefusedError, FileNotFoundError):
+                raise
+            except (EOFError, OSError):  # too many at once: it will have time
+                if has_ended(self.owner) or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
 
     def ask(self, request: bytes) -> Any:
         with self.lock:
             if self.connection.closed:  # another thread's call has failed
-                return _connected(self.address).ask(request)
+                return _connected(self.address, self.owner).ask(request)
             try:
                 self.connection.send_bytes(request)
-                deadline = time.monotonic() + _CALL_SECONDS
+                deadline = time.monotonic() + _PATIENCE_SECONDS
                 while not self.connection.poll(1):
-                    if time.monotonic() > deadline or not _lives(self.address):
+                    late = self.owner is None and time.monotonic() > deadline
+                    if late or has_ended(self.owner):
                         raise EOFError
                 return pickle.loads(self.connection.recv_bytes())
             except BaseException:
@@ -152,15 +163,7 @@ _lines: Dict[str, _Line] = {}
 _connecting = threading.RLock()
 
 
-def _lives(address: str) -> bool:
-    try:
-        with connection.Client(address) as client:
-            return bool(client.poll(_PATIENCE_SECONDS))
-    except OSError:
-        return False
-
-
-def _connected(address: str) -> _Line:
+def _connected(address: str, owner: Optional[str]) -> _Line:
     """Get this process's connection to the owner of runs.
 
     Raises:
@@ -169,7 +172,7 @@ def _connected(address: str) -> _Line:
     with _connecting:
         if address not in _lines:
             try:
-                _lines[address] = _Line(address)
+                _lines[address] = _Line(address, owner)
             except AuthenticationError:
                 raise Unreachable(
                     "this process was not started with multiprocessing by the one that"

@@ -9,18 +9,53 @@ https://docs.python.org/3/library/multiprocessing.html#authentication-keys
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import os
 import pickle
+import socket
+import struct
 import threading
 import time
 from multiprocessing import AuthenticationError, connection, process
-from typing import Any, Optional, Set
+from typing import Any, Counter, Iterator, Optional, Set
 
 from ..errors import FINISHED, NotPlain, Unreachable
 from . import link
 
-# Held while the owner makes a call, for itself or for a worker.
+# Held while a row is put together, for the owner or for a worker, in releases whose runs
+# do that (to 0.12).
 one_at_a_time = threading.RLock()
+
+# How long somebody may take to prove who they are: strangers must not stay.
+_PROOF_SECONDS = 10
+# How long a run that ends waits for calls under way; some ask the network.
+_CALL_SECONDS = 30
+
+# The calls under way, by run.
+_under_way: Counter[str] = collections.Counter()
+_changed = threading.Condition()
+
+
+@contextlib.contextmanager
+def _call(key: str) -> Iterator[None]:
+    with _changed:
+        _under_way[key] += 1
+    try:
+        yield
+    finally:
+        with _changed:
+            _under_way[key] -= 1
+            if not _under_way[key]:
+                del _under_way[key]
+            _changed.notify_all()
+
+
+def _wait_for_calls(key: Optional[str] = None) -> None:
+    with _changed:
+        _changed.wait_for(
+            lambda: not (key in _under_way if key else _under_way), timeout=_CALL_SECONDS
+        )
 
 
 class _Server:
@@ -39,23 +74,33 @@ class _Server:
                 time.sleep(0.01)
                 continue
             self.connections.add(accepted)
-            threading.Thread(target=self._serve, args=(accepted,), daemon=True).start()
+            try:
+                threading.Thread(target=self._serve, args=(accepted,), daemon=True).start()
+            except RuntimeError:  # there are too many: the worker will try again
+                self._drop(accepted)
+                time.sleep(0.01)
 
     def _serve(self, accepted: Any) -> None:
         # The worker has ended, only looks whether we live, or is a stranger.
         with contextlib.suppress(EOFError, OSError, AuthenticationError):
             # Not by the listener: who says nothing would keep the others waiting.
+            _limit_reading(accepted, _PROOF_SECONDS)
             connection.deliver_challenge(accepted, self.authkey)
             connection.answer_challenge(accepted, self.authkey)
+            _limit_reading(accepted, 0)
             while True:
                 accepted.send_bytes(self._answer(accepted.recv_bytes()))
+        self._drop(accepted)
+
+    def _drop(self, accepted: Any) -> None:
         self.connections.discard(accepted)
-        accepted.close()
+        with contextlib.suppress(OSError):
+            accepted.close()
 
     def _answer(self, request: bytes) -> bytes:
         try:
             key, name, args, kwargs = pickle.loads(request)
-            with one_at_a_time:
+            with _call(key):
                 run = None if self.ended else link.find(key)
                 if run is None or link.own(run).over:
                     raise Unreachable(FINISHED)
@@ -71,6 +116,13 @@ class _Server:
         for opened in [self.listener, *self.connections]:
             with contextlib.suppress(OSError):
                 opened.close()
+
+
+def _limit_reading(accepted: Any, seconds: int) -> None:
+    if hasattr(socket, "SO_RCVTIMEO") and os.name != "nt":
+        with socket.socket(fileno=os.dup(accepted.fileno())) as same:
+            limit = struct.pack("ll", seconds, 0)
+            same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
 
 
 def _make(run: Any, name: str, args: Any, kwargs: Any) -> Any:
@@ -122,23 +174,25 @@ def address() -> Optional[str]:
 
 
 def end(run: Any) -> None:
-    """Refuse all further calls on a run, after the one under way."""
-    with one_at_a_time:
-        link.own(run).over = True
+    """Refuse all further calls on a run, after those under way."""
+    owned = link.own(run)
+    owned.over = True
+    _wait_for_calls(owned.key)
 
 
 def end_all() -> None:
     """Refuse all further calls: this process ends."""
     if _server is not None:
         _server.ended = True
-        if one_at_a_time.acquire(timeout=5):  # the call under way
-            one_at_a_time.release()
+        _wait_for_calls()
 
 
 def after_fork_in_child() -> None:
     """Let go of what belongs to the parent: else it would seem to live when it does not."""
-    global _server, one_at_a_time, _starting
+    global _server, one_at_a_time, _starting, _changed
     one_at_a_time, _starting = threading.RLock(), threading.RLock()
+    _changed = threading.Condition()
+    _under_way.clear()
     if _server is not None:
         _server.close()
         _server = None

@@ -26,7 +26,7 @@ def home(payload: Dict[str, Any]) -> Optional[Way]:
     if payload["relay"]:
         from .relay import Relay
 
-        return Relay(payload["relay"], payload["key"])
+        return Relay(payload)
     return None
 
 
