@@ -39,6 +39,7 @@ CATALOGUE = [
     *("run-owner-finished", "run-early-server", "run-global", "run-forward", "run-gone"),
     *("run-disabled",),
     *("summary-names", "summary-copy", "summary-fork", "preinit"),
+    *("module-held", "watch-pickle", "watch-worker", "media-artifact", "media-logged"),
 ]
 
 
@@ -82,6 +83,11 @@ def test_every_graft_has_probes():
         "RunDisabled": "run",
         "Run": "run",
         "InterfaceBase": "run",
+        "__class__": "module",
+        "TorchHistory": "watch",
+        "Api": "media",
+        "WandbStoragePolicy": "media",
+        "Artifact": "media",
     }
     assert {graft.name for graft in _patches.GRAFTS} == set(by_class)
     assert set(by_class.values()) == named

@@ -36,6 +36,7 @@ class _Finder:
         (
             "torch",
             "wandb",
+            "wandb.apis.internal",
             "wandb.integration.torch.wandb_torch",
             "wandb.sdk.artifacts.artifact",
             "wandb.sdk.artifacts.storage_policies.wandb_storage_policy",

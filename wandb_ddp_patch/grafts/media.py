@@ -4,6 +4,7 @@ An artifact holds what talks to the server: until 0.21 its storage policy has an
 ``Api`` with locks and ``os.environ`` in it, which pickle and deepcopy refuse
 (https://github.com/Lightning-AI/pytorch-lightning/issues/6869). Once it has been
 logged online, it has a client, with the API key, and a handle of the upload too.
+Until 0.12 it has such an ``Api`` itself.
 """
 
 from __future__ import annotations
@@ -58,6 +59,14 @@ class Artifact:
         return twin
 
 
+class Api:
+    """What wandb.apis.internal.Api, which makes the real one, lacked until 0.12."""
+
+    def __reduce__(self):
+        return type(self), ()  # not what it was made with: those are settings
+
+
+_API = "wandb.apis.internal"
 _POLICY = "wandb.sdk.artifacts.storage_policies.wandb_storage_policy"
 _ARTIFACT = "wandb.sdk.artifacts.artifact"
 
@@ -88,17 +97,41 @@ def _install_artifact(undo: List[Undo]) -> None:
 def _works_artifact() -> bool:
     kind = trial(_artifact_class())
     names = "_client", "_service_api", "_save_handle", "_save_future"
-    return all(_copies_with_a_lock(kind.__new__(kind), name) for name in names)
+    return _copies_with_a_lock(kind.__new__(kind), *names)
 
 
-def _copies_with_a_lock(thing: Any, name: str) -> bool:
-    vars(thing)[name] = threading.Lock()
+def _api_class() -> Any:
+    return upstream_class(_API, "Api")
+
+
+def _install_api(undo: List[Undo]) -> None:
+    put_members(undo, _api_class(), Api)
+
+
+def _works_api() -> bool:
+    kind = trial(_api_class())
+    kind.__init__ = lambda self: None
+    return _copies_with_a_lock(kind(), "_api")
+
+
+def _copies_with_a_lock(thing: Any, *names: str) -> bool:
+    vars(thing).update(dict.fromkeys(names, threading.Lock()))
     copy.deepcopy(thing)
     return True
 
 
-# Both are optional: until 0.14 they are in another module, and can be pickled.
+# All are optional. The last two are in another module in old releases, where the first
+# one is all that they lack.
 GRAFTS = [
+    Graft(
+        modules=(_API,),
+        name="Api",
+        install=_install_api,
+        works=_works_api,
+        why="an artifact can be copied, pickled and sent to a worker",
+        since="0.10.23 or earlier, to 0.12.21",
+        optional=True,
+    ),
     Graft(
         modules=(_POLICY,),
         name="WandbStoragePolicy",

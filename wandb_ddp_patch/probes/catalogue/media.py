@@ -62,9 +62,7 @@ def media_logged() -> None:
     with offline_run() as run:
         table = wandb.Table(columns=["x", "y"], data=[[1, 2], [3, 4]])
         media: Dict[str, Any] = {"table": table, "html": wandb.Html("<b>bold</b>")}
-        media["plot"] = wandb.plot.line(  # type: ignore[attr-defined]
-            wandb.Table(columns=["x", "y"], data=[[1, 2]]), "x", "y"
-        )
+        media["plot"] = wandb.plot.line(wandb.Table(columns=["x", "y"], data=[[1, 2]]), "x", "y")
         run.log(dict(media))
         _check_payload(media)
         expected = _read_media(media)
