@@ -56,9 +56,12 @@ def test_an_artifact_that_was_never_logged_has_no_client(no_defaults):
 
 
 CLIENT = f"""
-import copy, pickle, threading, warnings
+import copy, pickle, threading, types, warnings
 warnings.simplefilter("ignore")
-import wandb, wandb_ddp_patch
+import wandb, wandb.apis.public, wandb_ddp_patch
+
+# The real one asks the server on some releases.
+wandb.apis.public.Api = lambda: types.SimpleNamespace(client="anew")
 
 class Client:
     def __init__(self):
@@ -70,7 +73,7 @@ data = pickle.dumps(artifact)
 assert {SECRET!r}.encode() not in data
 for twin in (pickle.loads(data), copy.deepcopy(artifact)):
     policy = twin.manifest.storage_policy
-    assert type(twin._client).__name__ == "RetryingClient", twin._client
+    assert twin._client == "anew"
     assert type(policy._api).__name__ == "Api" and policy._handler and policy._session
     assert policy.config() == artifact.manifest.storage_policy.config()
 print("made anew")

@@ -25,11 +25,14 @@ RELEASES = [
 # Without the shim, one of them; PROBE_ALL=1 asks for all.
 WITHOUT = RELEASES if os.environ.get("PROBE_ALL") else RELEASES[:1]
 # What works without us: dunder names do since 0.13.0, and a run that a worker uses
-# and does not finish, but for the releases in which attaching fails or rows are lost.
+# and does not finish, but for the releases in which attaching fails or rows are lost,
+# and artifacts before there was a client in them.
 FINE = {
     *(("config-names", v) for v, _ in RELEASES if v not in ("0.10.23", "0.12.21")),
     *(("run-spawn", v) for v in ("0.16.6", "0.19.11", "0.21.4")),
     *(("run-rows", v) for v in ("0.16.6", "0.19.11")),
+    *(("media-artifact", v) for v in ("0.12.21", "0.13.11")),
+    *(("media-logged", v) for v in ("0.10.23", "0.12.21", "0.13.11")),
 }
 
 CATALOGUE = [

@@ -39,7 +39,7 @@ def _watched() -> List[Any]:
     """Make a model for each way to watch one, and watch it."""
     import wandb
 
-    known = inspect.signature(wandb.watch).parameters  # log_graph came with 0.11
+    known = inspect.signature(wandb.watch).parameters  # some have no log_graph
     ways = [way for way in _WAYS if known.keys() >= way.keys()]
     models = [_model() for _ in ways]
     for model, way in zip(models, ways):
