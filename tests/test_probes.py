@@ -32,7 +32,7 @@ FINE = {
     *(("run-spawn", v) for v in ("0.16.6", "0.19.11", "0.21.4")),
     *(("run-rows", v) for v in ("0.16.6", "0.19.11")),
     *(("media-artifact", v) for v in ("0.12.21", "0.13.11")),
-    *(("media-logged", v) for v in ("0.10.23", "0.12.21", "0.13.11")),
+    *(("media-logged", v) for v in ("0.12.21", "0.13.11")),
 }
 
 CATALOGUE = [
