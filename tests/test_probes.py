@@ -25,11 +25,14 @@ RELEASES = [
 # Without the shim, one of them; PROBE_ALL=1 asks for all.
 WITHOUT = RELEASES if os.environ.get("PROBE_ALL") else RELEASES[:1]
 # What works without us: dunder names do since 0.13.0, and a run that a worker uses
-# and does not finish, but for the releases in which attaching fails or rows are lost.
+# and does not finish, but for the releases in which attaching fails or rows are lost,
+# and artifacts before there was a client in them.
 FINE = {
     *(("config-names", v) for v, _ in RELEASES if v not in ("0.10.23", "0.12.21")),
     *(("run-spawn", v) for v in ("0.16.6", "0.19.11", "0.21.4")),
     *(("run-rows", v) for v in ("0.16.6", "0.19.11")),
+    *(("media-artifact", v) for v in ("0.12.21", "0.13.11")),
+    *(("media-logged", v) for v in ("0.12.21", "0.13.11")),
 }
 
 CATALOGUE = [
@@ -39,6 +42,7 @@ CATALOGUE = [
     *("run-owner-finished", "run-early-server", "run-global", "run-forward", "run-gone"),
     *("run-disabled",),
     *("summary-names", "summary-copy", "summary-fork", "preinit"),
+    *("module-held", "watch-pickle", "watch-worker", "media-artifact", "media-logged"),
 ]
 
 
@@ -82,6 +86,11 @@ def test_every_graft_has_probes():
         "RunDisabled": "run",
         "Run": "run",
         "InterfaceBase": "run",
+        "__class__": "module",
+        "TorchHistory": "watch",
+        "Api": "media",
+        "WandbStoragePolicy": "media",
+        "Artifact": "media",
     }
     assert {graft.name for graft in _patches.GRAFTS} == set(by_class)
     assert set(by_class.values()) == named

@@ -36,12 +36,17 @@ class _Finder:
         (
             "torch",
             "wandb",
+            "wandb.apis.internal",
+            "wandb.integration.torch.wandb_torch",
+            "wandb.sdk.artifacts.artifact",
+            "wandb.sdk.artifacts.storage_policies.wandb_storage_policy",
             "wandb.sdk.interface.interface",
             "wandb.sdk.lib.disabled",
             "wandb.sdk.lib.preinit",
             "wandb.sdk.wandb_config",
             "wandb.sdk.wandb_run",
             "wandb.sdk.wandb_summary",
+            "wandb.wandb_torch",
         )
     )
 

@@ -13,7 +13,7 @@ from typing import Optional, Tuple
 
 from . import _hooks
 from ._graft import Graft
-from .grafts import config, disabled, preinit, run, summary, torch
+from .grafts import config, disabled, media, module, preinit, run, summary, torch, watch
 
 # Held while grafts are put on or off. Nothing is imported under it that is not
 # loaded already, so no import lock is ever waited for.
@@ -21,7 +21,7 @@ _lock = threading.RLock()
 _warned: set[str] = set()
 
 
-_PARTS = (config, summary, preinit, disabled, run, torch)
+_PARTS = (config, summary, preinit, module, disabled, run, media, torch, watch)
 # Every graft there is, in the order in which they are put on.
 GRAFTS: Tuple[Graft, ...] = tuple(graft for part in _PARTS for graft in part.GRAFTS)
 

@@ -20,6 +20,9 @@ SUBJECTS = (
     "run_without_service",
     "summary",
     "preinit",
+    "module",
+    "watch",
+    "media",
 )
 
 for _subject in SUBJECTS:
