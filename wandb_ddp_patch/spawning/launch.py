@@ -18,6 +18,7 @@ from typing import Any, Callable, Optional, Tuple
 from ..borrowed import link
 from . import server
 from .arrival import Job
+from .parent import Parent
 
 
 def spawn(
@@ -38,20 +39,26 @@ def spawn(
     if not patched:
         return start_processes(fn, args, nprocs, join, daemon, start_method or "spawn")
     method = start_method or server.default_method()
-    why = server.why_not_fork() if method == "forkserver" else None
     run = _current_run()
     sent = run if method == "fork" or _can_be_sent(run) else None
-    if why is None:
-        try:
-            context = start_processes(Job(fn, method, sent), args, nprocs, False, daemon, method)
-        except ValueError as error:
-            if "too many fds" not in str(error) or method != "forkserver":
-                raise
-            # Each tensor on the CPU is one. No worker has started yet.
-            why = "the arguments hold more tensors than a forkserver's workers can be handed"
-    if why is not None:
-        _say_why(why)
-        context = start_processes(Job(fn, "spawn", sent), args, nprocs, False, daemon, "spawn")
+    with Parent() as parent:
+
+        def start(method: str) -> Any:
+            job = Job(fn, method, sent, parent)
+            return start_processes(job, args, nprocs, False, daemon, method)
+
+        why = server.why_not_fork() if method == "forkserver" else None
+        if why is None:
+            try:
+                context = start(method)
+            except ValueError as error:
+                if "too many fds" not in str(error) or method != "forkserver":
+                    raise
+                # Each tensor on the CPU is one. No worker has started yet.
+                why = "the arguments hold more tensors than a forkserver's workers can be handed"
+        if why is not None:
+            _say_why(why)
+            context = start("spawn")
     context.join = functools.partial(_join, context.join, run)
     while join and not context.join():
         pass
