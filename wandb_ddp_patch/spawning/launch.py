@@ -16,7 +16,7 @@ import warnings
 from typing import Any, Callable, Optional, Tuple
 
 from ..borrowed import link
-from . import server
+from . import server, trial
 from .arrival import Job
 from .parent import Parent
 
@@ -47,7 +47,7 @@ def spawn(
             job = Job(fn, method, sent, parent)
             return start_processes(job, args, nprocs, False, daemon, method)
 
-        why = server.why_not_fork() if method == "forkserver" else None
+        why = trial.why_not_fork() if method == "forkserver" else None
         if why is None:
             try:
                 context = start(method)
@@ -100,11 +100,15 @@ def _join(join: Callable[..., bool], run: Any, *args: Any, **kwargs: Any) -> boo
         owned = link.of(run) if run is not None else None
         if isinstance(owned, link.Owned) and owned.exit_code is None:
             owned.exit_code = 1
-            atexit.register(_finish_failed, run)
+            # One for all runs, and at the end: it must come before wandb's own hook.
+            atexit.unregister(_finish_failed)
+            atexit.register(_finish_failed)
         raise
 
 
-def _finish_failed(run: Any) -> None:
+def _finish_failed() -> None:
     # wandb's own hook knows only how this process ends.
-    if _current_run() is run:
-        run.finish(exit_code=1)
+    run = _current_run()
+    owned = link.of(run) if run is not None else None
+    if isinstance(owned, link.Owned) and owned.exit_code:
+        run.finish(exit_code=owned.exit_code)
