@@ -31,11 +31,7 @@ def spawn(
     patched: bool,
 ) -> Any:
     """See :func:`wandb_ddp_patch.spawn`."""
-    try:
-        from torch.multiprocessing import start_processes
-    except ImportError:
-        raise ImportError("wandb_ddp_patch.spawn() needs PyTorch: pip install torch") from None
-
+    start_processes = _torchs_own()
     if not patched:
         return start_processes(fn, args, nprocs, join, daemon, start_method or "spawn")
     method = start_method or server.default_method()
@@ -63,6 +59,14 @@ def spawn(
     while join and not context.join():
         pass
     return None if join else context
+
+
+def _torchs_own() -> Any:
+    try:
+        from torch.multiprocessing import start_processes
+    except ImportError:
+        raise ImportError("wandb_ddp_patch.spawn() needs PyTorch: pip install torch") from None
+    return start_processes
 
 
 def _say_why(why: str) -> None:
