@@ -1,5 +1,6 @@
 """spawn(): what torch.multiprocessing.spawn does, and the run, from a warm forkserver."""
 
+import errno
 import inspect
 import os
 import signal
@@ -13,6 +14,8 @@ from conftest import clean_env
 
 import wandb_ddp_patch
 from wandb_ddp_patch import runfile
+from wandb_ddp_patch.borrowed import link
+from wandb_ddp_patch.spawning import launch, server, trial
 
 TOP = """
 import os, sys, time
@@ -114,6 +117,40 @@ def work(rank):
     assert out.splitlines() == ["imported __main__", "imported __mp_main__"]
 
 
+def test_what_is_too_long_for_the_environment_is_handed_over(fresh):
+    out = fresh(
+        TOP
+        + """
+print("imported", __name__, len(sys.path) > 9000)
+def work(rank):
+    print(len(sys.argv))
+"""
+        + MAIN
+        + """
+    import multiprocessing.util, pathlib
+    sys.argv += ["x" * 100] * 9999
+    # A Path ends Python's own forkserver, up to 3.13.
+    sys.path += [pathlib.Path("/none"), *(f"/none/{i}/{'x' * 20}" for i in range(9000))]
+    for _ in range(2):
+        wandb_ddp_patch.spawn(work)
+    print(list(pathlib.Path(multiprocessing.util.get_temp_dir()).glob("preload*")))
+"""
+    )
+    first, *rest = out.splitlines()
+    assert first == "imported __main__ False"
+    assert rest == ["imported __mp_main__ True", "10000", "10000", "[]"]
+
+
+def test_on_a_full_disk_the_environment_holds_what_fits(monkeypatch):
+    def full(**where):
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr("tempfile.mkstemp", full)
+    assert server._file_of("{}") == "{}"
+    with pytest.raises(OSError, match="no space"):
+        server._file_of("{" + " " * 130_000 + "}")
+
+
 def test_a_module_is_a_script_too(tmp_path):
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "train.py").write_text(
@@ -194,6 +231,20 @@ def test_a_worker_that_raises(fresh, tmp_path, end):
     assert len(runfile.history(file)) == 2
 
 
+def test_failed_workers_do_not_keep_runs_alive(run):
+    def fail():
+        raise ChildProcessError
+
+    def references_after(failures):
+        for _ in range(failures):
+            link.of(run).exit_code = None  # as another run has it
+            with pytest.raises(ChildProcessError):
+                launch._join(fail, run)
+        return sys.getrefcount(run)
+
+    assert references_after(1) == references_after(9)
+
+
 @pytest.mark.parametrize(("how", "attribute"), [("exit", 3), ("kill", -9)])
 def test_a_worker_that_ends_otherwise(fresh, tmp_path, how, attribute):
     out = fresh(
@@ -248,6 +299,27 @@ def work(rank):
     assert out == f"{worker}\n{warning}\n" * 2
 
 
+def test_a_worker_that_waits_for_the_processor_is_not_stuck(monkeypatch):
+    lines = ["while True: pass"] * 5 + ["import time; time.sleep(99)"]
+    processes = [subprocess.Popen([sys.executable, "-c", line]) for line in lines]
+    waits, spins, *_, sleeps = (process.pid for process in processes)
+    os.setpriority(os.PRIO_PROCESS, waits, 19)
+    try:
+        asked = {pid: trial._stuck(pid) for pid in (waits, spins, sleeps)}
+        stuck = set()
+        while not stuck:
+            time.sleep(0.2)
+            stuck = {pid for pid, is_stuck in asked.items() if is_stuck()}
+        assert stuck == {sleeps}
+        monkeypatch.setattr(trial, "_SPINNING_SECONDS", 0.1)
+        while not asked[spins]():
+            time.sleep(0.1)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
 def test_a_script_that_fails_in_workers_fails_as_with_torch(fresh):
     err = fresh(
         TOP
@@ -289,17 +361,33 @@ def work(rank):
     assert keys == ["0 0", "0 1", "1 0", "1 1", "outer 0", "outer 1"]
 
 
-def test_workers_end_with_their_parent(tmp_path):
+@pytest.mark.parametrize(
+    ("line", "method"),
+    [
+        ("", None),
+        ("vars(os).pop('pidfd_open', None)", None),  # an old Python, or an old Linux
+        ("", "spawn"),  # of which torch itself ends the first
+    ],
+)
+def test_workers_end_with_their_parent_while_a_fork_of_it_lives(tmp_path, line, method):
     (tmp_path / "script.py").write_text(
         TOP
-        + """
+        + f"""
+import signal
+from wandb_ddp_patch.spawning import parent
+parent.INTERRUPTED_SECONDS = 1
+{line}
 def work(rank):
-    print(os.getpid(), flush=True)
-    time.sleep(300)
+    signal.signal(signal.SIGINT, [signal.default_int_handler, signal.SIG_IGN, print][rank])
+    print(f"{{os.getpid()}}\\n", end="", flush=True)
+    while True:
+        time.sleep(1)
 """
         + MAIN
-        + """
-    wandb_ddp_patch.spawn(work, nprocs=2)
+        + f"""
+    wandb_ddp_patch.spawn(work, nprocs=3, join=False, start_method={method!r})
+    print(os.fork() or os.getpid(), flush=True)
+    time.sleep(300)
 """
     )
     parent = subprocess.Popen(
@@ -310,16 +398,17 @@ def work(rank):
         stderr=subprocess.DEVNULL,
         text=True,
     )
-    pids = [int(parent.stdout.readline()) for _ in range(2)]
+    pids = [int(parent.stdout.readline()) for _ in range(5)]
+    (sibling,) = (pid for pid in set(pids) if pids.count(pid) == 2)
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    deadline = time.monotonic() + 10
-    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+    deadline = time.monotonic() + 60
+    while sum(map(alive, set(pids))) > 1 and time.monotonic() < deadline:
         time.sleep(0.1)
-    left = [pid for pid in pids if alive(pid)]
+    left = [pid for pid in set(pids) if alive(pid)]
     for pid in left:
         os.kill(pid, 9)
-    assert not left
+    assert left == [sibling]
 
 
 def alive(pid):
@@ -368,8 +457,9 @@ def work(rank):
 @pytest.mark.parametrize(
     "line",
     [
-        # Python's forkserver dies of it, up to 3.13.
-        "import pathlib; sys.path.append(pathlib.Path('/none'))",
+        "from wandb_ddp_patch.spawning import server; server._file_of = lambda text: '/none'",
+        # In the forkserver alone, importing the script fails.
+        "open('fails', 'w').close()",
         # Its socket's name becomes too long.
         "import tempfile; tempfile.tempdir = os.path.join(os.getcwd(), 'x' * 120)\n"
         "    os.mkdir(tempfile.tempdir)",
@@ -381,6 +471,9 @@ def test_where_a_forkserver_can_not_do_it_workers_are_spawned(fresh, line):
     out = fresh(
         TOP
         + """
+if __name__ == "__mp_main__" and os.path.exists("fails"):
+    os.remove("fails")
+    raise OSError
 def work(rank, argument):
     print(f"rank {rank}\\n", end="", flush=True)
 """

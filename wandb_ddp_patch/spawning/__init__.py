@@ -1,5 +1,6 @@
 """spawn() and warm_up(): workers from a forkserver that has imported the script.
 
-launch.py starts them, server.py the forkserver, preload.py runs in that, arrival.py in
-each worker before its function is called.
+launch.py starts them, server.py the forkserver, trial.py asks whether that is of use,
+preload.py runs in it, arrival.py in each worker before its function is called, and
+parent.py ends a worker whose parent has ended.
 """

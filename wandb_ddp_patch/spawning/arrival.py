@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 import sys
 import threading
-from multiprocessing import connection
 from typing import Any, Callable, Dict
 
 from ..borrowed.current import make_current
 from . import preload
+from .parent import Parent, end_with
 
 
 class Job:
     """The user's function, and what its worker needs before it is loaded."""
 
-    def __init__(self, fn: Callable[..., object], method: str, run: Any) -> None:
-        self.fn, self.method, self.run = fn, method, run
+    def __init__(self, fn: Callable[..., object], method: str, run: Any, parent: Parent) -> None:
+        self.fn, self.method, self.run, self.parent = fn, method, run, parent
 
     def __reduce__(self) -> Any:
         # The parts are loaded in this order, and all of them before args.
-        return _arrive, (_Surroundings(self.method), self.run, self.fn, self.method)
+        surroundings = _Surroundings(self.method)
+        return _arrive, (surroundings, self.run, self.fn, self.method, self.parent)
 
     def __call__(self, rank: int, *args: Any) -> object:
-        if self.method == "forkserver":
-            # torch has the system end a worker whose parent dies, but the
-            # parent of this one is the forkserver.
-            threading.Thread(target=_end_with_parent, name="wandb_ddp_patch", daemon=True).start()
-        return self.fn(rank, *args)
+        over = threading.Event()
+        if os.name == "posix":
+            # On Linux, torch has the system interrupt a worker whose parent dies.
+            interrupt = self.method == "forkserver" or sys.platform != "linux"
+            end_with(self.parent, interrupt, over)
+        try:
+            return self.fn(rank, *args)
+        finally:
+            over.set()
 
 
-def _arrive(surroundings: None, run: Any, fn: Callable[..., object], method: str) -> Job:
+def _arrive(
+    surroundings: None, run: Any, fn: Callable[..., object], method: str, parent: Parent
+) -> Job:
     if run is not None:
         make_current(run)
-    return Job(fn, method, run)
+    return Job(fn, method, run, parent)
 
 
 class _Surroundings:
@@ -58,10 +63,3 @@ def _surround(environ: Dict[str, str]) -> None:
     if threads != before and threads.isdigit() and "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(int(threads))  # it has read that already
     preload.set_random_state()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.process.parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGINT)

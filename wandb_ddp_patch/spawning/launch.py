@@ -16,8 +16,9 @@ import warnings
 from typing import Any, Callable, Optional, Tuple
 
 from ..borrowed import link
-from . import server
+from . import server, trial
 from .arrival import Job
+from .parent import Parent
 
 
 def spawn(
@@ -30,32 +31,42 @@ def spawn(
     patched: bool,
 ) -> Any:
     """See :func:`wandb_ddp_patch.spawn`."""
-    try:
-        from torch.multiprocessing import start_processes
-    except ImportError:
-        raise ImportError("wandb_ddp_patch.spawn() needs PyTorch: pip install torch") from None
-
+    start_processes = _torchs_own()
     if not patched:
         return start_processes(fn, args, nprocs, join, daemon, start_method or "spawn")
     method = start_method or server.default_method()
-    why = server.why_not_fork() if method == "forkserver" else None
     run = _current_run()
     sent = run if method == "fork" or _can_be_sent(run) else None
-    if why is None:
-        try:
-            context = start_processes(Job(fn, method, sent), args, nprocs, False, daemon, method)
-        except ValueError as error:
-            if "too many fds" not in str(error) or method != "forkserver":
-                raise
-            # Each tensor on the CPU is one. No worker has started yet.
-            why = "the arguments hold more tensors than a forkserver's workers can be handed"
-    if why is not None:
-        _say_why(why)
-        context = start_processes(Job(fn, "spawn", sent), args, nprocs, False, daemon, "spawn")
+    with Parent() as parent:
+
+        def start(method: str) -> Any:
+            job = Job(fn, method, sent, parent)
+            return start_processes(job, args, nprocs, False, daemon, method)
+
+        why = trial.why_not_fork() if method == "forkserver" else None
+        if why is None:
+            try:
+                context = start(method)
+            except ValueError as error:
+                if "too many fds" not in str(error) or method != "forkserver":
+                    raise
+                # Each tensor on the CPU is one. No worker has started yet.
+                why = "the arguments hold more tensors than a forkserver's workers can be handed"
+        if why is not None:
+            _say_why(why)
+            context = start("spawn")
     context.join = functools.partial(_join, context.join, run)
     while join and not context.join():
         pass
     return None if join else context
+
+
+def _torchs_own() -> Any:
+    try:
+        from torch.multiprocessing import start_processes
+    except ImportError:
+        raise ImportError("wandb_ddp_patch.spawn() needs PyTorch: pip install torch") from None
+    return start_processes
 
 
 def _say_why(why: str) -> None:
@@ -93,11 +104,15 @@ def _join(join: Callable[..., bool], run: Any, *args: Any, **kwargs: Any) -> boo
         owned = link.of(run) if run is not None else None
         if isinstance(owned, link.Owned) and owned.exit_code is None:
             owned.exit_code = 1
-            atexit.register(_finish_failed, run)
+            # One for all runs, and at the end: it must come before wandb's own hook.
+            atexit.unregister(_finish_failed)
+            atexit.register(_finish_failed)
         raise
 
 
-def _finish_failed(run: Any) -> None:
+def _finish_failed() -> None:
     # wandb's own hook knows only how this process ends.
-    if _current_run() is run:
-        run.finish(exit_code=1)
+    run = _current_run()
+    owned = link.of(run) if run is not None else None
+    if isinstance(owned, link.Owned) and owned.exit_code:
+        run.finish(exit_code=owned.exit_code)

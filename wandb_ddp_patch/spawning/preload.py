@@ -17,6 +17,8 @@ from typing import Any, Dict, List, Optional, Tuple
 
 VARIABLE = "_WANDB_DDP_PATCH_PRELOAD"
 
+# Is replaced once all is imported; else what spawn() is to say.
+why_not_loaded: Optional[str] = "the forkserver has died, and the next one has imported nothing"
 # Names of the threads that importing the script has started: no fork has them.
 threads: List[str] = []
 _numpy_seed: Optional[bytes] = None
@@ -35,16 +37,17 @@ def _load(
     # CUDA stays usable in forks.
     # https://docs.pytorch.org/docs/stable/notes/cuda.html#environment-variables
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    global _numpy_seed, _random_state
+    global _numpy_seed, _random_state, why_not_loaded
     _import(before)
     _numpy_seed = _seed_of_numpy()
     seed = _seed(random.getstate())
     current: Any = process.current_process()
     current._inheriting = True  # what keeps an unguarded script from starting workers
+    why = None
     try:
         spawn.prepare(script)
-    except BaseException:
-        pass  # each worker will say it, in the way that users know
+    except BaseException as error:  # where workers fail, too, they will say it
+        why = f"importing the script has failed in the forkserver: {error!r}"
     finally:
         del current._inheriting
     if _seed(random.getstate()) != seed:
@@ -58,6 +61,7 @@ def _load(
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()  # else each worker would write it again
+    why_not_loaded = why
 
 
 def _import(names: List[str]) -> None:
@@ -100,6 +104,24 @@ def set_random_state() -> None:
         sys.modules["numpy.random"].seed()
 
 
+def _take(handed: str) -> None:
+    """Load what server.py has handed over: the text itself, or the path of its file."""
+    global why_not_loaded
+    try:
+        if not handed.startswith("{"):
+            with open(handed, encoding="ascii") as file:
+                path, handed = handed, file.read()
+            with contextlib.suppress(OSError):
+                os.remove(path)
+        data = json.loads(handed)
+    except (OSError, ValueError) as error:
+        why_not_loaded = f"the forkserver could not read what it is to import: {error}"
+    else:
+        _load(data["before"], data["script"], data["after"], data["PYTHONPATH"])
+
+
 if VARIABLE in os.environ:
-    data = json.loads(os.environ.pop(VARIABLE))
-    _load(data["before"], data["script"], data["after"], data["PYTHONPATH"])
+    handed = os.environ.pop(VARIABLE)
+    # Another process that starts in the same moment may have inherited the variable.
+    if sys.argv[:1] == ["-c"] and "multiprocessing.forkserver" in sys.modules:
+        _take(handed)

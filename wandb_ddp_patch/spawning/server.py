@@ -1,25 +1,38 @@
-"""The forkserver of spawn(): started early, and asked whether it is of use."""
+"""The forkserver of spawn(): started early, with what it is to import."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import multiprocessing
 import os
 import site
 import sys
-from multiprocessing import spawn
-from typing import Any, Dict, List, Optional
+import tempfile
+import threading
+from multiprocessing import spawn, util
+from typing import Any, Iterator, List
 
 from . import preload
 
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+# Linux takes variables of up to 128 KiB.
+_LONGEST_VARIABLE = 100_000
+_lock = threading.Lock()
+# Whether this process has started a forkserver, rather than found its program's.
+has_started = False
 
-# An operation of a moment, by a worker that can do it.
-_OPERATION_SECONDS = 10
 
-# Why a forkserver, by its address, is not to be used; None where it is.
-_unfit: Dict[Any, Optional[str]] = {}
+class _Names(List[str]):
+    """The names of modules, of which Python is not to know how many there are.
+
+    Else it puts all of sys.path beside them on the forkserver's command line, which
+    may be too long for the system then. preload.py sets sys.path.
+    """
+
+    def __bool__(self) -> bool:
+        return False
 
 
 def default_method() -> str:
@@ -33,40 +46,50 @@ def default_method() -> str:
 def warm_up() -> None:
     """See :func:`wandb_ddp_patch.warm_up`."""
     importing_main = getattr(multiprocessing.current_process(), "_inheriting", False)
-    if default_method() != "forkserver" or importing_main:
-        return
+    if default_method() == "forkserver" and not importing_main:
+        with contextlib.suppress(OSError):  # spawn() will say it
+            start()
+
+
+def start() -> None:
+    """Start the forkserver, if none is running.
+
+    Raises:
+        ChildProcessError: This process is a fork of the one that has it.
+        OSError: It can't be started.
+    """
+    global has_started
+    forkserver: Any = importlib.import_module("multiprocessing.forkserver")
+    server = forkserver._forkserver
+    with _lock:  # what is set here is seen by all threads
+        if _is_running(server):
+            return
+        ours = preload.__name__
+        users = [n for n in server._preload_modules if n not in ("__main__", ours)]
+        multiprocessing.set_forkserver_preload(_Names([ours, *users]))
+        with _handed_over(json.dumps(_what_to_import(), default=str)):  # a Path in sys.path
+            forkserver.ensure_running()
+        has_started = True
+
+
+def _is_running(server: Any) -> bool:
+    # As ensure_running() asks; but that it has ended is left there, to be seen again.
+    pid = server._forkserver_pid
+    if pid is None or not hasattr(os, "waitid"):  # macOS has it from Python 3.13 on
+        return pid is not None
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+
+def _what_to_import() -> Any:
     data = spawn.get_preparation_data("preload")
     keys = ("sys_path", "sys_argv", "dir", "orig_dir", "init_main_from_name", "init_main_from_path")
-    before = dict(os.environ)
-    forkserver: Any = importlib.import_module("multiprocessing.forkserver")
-    users = [
-        name
-        for name in forkserver._forkserver._preload_modules
-        if name not in ("__main__", preload.__name__)
-    ]
-    multiprocessing.set_forkserver_preload([preload.__name__, *users])
-    try:
-        os.environ[preload.VARIABLE] = json.dumps(
-            {
-                "script": {key: data[key] for key in keys if key in data},
-                # In this order: the script may seed NumPy.
-                "before": ["numpy.random"] if "numpy.random" in sys.modules else [],
-                "after": ["torch.multiprocessing", *_modules_of("wandb")],
-                "PYTHONPATH": before.get("PYTHONPATH"),
-            },
-            default=str,  # a Path in sys.path, or in sys.argv
-        )
-        if _PACKAGES not in (*site.getsitepackages(), site.getusersitepackages()):
-            # The server starts with nothing of this process's sys.path.
-            os.environ["PYTHONPATH"] = os.pathsep.join(
-                filter(None, [_PACKAGES, before.get("PYTHONPATH")])
-            )
-        forkserver.ensure_running()
-    finally:
-        for name in (preload.VARIABLE, "PYTHONPATH"):
-            os.environ.pop(name, None)
-            if name in before:
-                os.environ[name] = before[name]
+    return {
+        "script": {key: data[key] for key in keys if key in data},
+        # In this order: the script may seed NumPy.
+        "before": ["numpy.random"] if "numpy.random" in sys.modules else [],
+        "after": ["torch.multiprocessing", *_modules_of("wandb")],
+        "PYTHONPATH": os.environ.get("PYTHONPATH"),
+    }
 
 
 def _modules_of(package: str) -> List[str]:
@@ -74,49 +97,38 @@ def _modules_of(package: str) -> List[str]:
     return sorted(name for name in list(sys.modules) if name.split(".")[0] == package)
 
 
-def why_not_fork() -> Optional[str]:
-    """Ask a first worker whether the forkserver's workers can do their job."""
+@contextlib.contextmanager
+def _handed_over(text: str) -> Iterator[None]:
+    """Have the environment, for a process that starts now, lead to this text."""
+    before = dict(os.environ)
+    os.environ[preload.VARIABLE] = _file_of(text)
+    if _PACKAGES not in (*site.getsitepackages(), site.getusersitepackages()):
+        # The server starts with nothing of this process's sys.path.
+        os.environ["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [_PACKAGES, before.get("PYTHONPATH")])
+        )
     try:
-        warm_up()
-    except ChildProcessError:
-        return "this process is a fork of the one that has the forkserver"
-    except OSError as error:
-        return f"no forkserver can be started: {error}"
-    forkserver: Any = importlib.import_module("multiprocessing.forkserver")
-    server = forkserver._forkserver._forkserver_address
-    if server not in _unfit:
-        context = multiprocessing.get_context("forkserver")
-        receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=_report, args=(sender,), daemon=True)
+        yield
+    finally:
+        for name in (preload.VARIABLE, "PYTHONPATH"):
+            os.environ.pop(name, None)
+            if name in before:
+                os.environ[name] = before[name]
+
+
+def _file_of(text: str) -> str:
+    # A file of this user's alone, in a folder that goes with this process; so long may
+    # sys.argv and sys.path be. The server removes it.
+    try:
+        descriptor, path = tempfile.mkstemp(prefix="preload-", dir=util.get_temp_dir())
         try:
-            process.start()
-            sender.close()
-            script = receiver.recv()
-            if receiver.poll(_OPERATION_SECONDS):
-                what = receiver.recv()
-            else:
-                what = "starts threads (of OpenMP)"
-                process.kill()
-            process.join()
-            _unfit[server] = (
-                what
-                and f"importing {script} {what}, which no fork survives; do it in a function"
-                ' that the workers call, or under if __name__ == "__main__":'
-            )
-        except (EOFError, OSError):
-            _unfit[server] = "a process that imports the script and is forked then dies"
-    return _unfit[server]
-
-
-def _report(sender: Any) -> None:
-    import torch
-
-    sender.send(getattr(sys.modules["__main__"], "__file__", "the script"))
-    if getattr(torch.cuda, "_is_in_bad_fork", bool)():
-        sender.send("initialises CUDA")
-    elif preload.threads:
-        sender.send(f"starts threads ({', '.join(preload.threads)})")
-    else:
-        # Where the script has used torch's own threads, this never returns.
-        torch.ones(1 << 18).add_(1)
-        sender.send(None)
+            with open(descriptor, "w", encoding="ascii") as file:
+                file.write(text)
+        except OSError:
+            os.remove(path)
+            raise
+    except OSError:  # the disk is full
+        if len(text) > _LONGEST_VARIABLE:
+            raise
+        return text
+    return path

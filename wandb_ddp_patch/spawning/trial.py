@@ -1,0 +1,136 @@
+"""Whether the forkserver is of use: a first worker tries what the workers will do."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import sys
+import threading
+from multiprocessing import connection
+from typing import Any, Callable, Dict, Optional, Set, Tuple
+
+from . import preload, server
+from .parent import Parent, end_with
+
+# A worker that can do it has done it in a moment, but for other work on the machine.
+# So these are no limits of time: how often, a second apart, nothing of it may be seen to
+# move, nor to be ready to; and, because some wait without sleeping, how many seconds of
+# processor time it may take.
+_STILL, _SPINNING_SECONDS = 5, 10
+# The limit in seconds where that is not to be seen, which is on Linux.
+_UNSEEN_SECONDS = 60
+
+# Why a forkserver, by its address, is not to be used; None where it is.
+_unfit: Dict[Any, Optional[str]] = {}
+
+
+def why_not_fork() -> Optional[str]:
+    """Ask a first worker whether the forkserver's workers can do their job."""
+    forkserver: Any = importlib.import_module("multiprocessing.forkserver")
+    try:
+        server.start()
+        address = forkserver._forkserver._forkserver_address
+        if address not in _unfit:
+            why = _try()
+            # It may be another one by now: Python starts one where one has died.
+            address = forkserver._forkserver._forkserver_address
+            _unfit[address] = why
+    except ChildProcessError:
+        return "this process is a fork of the one that has the forkserver"
+    except OSError as error:
+        return f"no forkserver can be started: {error}"
+    return _unfit[address]
+
+
+def _try() -> Optional[str]:
+    context = multiprocessing.get_context("forkserver")
+    receiver, sender = context.Pipe(duplex=False)
+    with Parent() as parent, receiver:
+        args = sender, parent, server.has_started
+        process = context.Process(target=_report, args=args, daemon=True)
+        try:
+            with sender:
+                process.start()
+            script: str = _answer(receiver, process, lambda: False)
+            why: Optional[str] = _answer(receiver, process, _stuck(process.pid or 0))
+        except (EOFError, ConnectionError):
+            return "a process that imports the script and is forked then dies"
+        except _Stuck:
+            why = _not_survived(script, "starts threads (of OpenMP)")
+            process.kill()
+        process.join()
+    return why
+
+
+def _not_survived(script: str, what: str) -> str:
+    return (
+        f"importing {script} {what}, which no fork survives; do it in a function"
+        ' that the workers call, or under if __name__ == "__main__":'
+    )
+
+
+class _Stuck(Exception):
+    pass
+
+
+def _answer(receiver: Any, process: Any, is_stuck: Callable[[], bool]) -> Any:
+    # The process, too: a fork of this one may hold the pipe open.
+    while not connection.wait([receiver, process.sentinel], 1):
+        if is_stuck():
+            raise _Stuck
+    if not receiver.poll():
+        raise EOFError
+    return receiver.recv()
+
+
+def _stuck(pid: int) -> Callable[[], bool]:
+    """Give what says, asked each second, whether that process will never go on."""
+    looks = still = first = last = 0
+
+    def is_stuck() -> bool:
+        nonlocal looks, still, first, last
+        looks += 1
+        seen = _threads(pid)
+        if seen is None:
+            return looks >= _UNSEEN_SECONDS
+        states, ticks = seen
+        still = still + 1 if states == {b"S"} and ticks == last else 0
+        first, last = first or ticks, ticks
+        spun = (ticks - first) / os.sysconf("SC_CLK_TCK")
+        return still >= _STILL or spun >= _SPINNING_SECONDS
+
+    return is_stuck
+
+
+def _threads(pid: int) -> Optional[Tuple[Set[bytes], int]]:
+    """The states of its threads, and the processor time of its first, in ticks."""
+    states, ticks = set(), 0
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+            states.add(fields[0])
+            if thread == str(pid):
+                ticks = int(fields[11]) + int(fields[12])
+    except OSError:
+        return None
+    return states, ticks
+
+
+def _report(sender: Any, parent: Parent, is_ours: bool) -> None:
+    end_with(parent, True, threading.Event())
+    import torch
+
+    script = getattr(sys.modules["__main__"], "__file__", "the script")
+    sender.send(script)
+    if is_ours and preload.why_not_loaded:
+        sender.send(preload.why_not_loaded)
+    elif getattr(torch.cuda, "_is_in_bad_fork", bool)():
+        sender.send(_not_survived(script, "initialises CUDA"))
+    elif preload.threads:
+        sender.send(_not_survived(script, f"starts threads ({', '.join(preload.threads)})"))
+    else:
+        # Where the script has used torch's own threads, this never returns.
+        torch.ones(1 << 18).add_(1)
+        sender.send(None)
