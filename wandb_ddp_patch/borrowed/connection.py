@@ -52,6 +52,9 @@ def to(service: str) -> Iterator[None]:
     owner, name = _slot()
     before, service_before = getattr(owner, name, None), os.environ.get(_SERVICE)
     apart = _connects(before) and service_before != service
+    # Up to 0.18 attaching also sets the logger of the process.
+    init: Any = importlib.import_module("wandb.sdk.wandb_init")
+    logger = getattr(init, "logger", None)
     if apart:
         setattr(owner, name, _others.get(service))
     # The environment may be older than wandb.init(): that of a forkserver or a
@@ -70,6 +73,7 @@ def to(service: str) -> Iterator[None]:
     finally:
         if apart or not done:
             _set_environment(service_before)
+            init.logger = logger
             if getattr(owner, name, None) is not before:
                 setattr(owner, name, before)
             elif not apart:
@@ -102,6 +106,13 @@ def _globals_kept() -> Iterator[None]:
     finally:
         if isinstance(tied, link.Owned):
             vars(wandb).update({k: v for k, v in before.items() if vars(wandb).get(k) is not v})
+
+
+def keep_out_of_init(run: Any) -> None:
+    """Let wandb.init() start a run of this process's own, not return the one passed to it."""
+    remove: Any = getattr(getattr(run, "_wl", None), "remove_active_run", None)
+    if remove is not None:  # from 0.19.10 or so on
+        remove(run)
 
 
 def leave(service: str) -> None:

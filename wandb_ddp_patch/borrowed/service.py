@@ -67,6 +67,7 @@ class Service(Way):
             try:
                 with connection.to(self.payload["service"]):
                     sys.modules["wandb"]._attach(run=run)
+                    connection.keep_out_of_init(run)
                 return
             except BaseException as error:
                 run.__dict__.clear()
