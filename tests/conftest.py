@@ -5,6 +5,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from limits import HANG_SECONDS
 
 from wandb_ddp_patch.testbed import environments
 
@@ -38,7 +39,7 @@ def pytest_collection_modifyitems(items):
 def fresh(tmp_path):
     """Run code in a fresh interpreter; it must end well and say nothing of its own."""
 
-    def run(code, *, python=sys.executable, fails=False, quiet=True, timeout=120, **env):
+    def run(code, *, python=sys.executable, fails=False, quiet=True, **env):
         script = tmp_path / "script.py"
         script.write_text(textwrap.dedent(code), "utf-8")
         done = subprocess.run(
@@ -48,7 +49,7 @@ def fresh(tmp_path):
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=HANG_SECONDS,
         )
         assert bool(done.returncode) == fails, done.stdout + done.stderr
         if quiet and not fails:

@@ -11,6 +11,7 @@ import sys
 import threading
 
 import wandb
+from limits import WAIT_SECONDS
 
 import wandb_ddp_patch  # noqa: F401
 
@@ -88,8 +89,8 @@ def main():
     pickled = pickle.dumps(run)
     worker = context.Process(target=work, args=(run, results))
     worker.start()
-    seen = results.get(timeout=120)
-    worker.join(30)
+    seen = results.get(timeout=WAIT_SECONDS)
+    worker.join(WAIT_SECONDS)
     seen["exit code"] = worker.exitcode
     seen["secret"] = os.environ["WANDB_API_KEY"] in str(pickled)
     seen["owner's config"] = {k: v for k, v in dict(run.config).items() if k[0] != "_"}

@@ -1,12 +1,15 @@
 """A script for test_roads.py, on any release: the roads by which calls reach a run.
 
-Usage: road_workers.py METHOD. Each worker logs one row by a road of its own.
+Usage: road_workers.py METHOD. Each worker logs one row by a road of its own. How each
+ended is in the file "codes.json": old releases redirect stdout, and may lose its end.
 """
 
+import json
 import multiprocessing
 import sys
 
 import wandb
+from limits import WAIT_SECONDS
 from wandb.sdk.wandb_run import Run
 
 import wandb_ddp_patch  # noqa: F401
@@ -62,10 +65,11 @@ def main():
     for road in ROADS:
         worker = context.Process(target=work, args=(road, run, log))
         worker.start()
-        worker.join(90)
+        worker.join(WAIT_SECONDS)
         codes[road.__name__] = worker.exitcode
         worker.kill()
-    print(codes)
+    with open("codes.json", "w") as file:
+        json.dump(codes, file)
     wandb.finish()
 
 

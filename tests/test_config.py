@@ -19,7 +19,10 @@ import wandb_ddp_patch  # noqa: F401
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 SETTINGS = settings(
-    deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None,
+    max_examples=100,
+    # The second is one of speed.
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from conftest import ROOT, clean_env
+from limits import HANG_SECONDS
 
 pytest.importorskip("sklearn")
 
@@ -23,7 +24,7 @@ def test_the_demo_reads_well_in_a_pipe(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
-        timeout=300,
+        timeout=HANG_SECONDS,
     )
     assert done.returncode == 0, done.stdout
     without, shim, rates = re.split(r"^[23]\. .*\n", done.stdout, flags=re.M)
@@ -63,7 +64,7 @@ def test_in_a_terminal_there_is_a_bar(tmp_path):
         pass
     finally:
         os.close(ours)
-        process.wait(120)
+        process.wait(HANG_SECONDS)
     text = seen.decode("utf-8", "replace")
     assert process.returncode == 0, text
     assert "training:" in text and "2/2" in text and "Epoch" not in text

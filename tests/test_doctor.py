@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from conftest import clean_env
+from limits import HANG_SECONDS
 
 import wandb_ddp_patch
 from wandb_ddp_patch import cli, doctor, doctor_text, probes
@@ -19,7 +20,7 @@ def command(*arguments, python=sys.executable, **env):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=1800,  # a hang's; a busy machine takes minutes
+        timeout=3 * HANG_SECONDS,  # doctor: two sides of two dozen probes
     )
 
 

@@ -10,6 +10,7 @@ import time
 import faulty_workers
 import pytest
 from conftest import clean_env
+from limits import AT_ONCE_SECONDS, HANG_SECONDS, SOON_SECONDS
 from test_spawn import alive
 
 from wandb_ddp_patch import runfile
@@ -40,14 +41,14 @@ def case(tmp_path, release):
                 start_new_session=True,
             )
             try:
-                process.wait(150)
+                process.wait(HANG_SECONDS)
             finally:
-                if returncode == 0:
+                if process.returncode != -9:  # its workers have to end by themselves then
                     with contextlib.suppress(OSError):
                         os.killpg(process.pid, 9)
-        lines = (tmp_path / "output").read_text().splitlines()
-        assert process.returncode == returncode, lines
-        return lines
+        assert process.returncode == returncode, (tmp_path / "output").read_text()
+        said = tmp_path / "said"
+        return said.read_text().splitlines() if said.exists() else []
 
     return run
 
@@ -76,8 +77,7 @@ def test_a_worker_is_killed_while_it_logs(case, tmp_path, version, method):
 @where
 def test_the_owner_finishes_while_they_log(case, version, method):
     out = case(version, method, "finished")
-    lines = [line for line in out if line.startswith(("True", "False", "finish", "["))]
-    assert lines == ["True True"] * 3 + ["finish True", "[0, 0, 0]"]
+    assert out == ["True True"] * 3 + ["finish True", "[0, 0, 0]"]
 
 
 @where
@@ -86,13 +86,15 @@ def test_the_owner_is_killed_while_they_log(case, tmp_path, version, method):
     killed = float((tmp_path / "killed").read_text())
     files = [tmp_path / f"worker {n}" for n in range(2)]
     pids = [int(file.read_text().split()[0]) for file in files]
-    while any(map(alive, pids)) and time.time() < killed + 10:
+    while any(map(alive, pids)) and time.time() < killed + SOON_SECONDS:
         time.sleep(0.1)
     left = [pid for pid in pids if alive(pid)]
     for pid in left:
         os.kill(pid, 9)
     assert not left
-    assert [file.read_text().split()[1] for file in files] == ["True", "True"]
+    for file in files:
+        _, right, at = file.read_text().split()
+        assert (right, float(at) - killed < AT_ONCE_SECONDS) == ("True", True)
 
 
 @where
@@ -143,7 +145,8 @@ def test_a_worker_that_never_uses_its_run_connects_to_nothing(case, version, met
 
 
 @where
-def test_what_workers_print_is_not_doubled(case, version, method):
-    out = case(version, method, "console")
+def test_what_workers_print_is_not_doubled(case, tmp_path, version, method):
+    case(version, method, "console")
+    out = (tmp_path / "output").read_text().splitlines()
     said = [f"{what} {n}" for what in ("after", "before", "error") for n in range(2)]
-    assert sorted(line for line in out if line[0] in "abe") == said
+    assert sorted(line for line in out if line[:1] in ("a", "b", "e")) == said

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, clean_env
+from limits import HANG_SECONDS, WAIT_SECONDS
 
 from wandb_ddp_patch.testbed import environments
 
@@ -72,7 +73,7 @@ class Environment:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=HANG_SECONDS,
         )
 
     def files(self):
@@ -276,8 +277,8 @@ def test_jupyter_kernels(dists, environment, tmp_path):
         manager.start_kernel()
         client = manager.client()
         client.start_channels()
-        client.wait_for_ready(timeout=60)
-        client.execute_interactive({COPY!r}, timeout=60)
+        client.wait_for_ready(timeout={WAIT_SECONDS})
+        client.execute_interactive({COPY!r}, timeout={WAIT_SECONDS})
         client.stop_channels()
         manager.shutdown_kernel(now=True)
     """

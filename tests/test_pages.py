@@ -10,6 +10,7 @@ import pages
 import pytest
 import wandb
 from conftest import ROOT, clean_env
+from limits import HANG_SECONDS
 
 PAGES = [pytest.param(page, id=str(page.relative_to(ROOT))) for page in pages.pages()]
 BLOCKS = [
@@ -123,7 +124,7 @@ def test_blocks_run(clone, block):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
-        timeout=300,  # of what hangs
+        timeout=HANG_SECONDS,
     )
     assert bool(done.returncode) == (block.mark == pages.FAILS), done.stdout + done.stderr
 

@@ -7,7 +7,6 @@ import pickle
 import re
 import sys
 import textwrap
-import threading
 
 import pytest
 import wandb
@@ -554,7 +553,7 @@ def test_graft_locks_do_not_deadlock_with_import_locks(fresh):
         threads = [threading.Thread(target=apply, daemon=True) for _ in range(4)]
         for t in threads: t.start()
         import wandb
-        for t in threads: t.join(60)
+        for t in threads: t.join(240)
         print(len(done), hasattr(wandb.Config.__new__(wandb.Config), "x"))
     """)
     assert out == "4 False\n"
@@ -566,6 +565,5 @@ def test_pickle_of_reverted_config_is_upstreams(reverted):
 
 
 def test_lock_is_free_after_all_this():
-    assert _patches._lock.acquire(timeout=5)
+    assert _patches._lock.acquire(timeout=60)
     _patches._lock.release()
-    assert threading.active_count() >= 1

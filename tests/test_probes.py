@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import clean_env
+from limits import HANG_SECONDS
 
 from wandb_ddp_patch import _patches, probes
 from wandb_ddp_patch.probes import __main__ as command
@@ -66,8 +67,12 @@ def test_with_the_shim(release, version, python):
 def test_without_the_shim(release, version, python):
     python = release(version, python)
     verdicts = probes.run_all(probes.PROBES, shim=False, python=python, timeout=40)
-    passed = {name for name, verdict in verdicts.items() if verdict.passed}
-    assert passed == {name for name, fine in FINE if fine == version}
+    fine = {name for name, fine in FINE if fine == version}
+    # What works without us has longer than what hangs.
+    verdicts.update(
+        probes.again({name: verdicts[name] for name in fine}, shim=False, python=python)
+    )
+    assert {name for name, verdict in verdicts.items() if verdict.passed} == fine
 
 
 def test_every_row_of_the_catalogue_has_a_probe():
@@ -106,7 +111,7 @@ def test_a_probe_that_hangs_or_dies_says_so_and_leaves_nothing(tmp_path):
         verdict = probes.run("config-blank", shim=False)
         assert not verdict.passed
         assert verdict.reason.startswith("died, exit code 3")
-        (tmp_path / "wandb.py").write_text("import time\ntime.sleep(60)\n")
+        (tmp_path / "wandb.py").write_text("import time\ntime.sleep(600)\n")
         verdict = probes.run("config-blank", shim=False, timeout=2)
         assert verdict.reason == "hangs: no end after 2 s"
 
@@ -134,7 +139,7 @@ def test_a_probe_that_hung_is_asked_once_more_before_it_counts(tmp_path, monkeyp
     verdict = again(timeout=120)
     assert not verdict.passed
     assert verdict.reason == "OSError: 1, but it hung at first"
-    (tmp_path / "wandb.py").write_text("import time\ntime.sleep(60)\n")
+    (tmp_path / "wandb.py").write_text("import time\ntime.sleep(600)\n")
     verdict = again(timeout=2)
     assert not verdict.passed
     assert verdict.reason == "hangs: no end after 2 s, twice"
@@ -156,6 +161,7 @@ def test_what_is_probed_is_the_environments_own_wandb(release, tmp_path, monkeyp
         env=clean_env(PYTHONPATH=str(tmp_path / "site")),
         capture_output=True,
         text=True,
+        timeout=HANG_SECONDS,
     )
     assert done.stdout.startswith("RecursionError"), done.stdout + done.stderr
 

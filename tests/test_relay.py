@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import clean_env
+from limits import HANG_SECONDS
 
 from wandb_ddp_patch import runfile
 
@@ -31,7 +32,7 @@ def test_what_a_relayed_run_can_do(tmp_path, release, version, python, method):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=150,
+        timeout=HANG_SECONDS,
     )
     assert done.returncode == 0, done.stdout
     seen = json.loads((tmp_path / "seen.json").read_text())

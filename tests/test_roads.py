@@ -1,5 +1,6 @@
 """By whichever road a call reaches a run in a worker, its row arrives."""
 
+import json
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 import road_workers
 import step_workers
 from conftest import clean_env
+from limits import HANG_SECONDS
 
 from wandb_ddp_patch import runfile
 
@@ -31,10 +33,12 @@ def test_every_road_leads_to_the_run(tmp_path, release, version, python, method)
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=600,
+        timeout=HANG_SECONDS,
     )
     names = [road.__name__ for road in road_workers.ROADS]
-    assert str(dict.fromkeys(names, 0)) in done.stdout, done.stdout
+    assert done.returncode == 0, done.stdout
+    codes = json.loads((tmp_path / "codes.json").read_text())
+    assert codes == dict.fromkeys(names, 0), done.stdout
     (file,) = runfile.find(str(tmp_path))
     rows = runfile.history(file)
     assert {name: sum(name in row for row in rows) for name in names} == dict.fromkeys(names, 1)

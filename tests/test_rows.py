@@ -7,6 +7,7 @@ from pathlib import Path
 import logging_workers
 import pytest
 from conftest import clean_env
+from limits import HANG_SECONDS
 
 from wandb_ddp_patch import runfile
 
@@ -21,7 +22,7 @@ def workers(tmp_path, python, *arguments):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=HANG_SECONDS,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (file,) = runfile.find(str(tmp_path))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import clean_env
+from limits import HANG_SECONDS, SOON_SECONDS
 
 import wandb_ddp_patch
 from wandb_ddp_patch import runfile
@@ -163,6 +164,7 @@ def test_a_module_is_a_script_too(tmp_path):
         env=clean_env(),
         capture_output=True,
         text=True,
+        timeout=HANG_SECONDS,
     )
     assert (done.stdout, done.stderr) == ("rank 0 __mp_main__\n", "")
 
@@ -193,7 +195,7 @@ FAILS = (
     + """
 def work(rank, how):
     if rank:
-        time.sleep(60)  # is ended
+        time.sleep(300), print('was not ended', flush=True)
     wandb.log({"x": 1})
     if how == "raise":
         raise ValueError("as asked")
@@ -205,7 +207,6 @@ def work(rank, how):
     + """
     from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
     run = wandb.init(project="p")
-    begun = time.monotonic()
 """
 )
 
@@ -219,13 +220,13 @@ def test_a_worker_that_raises(fresh, tmp_path, end):
         wandb_ddp_patch.spawn(work, ("raise",), nprocs=2)
     except ProcessRaisedException as error:
         print('in work' in str(error), 'ValueError: as asked' in str(error), error.error_index)
-    print(time.monotonic() - begun < 30, run is wandb.run)
+    print(run is wandb.run)
     wandb.log({{"y": 1}})
     {end}
 """,
         quiet=False,
     )
-    assert out == "True True 0\nTrue True\n"
+    assert out == "True True 0\nTrue\n"
     (file,) = runfile.find(str(tmp_path))
     assert runfile.exit_code(file) == 1
     assert len(runfile.history(file)) == 2
@@ -268,7 +269,7 @@ def test_a_worker_that_ends_otherwise(fresh, tmp_path, how, attribute):
     [
         ("torch.cuda._is_in_bad_fork = lambda: True", "initialises CUDA"),
         (
-            "import threading; threading.Thread(target=time.sleep, args=(9,), daemon=True).start()",
+            "import threading as t; t.Thread(target=time.sleep, args=(600,), daemon=True).start()",
             "starts threads",
         ),
         ("torch.set_num_threads(2); torch.ones(4_000_000).add(1).sum()", "starts threads"),

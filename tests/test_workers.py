@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.multiprocessing
 import wandb
+from limits import HANG_SECONDS
 
 from wandb_ddp_patch.borrowed import alive, link, marker
 
@@ -43,11 +44,11 @@ def expected(run):
 @EACH
 def test_process_argument(things, expected, method):
     context = multiprocessing.get_context(method)
-    queue = context.SimpleQueue()
+    queue = context.Queue()
     process = context.Process(target=carriers.put_after_logging, args=(queue, things))
     process.start()
-    assert queue.get() == {**expected, "logged": 1}
-    process.join()
+    assert queue.get(timeout=HANG_SECONDS) == {**expected, "logged": 1}
+    process.join(HANG_SECONDS)
     assert process.exitcode == 0
 
 
@@ -58,8 +59,9 @@ def test_queue(things, expected, method):
     process = context.Process(target=carriers.get_and_put, args=(inbox, outbox))
     process.start()
     inbox.put(things)
-    assert outbox.get(timeout=60) == expected
-    process.join()
+    assert outbox.get(timeout=HANG_SECONDS) == expected
+    process.join(HANG_SECONDS)
+    assert process.exitcode == 0
 
 
 @EACH
@@ -184,7 +186,7 @@ def test_a_worker_sees_soon_that_the_owner_was_killed(fresh):
 
         def own(pipe):
             pipe.send(marker.announce())
-            time.sleep(60)
+            time.sleep(600)
 
         if __name__ == "__main__":
             context = multiprocessing.get_context("spawn")
