@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import clean_env
-from limits import HANG_SECONDS, SOON_SECONDS
+from limits import HANG_SECONDS
 
 import wandb_ddp_patch
 from wandb_ddp_patch import runfile

@@ -51,10 +51,8 @@ def to(service: str) -> Iterator[None]:
     global _taken
     owner, name = _slot()
     before, service_before = getattr(owner, name, None), os.environ.get(_SERVICE)
-    apart = _connects(before) and service_before != service
-    # Up to 0.18 attaching also sets the logger of the process.
-    init: Any = importlib.import_module("wandb.sdk.wandb_init")
-    logger = getattr(init, "logger", None)
+    # Up to 0.18 runs ask for the one object again and again: it can't be lent.
+    apart = name == "_singleton" and _connects(before) and service_before != service
     if apart:
         setattr(owner, name, _others.get(service))
     # The environment may be older than wandb.init(): that of a forkserver or a
@@ -73,7 +71,6 @@ def to(service: str) -> Iterator[None]:
     finally:
         if apart or not done:
             _set_environment(service_before)
-            init.logger = logger
             if getattr(owner, name, None) is not before:
                 setattr(owner, name, before)
             elif not apart:
