@@ -31,7 +31,8 @@ class _Finder:
     """Stands first in ``sys.meta_path``, and lets _hooks.py find what it watches."""
 
     # wandb itself, each of its modules that holds a class which we amend (a reload
-    # makes a new class), and torch, whose list of safe globals we extend.
+    # makes a new class), torch, whose list of safe globals we extend, and yaml, whose
+    # tables of representers.
     watched = frozenset(
         (
             "torch",
@@ -42,6 +43,7 @@ class _Finder:
             "wandb.sdk.wandb_config",
             "wandb.sdk.wandb_run",
             "wandb.sdk.wandb_summary",
+            "yaml",
         )
     )
 
