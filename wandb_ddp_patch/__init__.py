@@ -57,8 +57,9 @@ class _Finder:
         return None
 
     def imported(self, name: str) -> None:
-        # Late, because _patches needs modules that only wandb brings into the process.
-        if "wandb" in sys.modules:
+        # Late, because _patches needs modules that only wandb or torch brings into the
+        # process. torch.load may meet a config before anybody has imported wandb.
+        if name == "torch" or "wandb" in sys.modules:
             from . import _patches
 
             _patches.apply(after=name)
@@ -92,7 +93,7 @@ def apply() -> None:
             sys.meta_path[ours[0]] = _finder
         else:
             sys.meta_path.insert(0, _finder)
-    if "wandb" in sys.modules or __name__ + "._patches" in sys.modules:
+    if not sys.modules.keys().isdisjoint(("wandb", "torch", __name__ + "._patches")):
         from . import _patches
 
         _patches.apply()
