@@ -16,7 +16,7 @@ _CONFIG = "wandb.sdk.wandb_config"
 
 
 def _serialization() -> Any:
-    return sys.modules["torch"].serialization
+    return getattr(sys.modules["torch"], "serialization", None)
 
 
 class _UntilImported:
@@ -96,5 +96,5 @@ GRAFTS = [
         works=_works,
         why="torch.load reads a checkpoint that holds a config (issue 5062)",
         since="0.10.23 or earlier",
-    )
+    ),
 ]
