@@ -10,6 +10,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from conftest import clean_env
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -249,6 +250,193 @@ class MyConfig(Config):
     pass
 
 
+class Needy(Config):
+    def __init__(self, needed):
+        super().__init__()
+        self.__dict__["needed"] = needed
+
+
+class Prefixed(Config):
+    def __getitem__(self, key):
+        return self._items[f"my {key}"]
+
+
+class Slotted(Needy):
+    __slots__ = ("empty", "slot")
+
+
+class Answering(Config):
+    def __getattr__(self, key):
+        return 3 if key == "three" else super().__getattr__(key)
+
+
+class OwnState(Config):
+    def __getstate__(self):
+        return {"state": dict(self)}
+
+    def __setstate__(self, state):
+        self.__init__()
+        self.__dict__["loaded"] = state
+
+
+class Reducing(Config):
+    def __init__(self, count=0):
+        super().__init__()
+        self.__dict__["count"] = count
+
+    def __reduce__(self):
+        return Reducing, (self.count + 1,)
+
+
+class Extending(Config):
+    def __reduce_ex__(self, protocol):
+        make, args, state, *more = super().__reduce_ex__(protocol)
+        return (make, args, {**state, "extra": 1}, *more)
+
+
+class Numbered(Config):
+    def __new__(cls, number):
+        config = super().__new__(cls)
+        config.__dict__["number"] = number
+        return config
+
+    def __init__(self, number):
+        super().__init__()
+
+    def __getnewargs__(self):
+        return (self.number,)
+
+
+def twins(config):
+    yield copy.copy(config)
+    yield copy.deepcopy(config)
+    for protocol in PROTOCOLS:
+        yield pickle.loads(pickle.dumps(config, protocol))
+
+
+def slotted():
+    config = Slotted("args")
+    object.__setattr__(config, "slot", [1])
+    return config
+
+
+MAKERS = [MyConfig, lambda: Needy("args"), slotted, lambda: Numbered(7)]
+
+
+@SETTINGS
+@given(items, st.sampled_from(MAKERS))
+def test_a_subclass_travels_whole_without_its_init(no_defaults, content, make):
+    config = make()
+    vars(config)["_items"].update(content)
+    vars(config)["_settings"] = vars(config)["_callback"] = threading.Lock()
+    for twin in twins(config):
+        assert state(twin) == state(config)
+        assert {name: val for name, val in vars(twin).items() if name not in state(config)[2]} == {
+            **dict.fromkeys(("_callback", "_settings", "_artifact_callback")),
+            **{name: vars(config)[name] for name in ("needed", "number") if name in vars(config)},
+        }
+        assert getattr(twin, "slot", None) == getattr(config, "slot", None)
+
+
+@pytest.mark.parametrize(
+    ("make", "seen"),
+    [
+        (Prefixed, lambda twin: (twin.lr, twin["lr"], hasattr(twin, "my lr")) == (1, 1, False)),
+        (Answering, lambda twin: (twin.three, twin._items) == (3, {"my lr": 1})),
+        (OwnState, lambda twin: vars(twin)["loaded"] == {"state": {"my lr": 1}}),
+        (Reducing, lambda twin: (twin.count, twin._items) == (1, {})),
+        (Extending, lambda twin: (vars(twin)["extra"], twin._items) == (1, {"my lr": 1})),
+    ],
+)
+def test_what_a_subclass_overrides_counts(no_defaults, make, seen):
+    config = make()
+    config["my lr"] = 1
+    for twin in twins(config):
+        assert type(twin) is make
+        assert seen(twin)
+
+
+def test_a_subclass_may_hold_itself(no_defaults):
+    config = Needy("args")
+    vars(config)["me"] = config
+    for twin in list(twins(config))[1:]:
+        assert vars(twin)["me"] is twin
+
+
+def test_copies_read_no_defaults(no_defaults):
+    config = config_of({"lr": 1})
+    (no_defaults / "config-defaults.yaml").write_text("no: [yaml")
+    for thing in (config, Needy.__new__(Needy)):
+        for twin in (copy.copy(thing), copy.deepcopy(thing)):
+            assert vars(twin).get("_items") == vars(thing).get("_items")
+    with pytest.raises(Exception, match="Invalid YAML"):
+        Config()  # which goes on reading them
+    assert pickle.loads(pickle.dumps(Needy.__new__(Needy)))._callback is None
+
+
+def test_loading_imports_no_yaml_where_there_are_no_defaults(fresh):
+    data = pickle.dumps(config_of({"lr": 1}))
+    out = fresh(
+        f"""
+        import pickle, sys
+        import wandb_ddp_patch, wandb
+        before = "yaml" in sys.modules
+        print(pickle.loads({data!r}).lr, before, "yaml" in sys.modules)
+        """
+    )
+    assert out == "1 False False\n"
+
+
+@SETTINGS
+@given(items, st.sampled_from(["SafeDumper", "Dumper", "CSafeDumper", "CDumper", "my own"]))
+def test_yaml_writes_a_config_as_it_writes_its_public_items(no_defaults, content, dumper):
+    dumper = OwnDumper if dumper == "my own" else getattr(yaml, dumper)
+    config = config_of({**content, "_wandb": {"telemetry": 1}})
+    vars(config)["_settings"] = threading.Lock()
+    plain = copy.deepcopy(dict(config))
+    assert yaml.dump(config, Dumper=dumper) == yaml.dump(plain, Dumper=dumper)
+    assert yaml.dump([{"x": config}], Dumper=dumper) == yaml.dump([{"x": plain}], Dumper=dumper)
+
+
+class OwnDumper(yaml.SafeDumper):
+    """As users make them, with a table of its own."""
+
+
+OwnDumper.add_multi_representer(bytes, OwnDumper.represent_binary)
+OwnDumper.add_representer(
+    dict, lambda dumper, data: dumper.represent_mapping("tag:yaml.org,2002:map", data.items())
+)
+
+
+@pytest.mark.parametrize("order", ["yaml first", "wandb first"])
+def test_yaml_is_given_back_as_it_was(fresh, order):
+    imports = ["import yaml", "import wandb"]
+    if order == "wandb first":
+        imports.reverse()
+    out = fresh(
+        "\n".join(["import wandb_ddp_patch", *imports])
+        + """
+class Mine(yaml.SafeDumper): pass
+Mine.add_multi_representer(Exception, Mine.represent_str)
+class Theirs(yaml.Dumper): pass
+Theirs.add_multi_representer(wandb.Config, lambda dumper, config: dumper.represent_list(["theirs"]))
+config = wandb.Config()
+config["lr"] = 0.1
+for dumper in (Mine, yaml.SafeDumper, yaml.Dumper, Theirs):
+    print(yaml.dump(config, Dumper=dumper).strip())
+wandb_ddp_patch.revert()
+print("yaml_multi_representers" in vars(yaml.representer.SafeRepresenter))
+print([wandb.Config in dumper.yaml_multi_representers for dumper in (Mine, yaml.Dumper, Theirs)])
+wandb_ddp_patch.apply()
+print(yaml.dump(config, Dumper=Mine).strip())
+"""
+    )
+    assert out.splitlines() == [
+        *("lr: 0.1", "lr: 0.1", "lr: 0.1", "- theirs"),
+        *("False", "[False, False, True]", "lr: 0.1"),
+    ]
+
+
 def test_defaults_of_the_loading_folder_do_not_leak_in(no_defaults):
     data = pickle.dumps(config_of({"lr": 1}))
     (no_defaults / "config-defaults.yaml").write_text("stray:\n  value: 1\n")
@@ -305,3 +493,32 @@ print(wandb.Config in torch.serialization.get_safe_globals())
         quiet=False,
     )
     assert out == "0.1\n0.1\nFalse\n"
+
+
+def test_torch_loads_a_checkpoint_where_nobody_has_imported_wandb(fresh):
+    out = fresh(
+        """
+        import os, subprocess, sys
+        import wandb_ddp_patch, torch
+        first = torch.serialization.get_safe_globals()
+        if len(sys.argv) == 1:
+            import wandb
+            configs = [wandb.Config(), wandb.Config()]
+            configs[0]["lr"], configs[1]["lr"] = 0.1, 0.2
+            torch.save(configs, "checkpoint.pt")
+            os.execv(sys.executable, [sys.executable, __file__, "load"])
+        print("wandb" in sys.modules)
+        open("config-defaults.yaml", "w").write("no: [yaml")
+        one, two = torch.load("checkpoint.pt")  # the class is named once, and called twice
+        os.remove("config-defaults.yaml")
+        again, _ = torch.load("checkpoint.pt")
+        kind = sys.modules["wandb"].Config
+        print(type(one) is type(two) is type(again) is kind, one.lr, two.lr, again.lr)
+        one["new"] = 0.3
+        wandb_ddp_patch.revert()
+        print(kind in torch.serialization.get_safe_globals(),
+              len(first) - len(torch.serialization.get_safe_globals()))
+        """,
+        quiet=False,
+    )
+    assert out.splitlines() == ["False", "True 0.1 0.2 0.1", "False 1"]

@@ -38,7 +38,8 @@ FINE = {
 
 CATALOGUE = [
     *("config-pickle", "config-copy", "config-spawn", "config-secret", "config-names"),
-    *("config-blank", "config-checkpoint", "config-disabled"),
+    *("config-blank", "config-checkpoint", "config-disabled", "config-subclass"),
+    *("config-defaults", "yaml-config", "checkpoint-alone"),
     *("run-same-process", "run-config", "run-spawn", "run-rows", "run-finish"),
     *("run-owner-finished", "run-early-server", "run-global", "run-forward", "run-gone"),
     *("run-disabled",),
@@ -85,6 +86,8 @@ def test_every_graft_has_probes():
     by_class = {
         "Config": "config",
         "serialization": "config",
+        "serialization without wandb": "checkpoint",
+        "SafeRepresenter": "yaml",
         "Summary": "summary",
         "SummaryDisabled": "summary",
         "PreInitCallable": "preinit",

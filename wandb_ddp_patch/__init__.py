@@ -31,7 +31,8 @@ class _Finder:
     """Stands first in ``sys.meta_path``, and lets _hooks.py find what it watches."""
 
     # wandb itself, each of its modules that holds a class which we amend (a reload
-    # makes a new class), and torch, whose list of safe globals we extend.
+    # makes a new class), torch, whose list of safe globals we extend, and yaml, whose
+    # tables of representers.
     watched = frozenset(
         (
             "torch",
@@ -47,6 +48,7 @@ class _Finder:
             "wandb.sdk.wandb_run",
             "wandb.sdk.wandb_summary",
             "wandb.wandb_torch",
+            "yaml",
         )
     )
 
@@ -60,8 +62,9 @@ class _Finder:
         return None
 
     def imported(self, name: str) -> None:
-        # Late, because _patches needs modules that only wandb brings into the process.
-        if "wandb" in sys.modules:
+        # Late, because _patches needs modules that only wandb or torch brings into the
+        # process. torch.load may meet a config before anybody has imported wandb.
+        if name == "torch" or "wandb" in sys.modules:
             from . import _patches
 
             _patches.apply(after=name)
@@ -95,7 +98,7 @@ def apply() -> None:
             sys.meta_path[ours[0]] = _finder
         else:
             sys.meta_path.insert(0, _finder)
-    if "wandb" in sys.modules or __name__ + "._patches" in sys.modules:
+    if not sys.modules.keys().isdisjoint(("wandb", "torch", __name__ + "._patches")):
         from . import _patches
 
         _patches.apply()

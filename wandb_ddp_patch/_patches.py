@@ -13,7 +13,7 @@ from typing import Optional, Tuple
 
 from . import _hooks
 from ._graft import Graft
-from .grafts import config, disabled, media, module, preinit, run, summary, torch, watch
+from .grafts import config, disabled, media, module, preinit, run, summary, torch, watch, yaml
 
 # Held while grafts are put on or off. Nothing is imported under it that is not
 # loaded already, so no import lock is ever waited for.
@@ -21,7 +21,7 @@ _lock = threading.RLock()
 _warned: set[str] = set()
 
 
-_PARTS = (config, summary, preinit, module, disabled, run, media, torch, watch)
+_PARTS = (config, summary, preinit, module, disabled, run, media, torch, watch, yaml)
 # Every graft there is, in the order in which they are put on.
 GRAFTS: Tuple[Graft, ...] = tuple(graft for part in _PARTS for graft in part.GRAFTS)
 
@@ -36,7 +36,7 @@ def apply(after: Optional[str] = None) -> None:
     wandb_loaded = after == "wandb" or _executed("wandb")
     missing = set()
     if wandb_loaded:
-        needed = {name for graft in GRAFTS for name in graft.modules} - {"torch"}
+        needed = {name for graft in GRAFTS for name in graft.modules} - {"torch", "yaml"}
         missing = {name for name in needed if name not in sys.modules and not _exists(name)}
     with _lock:
         for graft in GRAFTS:

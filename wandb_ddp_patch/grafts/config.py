@@ -9,16 +9,22 @@ the default state leads through ``_settings`` to the API key.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import copyreg
+import os
 from multiprocessing import process
 from typing import Any, List
 
-from .._graft import Graft, Undo, put_members, upstream_class
+from .._graft import Graft, Undo, around, put_members, upstream_class
 from ._names import MissingNameError
 
 
 class Config:
     """What wandb.sdk.wandb_config.Config should have had."""
+
+    # They lead to the run, its service and the API key.
+    _LEFT_BEHIND = ("_callback", "_settings", "_artifact_callback")
 
     def __getattr__(self, key):
         # Python's protocols look up dunder names on instances: none is a
@@ -29,31 +35,73 @@ class Config:
         if key < "`" and (key[:2] == "__" == key[-2:] or key == "_items"):
             raise AttributeError(f"{self.__class__!r} object has no attribute {key!r}")
         try:
-            return self._items[key]
+            return self[key]
         except KeyError as ke:
             raise AttributeError(f"{self.__class__!r} object has no attribute {key!r}") from ke
 
-    def __reduce__(self):
+    def __reduce_ex__(self, protocol):
         """Reduce to the class and plain data, so that wandb alone can load it.
 
-        The callbacks and the settings stay behind: they lead to the run, its
-        service and the API key.
+        Where a subclass is made in another way than Config, Python's own form:
+        it runs no __init__, and calls what the subclass overrides.
         """
-        state = {
-            key: val.copy() if isinstance(val, dict) else val
-            for key, val in self.__dict__.items()
-            if key not in ("_callback", "_settings", "_artifact_callback", "_items")
-        }
-        # dict.copy() is atomic, so another thread may go on updating. Users
-        # come after the locks: each lock then has its user.
-        own = self.__dict__.get("_items", {})
-        items = state["_items"] = own.copy()
-        if not {dict, list}.isdisjoint(map(type, items.values())):
-            self._snapshot(items, {id(own): (items, own)})
+        if not self._is_made_as_config():
+            return object.__reduce_ex__(self, max(protocol, 2))
+        state = self.__getstate__()
+        if "_LEFT_BEHIND" in vars(type(self)):  # Config itself: __init__ has set these
+            for key in self._LEFT_BEHIND:
+                del state[key]
         return type(self), (), state
 
+    def __copy__(self):
+        return self._copied(None)
+
+    def __deepcopy__(self, memo):
+        return self._copied(memo)
+
+    def _copied(self, memo):
+        # Not by way of __init__, which reads config-defaults.yaml.
+        if self._is_made_as_config():
+            parts = copyreg.__newobj__, (type(self),), self.__getstate__()
+        else:
+            parts = self.__reduce_ex__(4)
+        if isinstance(parts, str):  # the name of an object of which there is but one
+            return self
+        return copy._reconstruct(self, memo, *parts)
+
+    @classmethod
+    def _is_made_as_config(cls):
+        config = next(base for base in cls.__mro__ if "_LEFT_BEHIND" in vars(base))
+        ways = ("__init__", "__new__", "_load_defaults", "__reduce__", "__reduce_ex__")
+        return all(getattr(cls, name) is getattr(config, name) for name in ways)
+
+    def __getstate__(self):
+        # dict.copy() is atomic, so another thread may go on updating. Users
+        # come after the locks: each lock then has its user.
+        state = {
+            key: val.copy() if key in ("_locked", "_users", "_users_inv") else val
+            for key, val in self.__dict__.items()
+            if key != "_items"
+        }
+        state.update(dict.fromkeys(self._LEFT_BEHIND))
+        if "_items" in self.__dict__:
+            own = self.__dict__["_items"]
+            items = state["_items"] = own.copy()
+            if not {dict, list}.isdisjoint(map(type, items.values())):
+                self._snapshot(items, {id(own): (items, own)})
+        slots = {}
+        for name in copyreg._slotnames(type(self)):
+            # Not with getattr(), for which an empty slot would be an item.
+            with contextlib.suppress(AttributeError):
+                slots[name] = object.__getattribute__(self, name)
+        return (state, slots) if slots else state
+
     def __setstate__(self, state):
-        self.__dict__.update(state)
+        state, slots = state if isinstance(state, tuple) else (state, {})
+        self.__dict__.update(dict.fromkeys(self._LEFT_BEHIND))
+        self.__dict__.update(state or {})
+        for name, value in slots.items():
+            object.__setattr__(self, name, value)
         if process.parent_process() or getattr(process.current_process(), "_inheriting", False):
             self.__dict__["_callback"] = self._changed_in_worker
 
@@ -68,15 +116,15 @@ class Config:
         )
 
     @classmethod
-    def _snapshot(cls, copy, memo):
+    def _snapshot(cls, part, memo):
         """Put copies in place of nested dicts and lists; shared and circular ones stay so."""
-        for key, val in copy.items() if type(copy) is dict else enumerate(copy):
+        for key, val in part.items() if type(part) is dict else enumerate(part):
             if type(val) is dict or type(val) is list:
                 if id(val) not in memo:
                     # The original is kept too: ids are unique among living objects.
                     memo[id(val)] = val.copy(), val
                     cls._snapshot(memo[id(val)][0], memo)
-                copy[key] = memo[id(val)][0]
+                part[key] = memo[id(val)][0]
 
 
 class ConfigWithKeyError:
@@ -86,9 +134,22 @@ class ConfigWithKeyError:
         if key < "`" and (key[:2] == "__" == key[-2:] or key == "_items"):
             raise AttributeError(f"{self.__class__!r} object has no attribute {key!r}")
         try:
-            return self._items[key]
+            return self[key]
         except KeyError as ke:
             raise MissingNameError(key) from ke
+
+
+class ConfigWithDefaults:
+    """Without this, loading the first config imports yaml, for a file that is not there."""
+
+    @around
+    def _load_defaults(upstream, self):
+        if os.path.exists(_DEFAULTS):
+            upstream(self)
+
+
+# In the current folder; the name stands in wandb's _load_defaults.
+_DEFAULTS = "config-defaults.yaml"
 
 
 def _class() -> Any:
@@ -106,6 +167,8 @@ def _install(undo: List[Undo]) -> None:
         bodies: List[type] = [Config]
     except KeyError:
         bodies = [Config, ConfigWithKeyError]
+    if _DEFAULTS in config._load_defaults.__code__.co_consts:
+        bodies.append(ConfigWithDefaults)
     for body in bodies:
         put_members(undo, config, body)
 

@@ -14,6 +14,8 @@ __all__ = ["PROBES"]
 # Importing a file enters its probes. Tables show them in this order.
 SUBJECTS = (
     "config",
+    "config_kinds",
+    "config_files",
     "run",
     "run_rows",
     "run_handover",

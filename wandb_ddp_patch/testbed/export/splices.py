@@ -10,8 +10,9 @@ from .. import standalone
 
 # Probes that need more than classes by themselves: a worker's end, a relay, spawn().
 NEEDS_WORKER_CODE = (
-    "they need code that runs in a worker and at its end, or in the owner for it, which is"
-    " more than a class by itself can have: see borrowed/ and spawning/"
+    "they need code that runs in a worker and at its end, or in the owner for it, or once torch"
+    " or yaml is imported, which is more than a class by itself can have: see borrowed/,"
+    " spawning/ and grafts/"
 )
 
 

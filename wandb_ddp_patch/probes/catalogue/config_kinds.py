@@ -1,0 +1,42 @@
+"""Configs of classes of one's own."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any, List
+
+from ..offline import ITEMS, offline_run
+from ..registry import check, probe
+
+
+@probe()
+def config_subclass() -> None:
+    """A Config of one's own class, with its own __getitem__ and __init__, is read and sent."""
+    # Enters the class where pickle looks for it, once wandb is imported.
+    with offline_run() as run:
+        kind = globals()["_Needy"] = _subclass(type(run.config))
+        config: Any = kind("train/")
+        config.update({f"train/{key}": val for key, val in ITEMS.items()})
+        check(config.lr == 0.1, "its __getitem__ is not asked for an attribute")
+        twins: List[Any] = [copy.copy(config), copy.deepcopy(config)]
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            twins.append(pickle.loads(pickle.dumps(config, protocol)))
+        for twin in twins:
+            check(type(twin) is kind, "another type came back")
+            check((twin.lr, twin["nested"]) == (0.1, {"depth": 1}), "its items differ")
+            twin.update({"new": 1})
+            check("new" not in config, "changing the copy changed it")
+
+
+def _subclass(config: Any) -> Any:
+    class _Needy(config):  # type: ignore[misc]
+        def __init__(self, prefix: str) -> None:
+            super().__init__()
+            self.__dict__["_prefix"] = prefix
+
+        def __getitem__(self, key: str) -> Any:
+            return self._items[self.__dict__["_prefix"] + key]
+
+    _Needy.__qualname__ = "_Needy"
+    return _Needy
