@@ -1,0 +1,124 @@
+"""The owner's file is removed, cut short, or can't be seen: that proves nothing."""
+
+import os
+import subprocess
+import sys
+import tempfile
+
+import pytest
+
+from wandb_ddp_patch.borrowed import alive, marker, processes
+
+CODE = """
+import multiprocessing, os, tempfile, time, wandb, wandb_ddp_patch, pickle
+from wandb_ddp_patch.borrowed import link
+
+def log(run, name):
+    run.log({name: 1})
+    return run.summary[name]
+
+def log_twice(run, name, logged, cleaned, queue):
+    log(run, name)
+    logged.set()
+    cleaned.wait()
+    queue.put(log(run, name + ", again"))
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    pool = context.Pool(1)
+    run = wandb.init(mode="offline", project="p")
+    before = pickle.dumps(run)
+    path = link.of(run).marker
+    logged, cleaned, queue = context.Event(), context.Event(), context.Queue()
+    worker = context.Process(target=log_twice, args=(run, "old", logged, cleaned, queue))
+    worker.start()
+    logged.wait()
+    CLEAN
+    cleaned.set()
+    print(queue.get())
+    worker.join()
+    # A worker that gets what was pickled before, and one that gets it anew.
+    print(pool.apply(log, (pickle.loads(before), "before")), os.path.exists(path))
+    print(pool.apply(log, (run, "after")))
+    context2 = multiprocessing.get_context("fork")
+    queue = context2.SimpleQueue()
+    child = context2.Process(target=lambda: queue.put(log(run, "fork")))
+    child.start()
+    print(queue.get())
+    child.join()
+    pool.close()
+    pool.join()
+    run.finish()
+"""
+CLEANERS = {
+    "removed": "os.unlink(path)",
+    "cut short": "os.truncate(path, 0)",
+    "a link instead": "os.unlink(path); os.symlink('/etc/hostname', path)",
+    "a folder instead": "os.unlink(path); os.mkdir(path)",
+    "find, as cleaners do": "import subprocess; subprocess.run(['find', os.path.dirname(path),"
+    " '-maxdepth', '1', '-name', 'wandb_ddp_patch-*', '-delete'])",
+}
+
+
+@pytest.mark.parametrize("how", CLEANERS)
+def test_workers_go_on_when_a_cleaner_has_been(fresh, tmp_path, how):
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    code = CODE.replace("CLEAN", CLEANERS[how])
+    out = fresh(code, quiet=False, TMPDIR=str(folder))
+    there = how in ("cut short", "removed", "find, as cleaners do")
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines] == ["1"] * 4
+    if there:
+        assert lines[1] == "1 True"  # put back when it was handed out again
+
+
+@pytest.mark.parametrize("folder", ["read-only", "missing"])
+def test_without_a_temporary_folder_there_is_no_file(monkeypatch, tmp_path, folder):
+    monkeypatch.setattr(marker, "_own", None)
+    place = tmp_path / folder
+    if folder == "read-only":
+        place = "/proc"  # root may write elsewhere
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    assert marker.announce() is None
+    assert not alive.Watch(None, "some run").says_over()
+
+
+def test_a_later_owner_sweeps_what_killed_ones_have_left(fresh, tmp_path):
+    left = tmp_path / ("wandb_ddp_patch-" + "0" * 32)
+    left.write_bytes(bytes(10))
+    os.utime(left, (0, 0))
+    strange = tmp_path / "wandb_ddp_patch-strange"
+    strange.write_bytes(b"")
+    os.utime(strange, (0, 0))
+    link = tmp_path / ("wandb_ddp_patch-" + "1" * 32)
+    link.symlink_to(strange)
+    fresh(
+        "from wandb_ddp_patch.borrowed import marker; marker.announce()",
+        TMPDIR=str(tmp_path),
+    )
+    assert not left.exists()
+    assert strange.exists() and link.is_symlink()
+
+
+def test_a_file_that_is_not_ours_tells_nothing(tmp_path):
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.write_bytes(b"\1")
+    link.symlink_to(real)
+    assert not alive.Watch(str(link), "some run").says_over()
+    assert real.exists()
+    os.mkfifo(tmp_path / "pipe")
+    assert not alive.Watch(str(tmp_path / "pipe"), "some run").says_over()
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="processes are told on Linux only")
+def test_a_process_is_known_by_more_than_its_number():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    known = processes.identity(child.pid)
+    assert known and not processes.has_ended(known)
+    boot, namespace, pid, start = known.split(" ")
+    assert processes.has_ended(f"{boot} {namespace} {pid} {int(start) - 1}")  # another one
+    assert not processes.has_ended(f"other {namespace} {pid} 1")  # on another machine
+    assert not processes.has_ended(None)
+    child.communicate(b"\n")
+    assert processes.has_ended(known)
