@@ -19,6 +19,8 @@ _SERVICE = "WANDB_SERVICE"
 
 # wandb's objects for connections to other services than this process's own.
 _others: Dict[str, Any] = {}
+# Connections that no run uses at the moment, for the next run of that service.
+_parked: Dict[str, Any] = {}
 # The one that is this process's own because a run has attached by it, the service, and
 # WANDB_SERVICE before that.
 _taken: Optional[Tuple[Any, str, Optional[str]]] = None
@@ -52,9 +54,12 @@ def to(service: str) -> Iterator[None]:
     owner, name = _slot()
     before, service_before = getattr(owner, name, None), os.environ.get(_SERVICE)
     # Up to 0.18 runs ask for the one object again and again: it can't be lent.
-    apart = name == "_singleton" and _connects(before) and service_before != service
+    connected = _connects(before)
+    apart = name == "_singleton" and connected and service_before != service
     if apart:
         setattr(owner, name, _others.get(service))
+    elif service in _parked and getattr(before, "_pid", None) == os.getpid():
+        vars(before)["_connection"] = _parked.pop(service)
     # The environment may be older than wandb.init(): that of a forkserver or a
     # pool that was started before.
     os.environ[_SERVICE] = service
@@ -66,14 +71,14 @@ def to(service: str) -> Iterator[None]:
         made = getattr(owner, name, None)
         if apart:
             _others[service] = made
-        elif not _connects(before):
+        elif not connected:
             _taken = (made, service, service_before)
     finally:
         if apart or not done:
             _set_environment(service_before)
             if getattr(owner, name, None) is not before:
                 setattr(owner, name, before)
-            elif not apart:
+            elif not connected:
                 _disconnect(owner, name)
 
 
@@ -119,13 +124,15 @@ def leave(service: str) -> None:
     environment: the other one may end at any time.
     """
     global _taken
-    _others.pop(service, None)
     if _taken is None or _taken[1] != service:
         return
     if any(isinstance(link.of(run), link.Owned) and _is_active(run) for run in link.runs()):
         return  # it uses that connection
     owner, name = _slot()
+    if name != "_singleton":
+        return  # up to 0.18 it goes on to be asked for
     if getattr(owner, name, None) is _taken[0]:
+        _parked[service] = _taken[0]._connection
         _disconnect(owner, name)
         if os.environ.get(_SERVICE) == service:
             _set_environment(_taken[2])
@@ -141,4 +148,5 @@ def after_fork_in_child() -> None:
     """Let go of the parent's: none of it works here."""
     global _taken
     _others.clear()
+    _parked.clear()
     _taken = None

@@ -80,8 +80,9 @@ def load(payload: Dict[str, Any]) -> Any:
     )
     link.tie(run, Borrowed(payload, ways.home(payload)))
     for name in ("callback", "artifact_callback"):
-        if "_" + name in config.__dict__:  # artifact_callback: since 0.12
-            config.__dict__["_" + name] = getattr(run, "_config_" + name)
+        callback = getattr(run, "_config_" + name, None)  # artifact_callback: since 0.12
+        if callback is not None and "_" + name in config.__dict__:
+            config.__dict__["_" + name] = callback
     return run
 
 
