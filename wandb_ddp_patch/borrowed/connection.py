@@ -131,8 +131,9 @@ def leave(service: str) -> None:
     owner, name = _slot()
     if name != "_singleton":
         return  # up to 0.18 it goes on to be asked for
-    if getattr(owner, name, None) is _taken[0]:
-        _parked[service] = _taken[0]._connection
+    setup: Any = _taken[0]
+    if getattr(owner, name, None) is setup:
+        _parked[service] = vars(setup)["_connection"]
         _disconnect(owner, name)
         if os.environ.get(_SERVICE) == service:
             _set_environment(_taken[2])
