@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any, Dict
 
 from . import link
@@ -84,6 +85,19 @@ def load(payload: Dict[str, Any]) -> Any:
         if callback is not None and "_" + name in config.__dict__:
             config.__dict__["_" + name] = callback
     return run
+
+
+def attached(run: Any) -> None:
+    """Make a run that has attached by its id one that this process borrows."""
+    from .service import Service  # late, as above
+
+    data = written(run)
+    data["attach_id"] = data["attach_id"] or data["known"]["id"]
+    match = re.match(r"\d+-(\d+)-", data["service"] or "")  # WANDB_SERVICE names its owner
+    data["owner"] = int(match[1]) if match else None
+    way = Service(data)
+    link.tie(run, Borrowed(data, way, link.CONNECTED))
+    way.has_attached(run)
 
 
 def _take(run: Any, borrowed: Borrowed, payload: Dict[str, Any]) -> None:

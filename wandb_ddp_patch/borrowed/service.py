@@ -54,6 +54,10 @@ class Service(Way):
         while _routers:
             _routers.pop().join()
         self._attach(run)
+        self.has_attached(run)
+
+    def has_attached(self, run: Any) -> None:
+        """Take note that the run has attached."""
         self.attached = True
         ending.flush_at_the_end(run, self)
 

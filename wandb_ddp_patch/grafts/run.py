@@ -16,6 +16,7 @@ from typing import Any, List
 
 from .._graft import Graft, Undo, around, put_members, replace, trial, upstream_class
 from ..borrowed import dispatch, link
+from ..borrowed.facts import facts
 
 
 class Run:
@@ -74,6 +75,20 @@ class RunThatAttaches:
         own["_config"] = config
 
 
+class RunAttachedById:
+    """The same: a worker may attach without having been passed the run."""
+
+    @around
+    def _on_attach(upstream, self):
+        # As Lightning's WandbLogger does. The run is its owner's all the same: else this
+        # process would finish it, for all, when it ends.
+        if not link.of(self).borrowed:
+            from ..borrowed import payload  # late, as what is below
+
+            payload.attached(self)
+        upstream(self)
+
+
 class RunWithHistory:
     """The same, for releases in which a run puts rows together (to 0.12)."""
 
@@ -89,7 +104,9 @@ class InterfaceBase:
 
     @around
     def deliver_attach(upstream, self, *args, **kwargs):
-        answer = releases().offline_answer(link.of(self._run).known)
+        # A run that attaches by its id was handed over by nobody who knew more.
+        known = link.of(self._run).known or facts(self._run)
+        answer = releases().offline_answer(known)
         if answer is None:
             return upstream(self, *args, **kwargs)
         return SimpleNamespace(wait=lambda **_: answer)
@@ -151,6 +168,8 @@ def _install(undo: List[Undo]) -> None:
     put_members(undo, run_class, Run)
     if hasattr(run_class, "_init"):
         put_members(undo, run_class, RunThatAttaches)
+    if hasattr(run_class, "_on_attach"):
+        put_members(undo, run_class, RunAttachedById)
     if hasattr(run_class, "_history_callback"):
         put_members(undo, run_class, RunWithHistory)
     for name, member in dispatch.members(run_class, end):
