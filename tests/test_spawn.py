@@ -534,3 +534,22 @@ def work(rank):
     )
     (line,) = set(out.splitlines())
     assert out == f"{line}\n" * 2
+
+
+def test_a_function_that_is_in_no_file_is_refused_at_once():
+    code = """if True:
+        import wandb_ddp_patch
+
+        def train(rank):
+            pass
+
+        try:
+            wandb_ddp_patch.spawn(train)
+        except ValueError as error:
+            print(error)
+        wandb_ddp_patch.spawn(train, start_method="fork")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=clean_env(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("train is defined in a notebook's cell, or at a prompt")

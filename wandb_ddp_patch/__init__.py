@@ -154,6 +154,8 @@ def spawn(
 
     Raises:
         ImportError: PyTorch is not installed.
+        ValueError: ``fn`` is in no file, as what is defined in a notebook's cell,
+            and workers are not forked.
         torch.multiprocessing.ProcessRaisedException: A worker raised; with its
             traceback.
         torch.multiprocessing.ProcessExitedException: A worker was killed, or

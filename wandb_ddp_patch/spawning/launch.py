@@ -35,6 +35,7 @@ def spawn(
     if not patched:
         return start_processes(fn, args, nprocs, join, daemon, start_method or "spawn")
     method = start_method or server.default_method()
+    _refuse_what_is_in_no_file(fn, method)
     run = _current_run()
     sent = run if method == "fork" or _can_be_sent(run) else None
     with Parent() as parent:
@@ -74,6 +75,20 @@ def _say_why(why: str) -> None:
         f"wandb_ddp_patch.spawn() starts its workers with spawn, many times slower, because {why}.",
         RuntimeWarning,
         stacklevel=4,
+    )
+
+
+def _refuse_what_is_in_no_file(fn: Callable[..., object], method: str) -> None:
+    """Say at once what else each worker would say of itself, and not where to put it."""
+    main = sys.modules["__main__"]
+    if method == "fork" or getattr(fn, "__module__", None) != "__main__":
+        return
+    if hasattr(main, "__file__") or getattr(main, "__spec__", None) is not None:
+        return
+    raise ValueError(
+        f"{getattr(fn, '__qualname__', fn)} is defined in a notebook's cell, or at a prompt, from"
+        " where no new process can import it. Put it into a module, and import that; or pass"
+        ' start_method="fork"'
     )
 
 
