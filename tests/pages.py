@@ -26,7 +26,7 @@ _MARK = re.compile(r"[\s>]*<!-- (run\b.*?) -->\s*")
 _CODE = re.compile(r"`([^`]+)`")
 _LINK = re.compile(r"\]\(\s*([^)\s]+)[^)]*\)|^\[[^\]]+\]:\s*(\S+)", re.M)
 # Programs of others, about which nothing is checked.
-_OTHERS = ("cd", "git", "pip", "ruff", "uv")
+_OTHERS = ("cd", "git", "pip", "ruff", "torchrun", "uv")
 _PYTHONS = ("python", "python3", ".venv/bin/python")
 # With what an inline piece of code begins that is a command.
 _COMMANDS = ("make", "wandb-ddp-patch", "pip", ".ci/run", ".ci/nightly", *_PYTHONS)
