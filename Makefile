@@ -1,5 +1,6 @@
 # make demo: see it fail and work. make test: all tests. make rows, make matrix, make bench:
-# the tables in docs, of rows, of releases and of speed. Python and git suffice.
+# the tables in docs, of rows, of releases and of speed. make test-frameworks: Lightning, Ray and
+# others; make carriers: their table, too. Python and git suffice.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,13 +8,22 @@ TORCH ?= torch==2.13.0
 # Many tests wait for processes: more of them than cores run at once.
 WORKERS ?= 4
 
-.PHONY: demo test rows matrix bench bench-quick lint clean
+.PHONY: demo test test-frameworks carriers rows matrix bench bench-quick lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS) --maxschedchunk 1
+
+# In an environment of their own: what the frameworks need is theirs to say.
+FRAMEWORKS := .venv-frameworks
+
+test-frameworks: $(FRAMEWORKS)/.made
+	$(FRAMEWORKS)/bin/python -m pytest tests/frameworks -n 2 --maxschedchunk 1
+
+carriers: test-frameworks
+	$(FRAMEWORKS)/bin/python tests/frameworks/tables.py --write docs/carriers.md
 
 rows: $(VENV)/.test
 	$(BIN)/python benchmarks/rows.py --write docs/what-breaks.md
@@ -56,5 +66,15 @@ $(VENV)/.bench: $(VENV)/.test
 	$(BIN)/pip install --quiet --editable ".[bench]"
 	touch $@
 
+# The constraint keeps the frameworks from bringing another torch, gigabytes of it.
+$(FRAMEWORKS)/.made: setup.py pyproject.toml
+	$(PYTHON) -m venv $(FRAMEWORKS)
+	$(FRAMEWORKS)/bin/pip install --quiet --upgrade pip
+	$(FRAMEWORKS)/bin/pip install --quiet "$(TORCH)"
+	echo "$(TORCH)" > $(FRAMEWORKS)/constraints.txt
+	$(FRAMEWORKS)/bin/pip install --quiet --constraint $(FRAMEWORKS)/constraints.txt \
+		--editable ".[frameworks]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) .cache build dist *.egg-info
+	rm -rf $(VENV) $(FRAMEWORKS) .cache build dist *.egg-info
