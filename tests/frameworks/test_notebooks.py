@@ -46,8 +46,9 @@ def execute(tmp_path, monkeypatch):
 def test_functions_of_a_module(execute):
     launch = """
     from accelerate import notebook_launcher
-    arguments = (run.config, run)
-    notebook_launcher(notebook_workers.launched, arguments, num_processes=2, use_port="0")
+    from carriers_training import free_port
+    arguments, port = (run.config, run), free_port()
+    notebook_launcher(notebook_workers.launched, arguments, num_processes=2, use_port=port)
     """
     spawn = "wandb_ddp_patch.spawn(notebook_workers.spawned, nprocs=2)"
     _, rows = execute(START, spawn, launch.replace("\n    ", "\n"), spawn, FINISH)

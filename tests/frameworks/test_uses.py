@@ -107,11 +107,14 @@ USES = [
     *(
         (
             "ignite",
-            f"WandBLogger, made in the parent, logs in both ranks, {method}",
+            f"{logger} logs in both ranks, {method}",
             [OTHERS, "ignite", method],
             {"rank 0": 3, "rank 1": 3},
         )
-        for method in ("spawn", "fork")
+        for method, logger in [
+            ("spawn", "WandBLogger(init=False), made by each rank,"),
+            ("fork", "the parent's WandBLogger"),
+        ]
     ),
 ]
 PACKAGES = {

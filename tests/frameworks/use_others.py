@@ -64,9 +64,13 @@ def skorch():
     run.finish()
 
 
-def in_ignite(rank, logger):
+def in_ignite(rank, logger, run):
     from ignite.engine import Engine, Events
+    from ignite.handlers import WandBLogger
 
+    if logger is None:
+        run.log({"connected": 1})  # from now on it is wandb.run, to which the logger logs
+        logger = WandBLogger(init=False)
     engine = Engine(lambda engine, batch: {"loss": 0.5})
     logger.attach_output_handler(
         engine,
@@ -78,18 +82,22 @@ def in_ignite(rank, logger):
 
 
 def ignite(method):
-    """ignite's WandBLogger, made in the parent, is used by both ranks."""
+    """Both ranks log by ignite's WandBLogger: the parent's, or one of their own, to its run.
+
+    A WandBLogger can't be pickled, as its own __getattr__ asks for ever on a blank one.
+    """
     import ignite.distributed as idist
     from ignite.handlers import WandBLogger
 
-    logger = WandBLogger(project="p", config=carried.CONFIG)
+    run = wandb.init(project="p", config=carried.CONFIG)
+    logger = WandBLogger(init=False) if method == "fork" else None
     port = int(free_port())
     with idist.Parallel(
         backend="gloo", nproc_per_node=2, start_method=method, master_port=port
     ) as parallel:
-        parallel.run(in_ignite, logger)
-    logger.log({"owner": 1})
-    logger.close()
+        parallel.run(in_ignite, logger, run)
+    run.log({"owner": 1})
+    run.finish()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The module wandb itself, which objects of users and of integrations hold.
 
-``self._wandb = wandb`` in transformers' WandbCallback and ignite's WandBLogger makes
-them objects that can be neither copied nor sent: no module can be pickled.
+``self._wandb = wandb`` in transformers' WandbCallback makes it an object that can be
+neither copied nor sent: no module can be pickled.
 """
 
 from __future__ import annotations
