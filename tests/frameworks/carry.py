@@ -22,7 +22,8 @@ import wandb_ddp_patch  # noqa: F401
 from wandb_ddp_patch import runfile
 
 AT_ONCE = 3
-_ERROR = re.compile(r"^(?:[\w.]+\.)?(\w*Error|Different)(?:: (.*))?$", re.M)
+# torch's DataLoader says "Caught ...", and the worker's own error after it.
+_ERROR = re.compile(r"^(?:[\w.]+\.)?(\w*Error|Different)(?:: (?!Caught)(.*))?$", re.M)
 
 
 def carrier_named(name):
