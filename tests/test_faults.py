@@ -27,12 +27,18 @@ where = pytest.mark.parametrize(("version", "method"), WHERE)
 
 @pytest.fixture
 def case(tmp_path, release):
+    return case_of(faulty_workers.__file__, tmp_path, release)
+
+
+def case_of(script, tmp_path, release):
+    """Make a function that runs a case of a script on a release, and gives what it said."""
+
     def run(version, method, name, returncode=0):
         python = release(version) if version else sys.executable
         # No pipe: a service may outlive the script and hold it.
         with open(tmp_path / "output", "w") as output:
             process = subprocess.Popen(
-                [python, faulty_workers.__file__, method, name],
+                [python, script, method, name],
                 cwd=tmp_path,
                 env=clean_env(WANDB_API_KEY="0123456789" * 4, PYTHONWARNINGS="ignore"),
                 stdin=subprocess.DEVNULL,
@@ -53,13 +59,13 @@ def case(tmp_path, release):
     return run
 
 
-def rows_in(folder):
+def rows_in(folder, value=int):
     rows = collections.defaultdict(list)
     for file in runfile.find(str(folder)):
         for row in runfile.history(file):
             for key in row:
                 if key[0] != "_":
-                    rows[key].append(int(row[key]))
+                    rows[key].append(value(row[key]))
     return rows
 
 

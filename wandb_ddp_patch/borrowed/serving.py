@@ -24,8 +24,10 @@ from ..errors import FINISHED, NotPlain, Unreachable
 from . import link
 
 # Held while a row is put together, for the owner or for a worker, in releases whose runs
-# do that (to 0.12).
+# do that (to 0.12.9); and the rows that this thread has put together meanwhile, where to
+# send them may take long.
 one_at_a_time = threading.RLock()
+slow_rows = threading.local()
 
 # How long somebody may take to prove who they are: strangers must not stay.
 _PROOF_SECONDS = 10
