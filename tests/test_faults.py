@@ -80,6 +80,25 @@ def test_a_worker_is_killed_while_it_logs(case, tmp_path, version, method):
     assert rows["worker 0"] == rows["worker 1"] == ALL
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="/proc tells how many are open")
+@where
+def test_a_worker_that_may_open_no_more_files_is_told_so(case, tmp_path, version, method):
+    assert case(version, method, "few_descriptors") == ["True True"] * 4 + ["[0]"]
+    assert rows_in(tmp_path)["worker 0"] == ALL
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="/proc tells which is the service")
+@pytest.mark.parametrize(("version", "method"), [(None, "spawn"), ("0.16.6", "fork")])
+def test_a_service_that_stands_still_when_a_worker_ends(case, tmp_path, version, method):
+    said = case(version, method, "frozen_service")
+    assert said == [
+        "W&B's service has not said within 2 s that it has them. They arrive if it goes on"
+        " before the run is finished.",
+        "[0]",
+    ]
+    assert rows_in(tmp_path)["worker 0"] == ALL
+
+
 @where
 def test_the_owner_finishes_while_they_log(case, version, method):
     out = case(version, method, "finished")

@@ -15,6 +15,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple, Union
 
 from ..errors import Unreachable
+from . import descriptors
 
 if TYPE_CHECKING:
     Link = Union["Owned", "Borrowed"]
@@ -153,6 +154,7 @@ class Borrowed:
                 raise Unreachable("it has ended: nothing in this process holds it any more")
             if self.way is None:
                 raise Unreachable(NO_WAY)
+            descriptors.check()
             self.state = CONNECTING
             try:
                 self.way.connect(run)
