@@ -98,7 +98,9 @@ def _upsert_bucket(state, variables, base_url, key):
 
 
 def _bucket(run: Run):
-    lines = {what: list(run.files[f"wandb-{what}.jsonl"].values()) for what in ("history", "events")}
+    lines = {
+        what: list(run.files[f"wandb-{what}.jsonl"].values()) for what in ("history", "events")
+    }
     return {
         "id": run.id,
         "name": run.name,

@@ -166,7 +166,9 @@ class _Handler(BaseHTTPRequestHandler):
             asked = json.loads(body)
             url = self.server.backend.url
             try:
-                found = graphql.answer(state, asked["query"], asked.get("variables") or {}, url, key)
+                found = graphql.answer(
+                    state, asked["query"], asked.get("variables") or {}, url, key
+                )
             except graphql.Unknown:
                 return self._unknown(asked["query"], 400)
             return 200, {"data": found}
