@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 
 import logging_workers
 import online_workers
@@ -225,7 +224,7 @@ class Trouble:
         threading.Timer(self.seconds, self.end).start()
 
     def end(self):
-        vars(self.backend.faults).update(delay=0, status=None)
+        vars(self.backend.faults).update(delay=0, frozen=False, status=None)
         if not self.faults:
             self.backend.come_back()
         self.over.set()
@@ -243,11 +242,10 @@ def in_trouble(
     assert (run.missing, run.overwritten) == ([], [])
     assert run.values("owner") == [1]
     assert run.exit_code == 0
-    return run
 
 
-TROUBLE = [{"delay": 1}, {"status": 429}, {"status": 500}, {}]
-NAMES = ["slow", "429", "500", "away"]
+TROUBLE = [{"delay": 1}, {"status": 429}, {"status": 500}, {"frozen": True}, {}]
+NAMES = ["slow", "429", "500", "frozen", "away"]
 
 
 @pytest.mark.parametrize("faults", TROUBLE, ids=NAMES)
@@ -266,19 +264,14 @@ def test_rows_arrive_at_a_server_in_longer_trouble(backend, python, act, version
     in_trouble(backend, act, python(version), trouble, rows=1000)
 
 
-# Nothing needs the server for a row to be with the service: workers need not wait for it.
+# Nothing needs the server for a row to be with the service.
 @pytest.mark.nightly
 @pytest.mark.parametrize("at", ["begun", "ended"])
+@pytest.mark.parametrize("faults", [{}, {"frozen": True}], ids=["away", "frozen"])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("version", [NEWEST, "0.21.4"])
 def test_rows_arrive_at_a_server_that_is_away_for_a_minute(
-    backend, python, act, version, method, at
+    backend, python, act, version, method, faults, at
 ):
-    in_trouble(backend, act, python(version), Trouble(backend, 60), method, 2000, "return", at)
-
-
-@pytest.mark.nightly
-def test_rows_arrive_at_a_server_that_does_not_answer_for_a_minute(backend, python, act):
-    begun = time.monotonic()
-    in_trouble(backend, act, python("0.21.4"), Trouble(backend, 1, delay=60))
-    assert time.monotonic() - begun > 50
+    trouble = Trouble(backend, 60, **faults)
+    in_trouble(backend, act, python(version), trouble, method, at=at)
