@@ -99,7 +99,7 @@ def table(counts, releases, repeat, what):
 
     today = datetime.date.today()
     lines = [
-        f"{what} of {logging_workers.WORKERS * ROWS}, {repeat} runs each, on {today}:",
+        f"{what} of {logging_workers.WORKERS * ROWS}, {repeat} {'runs' if repeat > 1 else 'run'} each, on {today}:",
         "",
         "| wandb | " + " | ".join(f"{m}, without" for m in METHODS) + " | "
         "" + " | ".join(f"{m}, with" for m in METHODS) + " |",

@@ -86,6 +86,20 @@ def lives(method):
     raise ValueError("as asked")
 
 
+def two(method):
+    """Two runs at the same time, which all workers log to."""
+    runs = [wandb.init(project="p", id=name, reinit="create_new") for name in ("one", "other")]
+    print(join(start(method, _two, *runs)))
+    for run in runs:
+        run.finish()
+
+
+def _two(n, one, other):
+    for i in range(5):
+        one.log({f"worker {n}": i})
+        other.log({f"worker {n}": i, "other": n})
+
+
 def payloads():
     """Print what is sent to workers, as far as it can be pickled."""
     with wandb.init(project="p", config=CONFIG) as run:
@@ -140,7 +154,7 @@ def shared(label):
             run.log({f"worker {label}": i})
 
 
-SCENES = [rows, trouble, facts, lives, payloads, offline, sweep, shared]
+SCENES = [rows, trouble, facts, lives, two, payloads, offline, sweep, shared]
 
 if __name__ == "__main__":
     {scene.__name__: scene for scene in SCENES}[sys.argv[1]](*sys.argv[2:])

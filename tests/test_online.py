@@ -154,6 +154,15 @@ def test_runs_are_resumed_replaced_and_fail(backend, python, act, version):
     assert [run.exit_code for run in backend.runs()] == [0, 0, 1]
 
 
+@pytest.mark.parametrize(("version", "method"), [(NEWEST, "fork"), ("0.21.4", "spawn")])
+def test_workers_log_to_two_runs_at_once(backend, python, act, version, method):
+    assert act(python(version), "two", method) == ["[0, 0, 0, 0]"]
+    one, other = backend.runs()
+    assert whole(one, 5)
+    assert whole(other, 5)
+    assert (len(one.values("other")), len(other.values("other"))) == (0, 20)
+
+
 @pytest.mark.parametrize("version", RELEASES)
 def test_no_key_is_in_a_payload(backend, python, act, version):
     payloads = [json.loads(line) for line in act(python(version), "payloads")]
