@@ -87,7 +87,7 @@ def lives(method):
 
 
 def two(method):
-    """Two runs at the same time, which all workers log to."""
+    """Two runs at the same time; workers finish the one, and go on with the other."""
     runs = [wandb.init(project="p", id=name, reinit="create_new") for name in ("one", "other")]
     print(join(start(method, _two, *runs)))
     for run in runs:
@@ -97,6 +97,8 @@ def two(method):
 def _two(n, one, other):
     for i in range(5):
         one.log({f"worker {n}": i})
+    one.finish()
+    for i in range(5):
         other.log({f"worker {n}": i, "other": n})
 
 
