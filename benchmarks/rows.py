@@ -97,9 +97,10 @@ def table(counts, releases, repeat, what):
         low, high = min(counts[key]), max(counts[key])
         return str(low) if low == high else f"{low} to {high}"
 
+    runs = f"{repeat} runs" if repeat > 1 else "one run"
     today = datetime.date.today()
     lines = [
-        f"{what} of {logging_workers.WORKERS * ROWS}, {repeat} {'runs' if repeat > 1 else 'run'} each, on {today}:",
+        f"{what} of {logging_workers.WORKERS * ROWS}, {runs} each, on {today}:",
         "",
         "| wandb | " + " | ".join(f"{m}, without" for m in METHODS) + " | "
         "" + " | ".join(f"{m}, with" for m in METHODS) + " |",
