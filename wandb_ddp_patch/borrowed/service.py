@@ -139,6 +139,10 @@ class Service(Way):
 
     def leave(self, run: Any) -> None:
         ending.forget(run)
+        # wandb keeps a run that it attaches in hooks on imports, until it is finished.
+        unhook = getattr(run, "_unregister_telemetry_import_hooks", None)
+        if unhook is not None:
+            unhook(self.payload["known"]["id"])
         if all(way.payload["service"] != self.payload["service"] for _, way in ending.used()):
             connection.leave(self.payload["service"])
         # From 0.13 to 0.17 a thread reads the service's answers, and would go on to

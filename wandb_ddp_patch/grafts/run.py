@@ -35,8 +35,12 @@ class Run:
 
     @around
     def _atexit_cleanup(upstream, self, exit_code=None):
+        # This is where a run is finished that nobody has finished.
+        tied = link.of(self)
+        if isinstance(tied, link.Owned):
+            end(self, tied)
         # A worker of spawn() has failed: that counts as a failure of ours does.
-        return upstream(self, exit_code or getattr(link.of(self), "exit_code", None))
+        return upstream(self, exit_code or getattr(tied, "exit_code", None))
 
     @around
     def _telemetry_callback(upstream, self, *args, **kwargs):
