@@ -53,8 +53,10 @@ def act(backend, tmp_path):
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
+                start_new_session=True,
             )
-        guard = threading.Timer(HANG_SECONDS, process.kill)
+        # With its workers: they have its output, too, which is read to its end.
+        guard = threading.Timer(HANG_SECONDS, os.killpg, (process.pid, 9))
         guard.start()
         lines = []
         with process:
