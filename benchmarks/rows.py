@@ -98,8 +98,9 @@ def table(counts, releases, repeat, what):
         return str(low) if low == high else f"{low} to {high}"
 
     today = datetime.date.today()
+    runs = f"{repeat} run{'s' * (repeat > 1)} each"
     lines = [
-        f"{what} of {logging_workers.WORKERS * ROWS}, {repeat} {'runs' if repeat > 1 else 'run'} each, on {today}:",
+        f"{what} of {logging_workers.WORKERS * ROWS}, {runs}, on {today}:",
         "",
         "| wandb | " + " | ".join(f"{m}, without" for m in METHODS) + " | "
         "" + " | ".join(f"{m}, with" for m in METHODS) + " |",
