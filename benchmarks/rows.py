@@ -99,6 +99,7 @@ def table(counts, releases, repeat, what):
 
     runs = f"{repeat} runs" if repeat > 1 else "one run"
     today = datetime.date.today()
+    runs = f"{repeat} run{'s' * (repeat > 1)} each"
     lines = [
         f"{what} of {logging_workers.WORKERS * ROWS}, {runs} each, on {today}:",
         "",
