@@ -1,9 +1,8 @@
 """A script for test_relay_faults.py, on releases with a relay: what goes wrong at the owner's.
 
-Usage: relay_faults.py METHOD CASE. Says in the file "said" what was seen.
+Usage: relay_faults.py METHOD CASE. Plays as faulty_workers.py does.
 """
 
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -11,23 +10,11 @@ import threading
 import time
 
 import wandb
+from faulty_workers import ROWS, log, main, say, start_and_join
 from limits import AT_ONCE_SECONDS, WAIT_SECONDS
 
 import wandb_ddp_patch  # noqa: F401
 from wandb_ddp_patch.borrowed import serving
-
-ROWS = 40
-
-
-def say(*what):
-    with open("said", "a") as file:
-        file.write(" ".join(map(str, what)) + "\n")
-
-
-def log(run, name, rows=ROWS):
-    for i in range(rows):
-        run.log({name: i})
-
 
 # --- a call that waits for the network ---------------------------------------
 
@@ -39,9 +26,8 @@ class Slow(wandb.Html):
     """What a row holds; to write it down, the owner asks the network."""
 
     def bind_to_run(self, *args, **kwargs):
-        if os.getpid() == OWNER:
-            asked.set()
-            say("asked", others_are_done.wait(WAIT_SECONDS))
+        asked.set()
+        say("asked", others_are_done.wait(WAIT_SECONDS))
         return super().bind_to_run(*args, **kwargs)
 
 
@@ -136,25 +122,5 @@ def log_slowly(run, started):
         time.sleep(0.1)
 
 
-def start_and_join(workers):
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(WAIT_SECONDS)
-    say([worker.exitcode for worker in workers])
-
-
-def main():
-    global OWNER
-    OWNER = os.getpid()
-    method, case = sys.argv[1:]
-    context = multiprocessing.get_context(method)
-    run = wandb.init(mode="offline", project="p")
-    globals()[f"case_{case}"](context, run)
-    wandb.finish()
-
-
-OWNER = None
-
 if __name__ == "__main__":
-    main()
+    main(globals())

@@ -2,13 +2,11 @@
 
 import pytest
 import relay_faults
-from test_faults import case_of, rows_in
+from test_faults import ALL, case_of, rows_in
 
 # A release whose runs put rows together, and one whose service does.
 WHERE = [("0.10.33", "spawn"), ("0.12.21", "fork")]
 where = pytest.mark.parametrize(("version", "method"), WHERE)
-
-ALL = list(range(relay_faults.ROWS))
 
 
 @pytest.fixture

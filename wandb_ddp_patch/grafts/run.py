@@ -84,21 +84,22 @@ class RunWithHistory:
     @around
     def log(upstream, self, *args, **kwargs):
         # Rows that two threads log at the same time would become one.
-        slow = []
-        with serving().one_at_a_time:
-            serving().slow_rows.rows = slow
+        room, slow = serving(), []
+        with room.one_at_a_time:
+            room.slow_rows.rows = slow
             try:
                 upstream(self, *args, **kwargs)
             finally:
-                serving().slow_rows.rows = None
+                room.slow_rows.rows = None
         for row, step in slow:
             self._history_callback(row=row, step=step)
 
     @around
     def _history_callback(upstream, self, row, step):
         # What tables and files hold may be asked of the network: not while all others wait.
-        slow = getattr(serving().slow_rows, "rows", None)
-        if slow is None or serving().is_plain(row):
+        room = serving()
+        slow = getattr(room.slow_rows, "rows", None)
+        if slow is None or room.is_plain(row):
             upstream(self, row=row, step=step)
         else:
             slow.append((row, step))
