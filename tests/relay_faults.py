@@ -3,11 +3,13 @@
 Usage: relay_faults.py METHOD CASE. Plays as faulty_workers.py does.
 """
 
+import multiprocessing
 import os
 import subprocess
 import sys
 import threading
 import time
+from multiprocessing import connection
 
 import wandb
 from faulty_workers import ROWS, log, main, say, start_and_join
@@ -75,13 +77,13 @@ def case_strangers(context, run):
     address = serving.address()
     threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
     code = (
-        "import socket, sys, time\n"
+        "import socket, sys\n"
         "sockets = [socket.socket(socket.AF_UNIX) for _ in range(200)]\n"
-        "for one in sockets:\n    one.connect(sys.argv[1])\n"
+        f"for one in sockets:\n    one.connect({address!r})\n"
         "print('there', flush=True)\nsys.stdin.read()"
     )
     pipe = subprocess.PIPE
-    strangers = subprocess.Popen([sys.executable, "-c", code, address], stdin=pipe, stdout=pipe)
+    strangers = subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe)
     strangers.stdout.readline()
     begun = time.monotonic()
     start_and_join([context.Process(target=log, args=(run, "worker"))])
@@ -92,6 +94,18 @@ def case_strangers(context, run):
     say("threads", threading.active_count() <= threads + 2)
     say("descriptors", len(os.listdir("/proc/self/fd")) <= descriptors + 4)
     strangers.communicate(b"")
+
+
+def ask_as_another_user(address):
+    os.setuid(65534)
+    try:
+        connection.Client(address, authkey=multiprocessing.current_process().authkey)
+    except (EOFError, OSError):
+        sys.exit(3)
+
+
+def case_another_user(context, run):
+    start_and_join([context.Process(target=ask_as_another_user, args=(serving.address(),))])
 
 
 # --- an owner that takes its time ---------------------------------------------

@@ -84,12 +84,12 @@ def test_nothing_grows(tmp_path):
     assert rows_of(tmp_path) == seen["rows"] == 600
 
 
-# Up to 0.12 each run keeps some six descriptors: 500 can't be had.
+# Up to 0.12 each run keeps some six descriptors: 500 can't be had. Others may take 5 s for each.
 @pytest.mark.nightly
 @here
 @pytest.mark.parametrize(
     ("version", "runs"),
-    [(None, 500), ("0.21.4", 500), ("0.16.6", 500), ("0.13.11", 100), ("0.12.21", 50)],
+    [(None, 500), ("0.21.4", 60), ("0.16.6", 100), ("0.13.11", 100), ("0.12.21", 50)],
 )
 def test_nothing_grows_in_a_long_time(tmp_path, release, version, runs):
     python = release(version) if version else sys.executable

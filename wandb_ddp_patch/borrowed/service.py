@@ -78,7 +78,10 @@ class Service(Way):
                 self.check()
                 self._refuse_if_gone()
                 if not self.watch.sees_owner or time.monotonic() > deadline:
-                    raise
+                    raise Unreachable(
+                        "wandb could not attach it by its service; it is on another machine"
+                        f" or network, or wandb has failed: {type(error).__name__}: {error}"
+                    ) from error
             time.sleep(pause)
             pause = min(2 * pause, 1)
 
