@@ -10,8 +10,9 @@ CODE = """
 import multiprocessing, sys
 import wandb, wandb_ddp_patch
 
-def work(id, ending):
+def work(id, ending, back):
     run = wandb._attach(id)
+    back.put(run)
     for i in range(50):
         run.log({"worker": i})
     if ending == "finish":
@@ -20,9 +21,11 @@ def work(id, ending):
 if __name__ == "__main__":
     context = multiprocessing.get_context("spawn")
     run = wandb.init(mode="offline", project="p")
+    back = context.Queue()
     for _ in range(2):  # the first one's end is not the run's
-        worker = context.Process(target=work, args=(run.id, ENDING))
+        worker = context.Process(target=work, args=(run.id, ENDING, back))
         worker.start()
+        assert back.get() is run
         worker.join()
         assert worker.exitcode == 0
     run.log({"owner": 1})

@@ -145,17 +145,15 @@ def spawn(
         join: Whether to wait until all have ended.
         daemon: Whether they are daemons: ended with this process, and childless.
         start_method: ``"spawn"``, ``"forkserver"`` or ``"fork"``. By default
-            forkserver, where there is one; on macOS and Windows spawn. Also
-            spawn, with a RuntimeWarning, where importing the script initialises
-            CUDA or starts threads.
+            forkserver, where there is one, else spawn; also spawn, with a
+            RuntimeWarning, where importing the script initialises CUDA or starts threads.
 
     Returns:
         None, or with ``join=False`` torch's ProcessContext.
 
     Raises:
         ImportError: PyTorch is not installed.
-        ValueError: ``fn`` is in no file, as what is defined in a notebook's cell,
-            and workers are not forked.
+        ValueError: ``fn`` is of a notebook's cell, and workers are not forked.
         torch.multiprocessing.ProcessRaisedException: A worker raised; with its
             traceback.
         torch.multiprocessing.ProcessExitedException: A worker was killed, or

@@ -7,10 +7,13 @@ import carried
 import hydra
 from omegaconf import DictConfig
 
+# Whole: what is relative is looked for in a package, as this is imported.
+CONFIG = str(Path(__file__).resolve().parent / "hydra_config")
+
 
 def launch(launcher, parcel):
     # Defined here, so that it is pickled by value, as what is in a script is.
-    @hydra.main(version_base=None, config_path="hydra_config", config_name="config")
+    @hydra.main(version_base=None, config_path=CONFIG, config_name="config")
     def task(config: DictConfig):
         carried.use(parcel)
         assert config.x in (1, 2)

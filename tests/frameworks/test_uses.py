@@ -27,11 +27,20 @@ USES = [
         )
         for method in ("ddp_spawn", "ddp_fork")
     ),
+    *(
+        (
+            "Lightning",
+            f'logger.watch(model, log="all"), {method}',
+            [LIGHTNING, "watch", method],
+            {"loss": 4, "gradients": 1, "parameters": 1},
+        )
+        for method in ("ddp_spawn", "ddp_fork")
+    ),
     (
         "Lightning",
-        'logger.watch(model, log="all"), ddp_spawn',
-        [LIGHTNING, "watch", "ddp_spawn"],
-        {"loss": 4, "gradients": 1, "parameters": 1},
+        "logger.watch() in rank 0's on_fit_start, ddp_spawn",
+        [LIGHTNING, "watch_in_rank_0", "ddp_spawn"],
+        {"loss": 4, "gradients": 4, "parameters": 4},
     ),
     (
         "Lightning",
@@ -52,6 +61,21 @@ USES = [
         "WANDB_WATCH=all, the model is saved whole",
         [TRAINER, "save_watched"],
         {"train": 3},
+    ),
+    *(
+        (
+            "transformers",
+            f"WANDB_WATCH=all, the model goes to workers, one of which trains it on, {method}",
+            [TRAINER, "watched_in_workers", method],
+            {"train": 103, "gradients": 1, "parameters": 1, "rank 0": 1, "rank 1": 1},
+        )
+        for method in ("spawn", "forkserver")
+    ),
+    (
+        "transformers",
+        "WANDB_WATCH=all, in the ranks of notebook_launcher(), with the parent's run",
+        [TRAINER, "watched_in_ranks"],
+        {"train": 100, "gradients": 1, "parameters": 1, "rank 0": 1, "rank 1": 1},
     ),
     *(
         (

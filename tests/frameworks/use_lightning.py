@@ -40,7 +40,15 @@ class Model(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), self.rate)
 
 
-def fit(strategy, watch=None):
+class WatchesInRank0(pl.Callback):
+    """Where a worker's own model is to be watched: what arrives by a pickle is not."""
+
+    def on_fit_start(self, trainer, module):
+        if trainer.global_rank == 0:
+            trainer.logger.watch(module, log="all", log_freq=1)
+
+
+def fit(strategy, watch=None, callbacks=()):
     """The run and its config exist in the parent; Lightning starts the workers."""
     logger = WandbLogger(project="p", offline=True, config=carried.CONFIG)
     config = logger.experiment.config
@@ -48,7 +56,13 @@ def fit(strategy, watch=None):
     if watch:
         logger.watch(model, log=watch, log_freq=1)
     trainer = pl.Trainer(
-        devices=2, strategy=strategy, max_epochs=1, logger=logger, default_root_dir="out", **QUIET
+        devices=2,
+        strategy=strategy,
+        max_epochs=1,
+        logger=logger,
+        callbacks=list(callbacks),
+        default_root_dir="out",
+        **QUIET,
     )
     trainer.fit(model, batches(2 * 2 * BATCHES))
     if watch:  # the parent's is still watched
@@ -59,6 +73,10 @@ def fit(strategy, watch=None):
 
 def watch(strategy):
     fit(strategy, watch="all")
+
+
+def watch_in_rank_0(strategy):
+    fit(strategy, callbacks=[WatchesInRank0()])
 
 
 def fit_with_the_run(strategy):

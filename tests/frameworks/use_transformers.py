@@ -1,17 +1,20 @@
 """A script: what people do with transformers' Trainer and wandb. Usage: ... USE."""
 
 import copy
+import os
 import pickle
 import sys
 
 import torch
 import transformers
 import wandb
-from carriers_training import tiny_bert
+from carriers_training import free_port, tiny_bert
 
 import wandb_ddp_patch  # noqa: F401
 
 STEPS = 3
+# With WANDB_WATCH, gradients are logged at each hundredth step.
+WATCHED_STEPS = 100
 
 
 class Texts(torch.utils.data.Dataset):
@@ -22,17 +25,18 @@ class Texts(torch.utils.data.Dataset):
         return {"input_ids": [1, 2], "labels": index % 2}
 
 
-def trainer(report_to="wandb", callbacks=None):
+def trainer(report_to="wandb", callbacks=None, model=None, steps=STEPS):
     arguments = transformers.TrainingArguments(
         "out",
         report_to=report_to,
-        max_steps=STEPS,
+        max_steps=steps,
         logging_steps=1,
         use_cpu=True,
         disable_tqdm=True,
         save_strategy="no",
     )
-    return transformers.Trainer(tiny_bert(), arguments, train_dataset=Texts(), callbacks=callbacks)
+    model = model or tiny_bert()
+    return transformers.Trainer(model, arguments, train_dataset=Texts(), callbacks=callbacks)
 
 
 def train():
@@ -78,6 +82,39 @@ def callback_in_workers(method):
         nprocs=2,
         start_method=method,
     )
+    run.log({"owner": 1})
+    run.finish()
+
+
+def with_watched(rank, model, run):
+    run.log({f"rank {rank}": 1})
+    if rank == 0:
+        trainer(model=model, steps=WATCHED_STEPS).train()
+
+
+def watched_in_workers(method):
+    """WANDB_WATCH=all: the model is trained, then goes to workers, and one trains it on."""
+    trained = trainer()
+    trained.train()
+    torch.multiprocessing.start_processes(
+        with_watched, args=(trained.model, wandb.run), nprocs=2, start_method=method
+    )
+    wandb.log({"owner": 1})
+    wandb.finish()
+
+
+def in_rank(run):
+    trainer(steps=WATCHED_STEPS).train()
+    run.log({f"rank {os.environ['RANK']}": 1})
+
+
+def watched_in_ranks():
+    """WANDB_WATCH=all: Trainers train together in the ranks of notebook_launcher."""
+    from accelerate import notebook_launcher
+
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    run = wandb.init(project="p")
+    notebook_launcher(in_rank, (run,), num_processes=2, use_port=free_port())
     run.log({"owner": 1})
     run.finish()
 

@@ -57,7 +57,7 @@ def load(payload: Dict[str, Any]) -> Any:
         In the process that owns the run, or has loaded it before, the very
         same object; elsewhere a run that connects at first use.
     """
-    run = link.find(payload["key"])
+    run = link.find(payload["key"]) or _sent_back(payload)
     if run is not None:
         tied = link.of(run)
         if isinstance(tied, Borrowed):
@@ -92,12 +92,23 @@ def attached(run: Any) -> None:
     from .service import Service  # late, as above
 
     data = written(run)
-    data["attach_id"] = data["attach_id"] or data["known"]["id"]
+    data["attach_id"], data["by_id"] = data["attach_id"] or data["known"]["id"], True
     match = re.match(r"\d+-(\d+)-", data["service"] or "")  # WANDB_SERVICE names its owner
     data["owner"] = int(match[1]) if match else None
     way = Service(data)
     link.tie(run, Borrowed(data, way, link.CONNECTED))
     way.has_attached(run)
+
+
+def _sent_back(payload: Dict[str, Any]) -> Any:
+    """Find the run of this process that a worker has attached to by its id, or None."""
+    if not payload.get("by_id") or payload["owner"] != os.getpid():
+        return None
+    for run in link.runs():
+        tied = link.of(run)
+        if tied and not tied.borrowed and facts(run)["id"] == payload["known"]["id"]:
+            return run
+    return None
 
 
 def _take(run: Any, borrowed: Borrowed, payload: Dict[str, Any]) -> None:

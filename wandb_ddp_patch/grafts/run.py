@@ -36,8 +36,12 @@ class Run:
 
     @around
     def _atexit_cleanup(upstream, self, exit_code=None):
+        # This is where a run is finished that nobody has finished.
+        tied = link.of(self)
+        if isinstance(tied, link.Owned):
+            end(self, tied)
         # A worker of spawn() has failed: that counts as a failure of ours does.
-        return upstream(self, exit_code or getattr(link.of(self), "exit_code", None))
+        return upstream(self, exit_code or getattr(tied, "exit_code", None))
 
     @around
     def _telemetry_callback(upstream, self, *args, **kwargs):
@@ -90,13 +94,30 @@ class RunAttachedById:
 
 
 class RunWithHistory:
-    """The same, for releases in which a run puts rows together (to 0.12)."""
+    """The same, for releases in which a run puts rows together (to 0.12.9)."""
 
     @around
     def log(upstream, self, *args, **kwargs):
         # Rows that two threads log at the same time would become one.
-        with serving().one_at_a_time:
-            return upstream(self, *args, **kwargs)
+        room, slow = serving(), []
+        with room.one_at_a_time:
+            room.slow_rows.rows = slow
+            try:
+                upstream(self, *args, **kwargs)
+            finally:
+                room.slow_rows.rows = None
+        for row, step in slow:
+            self._history_callback(row=row, step=step)
+
+    @around
+    def _history_callback(upstream, self, row, step):
+        # What tables and files hold may be asked of the network: not while all others wait.
+        room = serving()
+        slow = getattr(room.slow_rows, "rows", None)
+        if slow is None or room.is_plain(row):
+            upstream(self, row=row, step=step)
+        else:
+            slow.append((row, step))
 
 
 class InterfaceBase:
