@@ -33,6 +33,22 @@ def identity(pid: Optional[int] = None) -> Optional[str]:
     return f"{boot} {namespace} {pid} {fields[19]}"
 
 
+def machine() -> str:
+    """Say which machine this process is on: one that shares a service, or a socket, with it.
+
+    A container, or a network of its own on the same machine, counts as another one.
+    """
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            boot = file.read().strip()
+        return " ".join([boot, *(os.readlink(f"/proc/self/ns/{ns}") for ns in ("net", "mnt"))])
+    except OSError:
+        import platform  # late: only where there is no /proc
+        import uuid
+
+        return f"{platform.node()} {uuid.getnode()}"
+
+
 def has_ended(known: Optional[str]) -> bool:
     """Say whether a process has ended for sure.
 

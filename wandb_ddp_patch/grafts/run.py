@@ -80,7 +80,7 @@ class RunWithHistory:
     @around
     def log(upstream, self, *args, **kwargs):
         # Rows that two threads log at the same time would become one.
-        with serving().one_at_a_time:
+        with making().one_at_a_time:
             return upstream(self, *args, **kwargs)
 
 
@@ -131,10 +131,10 @@ def releases():
     return releases
 
 
-def serving():
-    from ..borrowed import serving
+def making():
+    from ..borrowed import making
 
-    return serving
+    return making
 
 
 _MODULE = "wandb.sdk.wandb_run"
