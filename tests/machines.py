@@ -16,6 +16,7 @@ from conftest import clean_env
 from limits import HANG_SECONDS
 
 WIRE = str(Path(__file__).with_name("wire.py"))
+IN, APART = ("ip", "netns", "exec"), ("unshare", "-m")
 ADDRESSES = "10.77.0.1", "10.77.0.2"
 
 
@@ -68,8 +69,7 @@ class Machines:
         hidden = self.folder / f"tmp{1 - machine}"
         entry = 'mount -t tmpfs none "$0" && exec "$@"'
         process = subprocess.Popen(
-            ["ip", "netns", "exec", self.names[machine]]
-            + ["unshare", "-m", "sh", "-c", entry, str(hidden), *map(str, command)],
+            [*IN, self.names[machine], *APART, "sh", "-c", entry, str(hidden), *map(str, command)],
             cwd=self.folder,
             env=clean_env(TMPDIR=str(self.folder / f"tmp{machine}"), **env),
             stdin=subprocess.DEVNULL,
@@ -95,7 +95,7 @@ def permitted():
     if made.returncode:
         return f"no network namespace can be made: {made.stderr.strip()}"
     try:
-        entry = ["ip", "netns", "exec", name, "unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"]
+        entry = [*IN, name, *APART, "mount", "-t", "tmpfs", "none", "/mnt"]
         mounted = subprocess.run(entry, capture_output=True, text=True)
         return f"nothing can be mounted: {mounted.stderr.strip()}" if mounted.returncode else None
     finally:

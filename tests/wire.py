@@ -9,6 +9,7 @@ https://www.kernel.org/doc/html/latest/networking/tuntap.html
 """
 
 import collections
+import contextlib
 import fcntl
 import os
 import random
@@ -65,10 +66,8 @@ def main():
                     under_way.append((time.monotonic() + said["delay"], across[end], packet))
         while under_way and under_way[0][0] <= time.monotonic():
             _, end, packet = under_way.popleft()
-            try:
+            with contextlib.suppress(OSError):  # it is full, or down: lost
                 os.write(end, packet)
-            except OSError:
-                pass  # it is full, or down: lost
 
 
 def packets(end):

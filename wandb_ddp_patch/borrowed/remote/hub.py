@@ -96,9 +96,8 @@ class Hub:
             run.add(name, session)
         elif session.peer is not None:
             self._drop(session.peer)
+        run.tell(session)
         session.peer = peer
-        if run.over or run.is_ending:
-            run.ask(session)
         return session
 
     def owes(self, peer: Peer) -> None:

@@ -59,11 +59,11 @@ class SharedRun:
         if self._begun is None:
             self._begun = time.monotonic()
             for session in self.sessions.values():
-                self.ask(session)
+                self.tell(session)
 
-    def ask(self, session: Session) -> None:
-        """Ask a worker for what it has logged: the run ends, or has ended."""
-        if not session.ended:
+    def tell(self, session: Session) -> None:
+        """Tell a worker that the run ends, or has ended, if it does; see to it that it hears."""
+        if self._begun is not None and not session.ended:
             session.outgoing.put(messages.OVER if self.over else messages.ENDING, b"")
             if session.peer is not None:
                 session.peer.push()
@@ -78,7 +78,7 @@ class SharedRun:
         self.over, self.silent = True, len(waits)
         for session in list(self.sessions.values()):
             session.over = True
-            self.ask(session)
+            self.tell(session)
             session.end()
         self.ended.set()
 
