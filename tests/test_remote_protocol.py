@@ -14,6 +14,7 @@ import pytest
 from limits import SOON_SECONDS, WAIT_SECONDS
 
 from wandb_ddp_patch.borrowed import link
+from wandb_ddp_patch.borrowed.remote import client as clients
 from wandb_ddp_patch.borrowed.remote import files, frames, handshake, messages, opening, packing
 from wandb_ddp_patch.borrowed.remote import hub as hubs
 from wandb_ddp_patch.borrowed.remote.client import GONE, Client
@@ -326,7 +327,8 @@ def test_a_wrong_token_is_said_at_once(shared):
     assert time.monotonic() < begun + SOON_SECONDS
 
 
-def test_strangers_hear_nothing_and_hold_up_nobody(shared):
+def test_strangers_hear_nothing_and_hold_up_nobody(shared, monkeypatch):
+    monkeypatch.setattr(hubs, "_PROOF_SECONDS", 1.0)
     silent = [socket.create_connection(shared.address) for _ in range(400)]
     talking = socket.create_connection(shared.address)
     talking.sendall(b"GET / HTTP/1.1\r\nHost: me\r\n\r\n" + bytes(64))
@@ -362,7 +364,8 @@ def test_what_was_logged_before_the_end_arrives_and_the_rest_is_refused(shared):
         log(late, {"n": 0})
 
 
-def test_a_run_that_is_not_known_is_gone(shared):
+def test_a_run_that_is_not_known_is_gone(shared, monkeypatch):
+    monkeypatch.setattr(clients, "_GONE_SECONDS", 0.5)
     with pytest.raises(Unreachable, match=re.escape(GONE)):
         Client(shared.address, os.urandom(16), shared.token, 30)
     with socket.create_server(("127.0.0.1", 0)) as unused:
@@ -445,7 +448,6 @@ def test_a_variable_that_makes_no_sense():
 
 
 def test_the_hub_is_imported_for_shared_runs_only(fresh):
-    assert hubs
     fresh(
         """
         import pickle, sys, wandb, wandb_ddp_patch

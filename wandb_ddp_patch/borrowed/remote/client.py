@@ -129,7 +129,7 @@ class Client:
         """Take the connection for broken where nothing comes back."""
         if not self.window.count():
             self._heard = time.monotonic()
-        elif time.monotonic() > self._heard + _SILENT_SECONDS:
+        elif time.monotonic() > self._heard + min(_SILENT_SECONDS, self._patience):
             raise EOFError
 
     # --- connecting -----------------------------------------------------------
@@ -141,7 +141,7 @@ class Client:
             now = time.monotonic()
             try:
                 knock = handshake.Knock(self._run, self._session, self._token)
-                wire = Wire(self._address, knock, self.window.taken)
+                wire = Wire(self._address, knock, self.window.taken, self._patience)
                 self.window.resume(wire.taken)
                 self._heard = time.monotonic()
                 return wire

@@ -58,6 +58,7 @@ class Remote(Way):
         self.payload, share = payload, payload["share"]
         self._address: Tuple[str, int] = share["host"], share["port"]
         self._token: bytes = share["token"]
+        self._warned = False
 
     def connect(self, run: Any) -> None:
         self._client()
@@ -111,7 +112,8 @@ class Remote(Way):
         self.unflushed = False
         line = _lines.get(self.payload["key"])
         missing = line[0].window.flush() if line else 0
-        if line and missing:
+        if line and missing and not self._warned:
+            self._warned = True
             why = line[0].window.over or f"no answer within {patience():.0f} s"
             _warn(
                 f"The last {missing} message(s) of this worker to run"

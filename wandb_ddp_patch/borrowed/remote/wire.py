@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import select
 import socket
-import time
 from typing import Any, Iterator, List, Tuple, Union
 
 from . import handshake
@@ -25,6 +24,7 @@ class Wire:
         address: Host and port, or the path of a local socket.
         knock: This worker's side of the handshake.
         taken: The last item of the owner's that has come here.
+        patience: Seconds within which all that is to be had; or less, see below.
 
     Attributes:
         taken: The last item of ours that the owner had.
@@ -35,10 +35,12 @@ class Wire:
         handshake.NotProvenError: Who is there does not hold the token.
     """
 
-    def __init__(self, address: Address, knock: handshake.Knock, taken: int) -> None:
-        self._socket = connect(address)
+    def __init__(
+        self, address: Address, knock: handshake.Knock, taken: int, patience: float = 60.0
+    ) -> None:
+        self._socket = connect(address, min(_CONNECT_SECONDS, patience))
         try:
-            self._socket.settimeout(_ANSWER_SECONDS)
+            self._socket.settimeout(min(_ANSWER_SECONDS, patience))
             self._socket.sendall(knock.hello)
             proof, self.taken, keys = knock.prove(self._exactly(handshake.ANSWER_BYTES), taken)
             self._socket.sendall(proof)
@@ -88,19 +90,18 @@ def _is_readable(one: socket.socket, other: socket.socket, seconds: float) -> bo
     return bool(select.select([one, other], [], [], seconds)[0].count(one))
 
 
-def connect(address: Address) -> Any:
+def connect(address: Address, seconds: float) -> Any:
     """Connect to an address, within a limit."""
-    deadline = time.monotonic() + _CONNECT_SECONDS
-    if isinstance(address, str):
-        local = socket.socket(socket.AF_UNIX)
-        try:
-            local.settimeout(_CONNECT_SECONDS)
-            local.connect(address)
-        except BaseException:
-            local.close()
-            raise
-        return local
-    connection = socket.create_connection(address, max(0.1, deadline - time.monotonic()))
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    return connection
+    if not isinstance(address, str):
+        connection = socket.create_connection(address, seconds)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return connection
+    local = socket.socket(socket.AF_UNIX)
+    try:
+        local.settimeout(seconds)
+        local.connect(address)
+    except BaseException:
+        local.close()
+        raise
+    return local
