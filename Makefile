@@ -1,4 +1,4 @@
-# make demo: see it fail and work. make test: all tests. make rows, make matrix, make bench:
+# make demo: see it fail and work. make demo-nodes: one run on two machines. make test: all tests. make rows, make matrix, make bench:
 # the tables in docs, of rows, of releases and of speed. Python and git suffice.
 PYTHON ?= python3
 VENV := .venv
@@ -7,13 +7,21 @@ TORCH ?= torch==2.13.0
 # Many tests wait for processes: more of them than cores run at once.
 WORKERS ?= 4
 
-.PHONY: demo test rows matrix bench bench-quick lint clean
+.PHONY: demo demo-nodes test nightly rows matrix bench bench-quick lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
 
+# Two machines that are parts of this one, which takes root; then with the cable out for 10 s.
+demo-nodes: $(VENV)/.demo
+	$(BIN)/python examples/nodes.py
+	$(BIN)/python examples/nodes.py --cut 10
+
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS) --maxschedchunk 1
+
+nightly: $(VENV)/.test
+	$(BIN)/python -m pytest -n $(WORKERS) --maxschedchunk 1 -m nightly
 
 rows: $(VENV)/.test
 	$(BIN)/python benchmarks/rows.py --write docs/what-breaks.md
