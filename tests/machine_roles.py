@@ -153,7 +153,8 @@ def everything(name):
     define_metric = getattr(run, "define_metric", None) or run._define_metric
     define_metric("loss", summary="min")
     run.log({"html": wandb.Html("<b>bold</b>"), "both": [wandb.Html("one"), wandb.Html("two")]})
-    if wandb.__version__ > "0.13":  # before, tables make the owner ask the network
+    # Elsewhere, to log a table waits for the network, also offline, and with wandb alone.
+    if wandb.__version__ > "0.13" and wandb.__version__[:4] != "0.18":
         run.log({"table": wandb.Table(columns=["a"], data=[[1]])})
     os.makedirs("folder", exist_ok=True)
     for file, size in (("folder/saved.txt", 10), ("folder/large.bin", 3_000_000)):
@@ -171,6 +172,34 @@ def everything(name):
     seen["current"] = wandb.run is None
     load()["run"].log({"again": 1})  # a pool's next task
     write(name, json.dumps(seen).encode())
+
+
+def unchanged():
+    """An owner that knows nothing of machines: WANDB_DDP_PATCH_SHARE does it."""
+    run = wandb.init(mode="offline", project="p")
+    write("run.pkl", pickle.dumps({"run": run}))
+    wait_for("one")
+    run.finish()
+
+
+def rank():
+    """A rank of torch.distributed; the first has the run."""
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo")
+    number = dist.get_rank()
+    seen = [outcome(wandb_ddp_patch.broadcast)]  # where there is no run
+    own = wandb.init(mode="offline", project="p") if number == 0 else None
+    run = wandb_ddp_patch.broadcast()
+    seen += [run is own, wandb.run is run, "token" in str(pickle.dumps(run))]
+    for n in range(50):
+        wandb.log({f"rank {number}": n})
+    if number:
+        run.finish()
+    dist.barrier()
+    if own:
+        own.finish()
+    write(f"rank{number}", json.dumps(seen).encode())
 
 
 if __name__ == "__main__":

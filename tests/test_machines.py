@@ -6,16 +6,19 @@ Machines are namespaces of this one: see machines.py.
 import collections
 import json
 import os
+import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import machine_roles
 import pytest
+from conftest import ROOT, clean_env
 from limits import AT_ONCE_SECONDS, HANG_SECONDS, WAIT_SECONDS
-from machines import ADDRESSES, machines  # noqa: F401
+from machines import ADDRESSES, machines, permitted  # noqa: F401
 
 from wandb_ddp_patch import runfile
 
@@ -89,7 +92,7 @@ def test_what_a_run_can_do_on_another_machine(machines, tmp_path, release, versi
     assert not (files / "folder" / "saved.txt").is_symlink()
     text = [path.read_text("utf-8") for path in files.glob("media/html/*.html")]
     assert sum("bold" in each for each in text) == 1 and len(text) == 3
-    tables = 0 if (version or "1") < "0.13" else 1
+    tables = 0 if (version or "1") < "0.13" or version == "0.18.7" else 1
     assert len(list(files.glob("media/table/*.json"))) == tables
     left = [path for n in range(2) for path in (tmp_path / f"tmp{n}").glob("wandb_ddp_patch-f*")]
     assert not left
@@ -268,3 +271,56 @@ while True:
     for pair in ((near, there), (there, near)):
         threading.Thread(target=carry, args=pair, daemon=True).start()
 """
+
+
+@pytest.mark.parametrize("told", ["1", ADDRESSES[0]])
+def test_a_variable_shares_the_run_of_an_unchanged_script(machines, tmp_path, told):  # noqa: F811
+    owner = machines.start(0, sys.executable, SCRIPT, "unchanged", WANDB_DDP_PATCH_SHARE=told)
+    ended(machines.start(1, sys.executable, SCRIPT, "log", "one", 100), owner)
+    assert numbers(tmp_path, "one") == list(range(100))
+
+
+def ranks(start, address):
+    env = {"MASTER_ADDR": address, "MASTER_PORT": "29511", "WORLD_SIZE": "2"}
+    env["GLOO_SOCKET_IFNAME"] = "eth0"
+    return [start(n, sys.executable, SCRIPT, "rank", RANK=str(n), **env) for n in range(2)]
+
+
+def check_ranks(folder, shared):
+    for n in range(2):
+        said = seen(folder, f"rank{n}")
+        assert said[0].startswith("UsageError: there is no run")
+        assert said[1:] == [n == 0, True, shared]
+        assert numbers(folder, f"rank {n}") == list(range(50))
+
+
+@nightly
+def test_broadcast_over_machines(machines, tmp_path):  # noqa: F811
+    ended(*ranks(machines.start, ADDRESSES[0]))
+    check_ranks(tmp_path, shared=True)
+
+
+@nightly
+def test_broadcast_on_one_machine_opens_nothing(machines, tmp_path):  # noqa: F811
+    ended(*ranks(lambda n, *command, **env: machines.start(0, *command, **env), ADDRESSES[0]))
+    check_ranks(tmp_path, shared=False)
+
+
+@nightly
+@pytest.mark.parametrize("arguments", [[], ["--cut", "10"]])
+def test_torchrun_on_two_machines(tmp_path, arguments):
+    why = permitted()
+    if why:
+        pytest.skip(why)
+    script = str(ROOT / "examples" / "nodes.py")
+    done = subprocess.run(
+        [sys.executable, script, *arguments],
+        env=clean_env(TMPDIR=str(tmp_path)),
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    counted = re.findall(r"rank (\d): (\d+) of (\d+) rows", done.stdout)
+    assert [rank for rank, _, _ in counted] == list("0123")
+    assert all(came == logged for _, came, logged in counted)

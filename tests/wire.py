@@ -30,10 +30,11 @@ def device(number, namespace):
     run = ["ip", "-n", namespace]
     for command in (
         ["ip", "link", "set", name, "netns", namespace],
-        [*run, "address", "add", f"10.77.0.{number}/24", "dev", name],
-        [*run, "link", "set", name, "up"],
+        [*run, "link", "set", name, "name", "eth0"],
+        [*run, "address", "add", f"10.77.0.{number}/24", "dev", "eth0"],
+        [*run, "link", "set", "eth0", "up"],
         [*run, "link", "set", "lo", "up"],
-        [*run, "route", "add", "default", "dev", name],
+        [*run, "route", "add", "default", "dev", "eth0"],
     ):
         subprocess.run(command, check=True)
     return descriptor

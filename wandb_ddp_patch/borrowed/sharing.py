@@ -9,7 +9,7 @@ from typing import Any, Optional
 from . import link, ways
 from .current import make_current
 from .facts import fact
-from .processes import machine
+from .processes import is_here, machine
 
 
 def share(run: Any, host: Optional[str], port: int) -> Optional[str]:
@@ -46,10 +46,11 @@ def broadcast(run: Any, src: int, group: Any) -> Any:
     """See wandb_ddp_patch.broadcast."""
     import torch.distributed as dist  # late: it is only needed here
 
-    ranks = range(dist.get_world_size(group))
-    machines = [None for _ in ranks]
-    dist.all_gather_object(machines, machine(), group=group)
-    sent = [_packed(run, len(set(machines)) > 1) if dist.get_rank() == src else None]
+    where = [machine()]
+    dist.broadcast_object_list(where, src=src, group=group)
+    here = [False for _ in range(dist.get_world_size(group))]
+    dist.all_gather_object(here, is_here(where[0]), group=group)
+    sent = [_packed(run, not all(here)) if dist.get_rank() == src else None]
     dist.broadcast_object_list(sent, src=src, group=group)
     import wandb  # late: its modules are needed to load the run
 
