@@ -152,8 +152,10 @@ def everything(name):
     seen["summary"] = [handed["summary"]["best"], run.summary["n"]]
     define_metric = getattr(run, "define_metric", None) or run._define_metric
     define_metric("loss", summary="min")
-    run.log({"html": wandb.Html("<b>bold</b>"), "both": [wandb.Html("one"), wandb.Html("two")]})
-    # Elsewhere, to log a table waits for the network, also offline, and with wandb alone.
+    run.log({"html": wandb.Html("<b>bold</b>"), "one": wandb.Html("one")})
+    run.log({"two": wandb.Html("two")})
+    # Elsewhere, to log a table, or a list of media, makes the owner wait for the network, also
+    # offline, and with wandb alone.
     if wandb.__version__ > "0.13" and wandb.__version__[:4] != "0.18":
         run.log({"table": wandb.Table(columns=["a"], data=[[1]])})
     os.makedirs("folder", exist_ok=True)
