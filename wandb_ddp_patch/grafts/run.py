@@ -81,20 +81,20 @@ class RunWithHistory:
     def log(upstream, self, *args, **kwargs):
         # Rows that two threads log at the same time would become one.
         slow = []
-        with serving().one_at_a_time:
-            serving().slow_rows.rows = slow
+        with making().one_at_a_time:
+            making().slow_rows.rows = slow
             try:
                 upstream(self, *args, **kwargs)
             finally:
-                serving().slow_rows.rows = None
+                making().slow_rows.rows = None
         for row, step in slow:
             self._history_callback(row=row, step=step)
 
     @around
     def _history_callback(upstream, self, row, step):
         # What tables and files hold may be asked of the network: not while all others wait.
-        slow = getattr(serving().slow_rows, "rows", None)
-        if slow is None or serving().is_plain(row):
+        slow = getattr(making().slow_rows, "rows", None)
+        if slow is None or making().is_plain(row):
             upstream(self, row=row, step=step)
         else:
             slow.append((row, step))
@@ -147,10 +147,10 @@ def releases():
     return releases
 
 
-def serving():
-    from ..borrowed import serving
+def making():
+    from ..borrowed import making
 
-    return serving
+    return making
 
 
 _MODULE = "wandb.sdk.wandb_run"
