@@ -97,8 +97,8 @@ def table(counts, releases, repeat, what):
         low, high = min(counts[key]), max(counts[key])
         return str(low) if low == high else f"{low} to {high}"
 
-    runs = f"{repeat} runs" if repeat > 1 else "one run"
     today = datetime.date.today()
+    runs = f"{repeat} run{'s' * (repeat > 1)} each"
     lines = [
         f"{what} of {logging_workers.WORKERS * ROWS}, {runs} each, on {today}:",
         "",
@@ -125,14 +125,14 @@ def main():
         parser.error(f"not a known release: {', '.join(unknown)}")
     releases = args.releases or list(environments.RELEASES)
 
+    if args.online:
+        count, what, mark = kept_online, "Rows that a server got", "<!-- rows online -->"
+    else:
+        count, what, mark = kept, "Rows kept", "<!-- rows -->"
     counts = {}
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         jobs = {
-            pool.submit(kept_online if args.online else kept, release, method, shim, repetition): (
-                release,
-                method,
-                shim,
-            )
+            pool.submit(count, release, method, shim, repetition): (release, method, shim)
             for release in releases
             for method in METHODS
             for shim in (False, True)
@@ -140,12 +140,10 @@ def main():
         }
         for job in tqdm(concurrent.futures.as_completed(jobs), total=len(jobs), unit="run"):
             counts.setdefault(jobs[job], []).append(job.result())
-    what = "Rows that a server got" if args.online else "Rows kept"
     text = table(counts, releases, args.repeat, what)
     print(text)
     if args.write:
         before = args.write.read_text("utf-8")
-        mark = "<!-- rows online -->" if args.online else "<!-- rows -->"
         after = re.sub(f"{mark}.*{mark}", lambda _: f"{mark}\n{text}\n{mark}", before, flags=re.S)
         args.write.write_text(after, "utf-8")
     whole = logging_workers.WORKERS * ROWS

@@ -303,13 +303,14 @@ def join(workers):
         worker.kill()
 
 
-def main():
+def main(cases):
+    """Play one of the functions case_... that a script has."""
     method, case = sys.argv[1:]
     context = multiprocessing.get_context(method)
     run = wandb.init(mode="offline", project="p")
-    globals()[f"case_{case}"](context, run)
+    cases[f"case_{case}"](context, run)
     wandb.finish()
 
 
 if __name__ == "__main__":
-    main()
+    main(globals())

@@ -1,6 +1,6 @@
 """A script for test_relay_faults.py, on releases with a relay: what goes wrong at the owner's.
 
-Usage: relay_faults.py METHOD CASE. Says in the file "said" what was seen.
+Usage: relay_faults.py METHOD CASE. Plays as faulty_workers.py does.
 """
 
 import multiprocessing
@@ -9,25 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+from multiprocessing import connection
 
 import wandb
+from faulty_workers import ROWS, log, main, say, start_and_join
 from limits import AT_ONCE_SECONDS, WAIT_SECONDS
 
 import wandb_ddp_patch  # noqa: F401
 from wandb_ddp_patch.borrowed import serving
-
-ROWS = 40
-
-
-def say(*what):
-    with open("said", "a") as file:
-        file.write(" ".join(map(str, what)) + "\n")
-
-
-def log(run, name, rows=ROWS):
-    for i in range(rows):
-        run.log({name: i})
-
 
 # --- a call that waits for the network ---------------------------------------
 
@@ -39,9 +28,8 @@ class Slow(wandb.Html):
     """What a row holds; to write it down, the owner asks the network."""
 
     def bind_to_run(self, *args, **kwargs):
-        if os.getpid() == OWNER:
-            asked.set()
-            say("asked", others_are_done.wait(WAIT_SECONDS))
+        asked.set()
+        say("asked", others_are_done.wait(WAIT_SECONDS))
         return super().bind_to_run(*args, **kwargs)
 
 
@@ -89,13 +77,13 @@ def case_strangers(context, run):
     address = serving.address()
     threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
     code = (
-        "import socket, sys, time\n"
+        "import socket, sys\n"
         "sockets = [socket.socket(socket.AF_UNIX) for _ in range(200)]\n"
-        "for one in sockets:\n    one.connect(sys.argv[1])\n"
+        f"for one in sockets:\n    one.connect({address!r})\n"
         "print('there', flush=True)\nsys.stdin.read()"
     )
     pipe = subprocess.PIPE
-    strangers = subprocess.Popen([sys.executable, "-c", code, address], stdin=pipe, stdout=pipe)
+    strangers = subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe)
     strangers.stdout.readline()
     begun = time.monotonic()
     start_and_join([context.Process(target=log, args=(run, "worker"))])
@@ -106,6 +94,18 @@ def case_strangers(context, run):
     say("threads", threading.active_count() <= threads + 2)
     say("descriptors", len(os.listdir("/proc/self/fd")) <= descriptors + 4)
     strangers.communicate(b"")
+
+
+def ask_as_another_user(address):
+    os.setuid(65534)
+    try:
+        connection.Client(address, authkey=multiprocessing.current_process().authkey)
+    except (EOFError, OSError):
+        sys.exit(3)
+
+
+def case_another_user(context, run):
+    start_and_join([context.Process(target=ask_as_another_user, args=(serving.address(),))])
 
 
 # --- an owner that takes its time ---------------------------------------------
@@ -136,25 +136,5 @@ def log_slowly(run, started):
         time.sleep(0.1)
 
 
-def start_and_join(workers):
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(WAIT_SECONDS)
-    say([worker.exitcode for worker in workers])
-
-
-def main():
-    global OWNER
-    OWNER = os.getpid()
-    method, case = sys.argv[1:]
-    context = multiprocessing.get_context(method)
-    run = wandb.init(mode="offline", project="p")
-    globals()[f"case_{case}"](context, run)
-    wandb.finish()
-
-
-OWNER = None
-
 if __name__ == "__main__":
-    main()
+    main(globals())

@@ -6,9 +6,11 @@ The server is a stand-in of ours on this machine, see backend/.
 import contextlib
 import json
 import os
+import queue
 import subprocess
 import sys
 import threading
+import time
 
 import logging_workers
 import online_workers
@@ -53,22 +55,41 @@ def act(backend, tmp_path):
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
+                start_new_session=True,
             )
-        guard = threading.Timer(HANG_SECONDS, process.kill)
-        guard.start()
         lines = []
-        with process:
-            for line in process.stdout:
-                lines.append(line.strip())
-                if at and lines[-1] in at:
-                    at[lines[-1]]()
-                    process.stdin.write("\n")
-                    process.stdin.flush()
-        guard.cancel()
+        for line in output(process):
+            lines.append(line.strip())
+            if at and lines[-1] in at:
+                at[lines[-1]]()
+                process.stdin.write("\n")
+                process.stdin.flush()
+        process.stdin.close()
         assert process.returncode == code, "\n".join(lines) + errors.read_text()
         return lines
 
     return act
+
+
+def output(process):
+    """Give what a process prints until it ends, or hangs: then it is killed.
+
+    By a thread, because what it leaves behind, workers or a service, has its output too.
+    """
+    lines = queue.Queue()
+    threading.Thread(
+        target=lambda: [lines.put(line) for line in process.stdout], daemon=True
+    ).start()
+    deadline = time.monotonic() + HANG_SECONDS
+    while True:
+        ended = process.poll() is not None
+        try:
+            yield lines.get(timeout=0.5)
+        except queue.Empty:
+            if ended:
+                return
+            if time.monotonic() > deadline:
+                os.killpg(process.pid, 9)
 
 
 def environment(backend, **env):

@@ -1,14 +1,15 @@
 """What goes wrong at an owner that makes its workers' calls (wandb up to 0.12): no row is lost."""
 
+import os
+import sys
+
 import pytest
 import relay_faults
-from test_faults import case_of, rows_in
+from test_faults import ALL, case_of, rows_in
 
 # A release whose runs put rows together, and one whose service does.
 WHERE = [("0.10.33", "spawn"), ("0.12.21", "fork")]
 where = pytest.mark.parametrize(("version", "method"), WHERE)
-
-ALL = list(range(relay_faults.ROWS))
 
 
 @pytest.fixture
@@ -41,6 +42,13 @@ def test_silent_strangers(case, tmp_path):
     said = case("0.12.21", "fork", "strangers")
     assert said == ["[0]", "in time True", "threads True", "descriptors True"]
     assert rows_in(tmp_path)["worker"] == ALL
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.getuid(), reason="needs Linux and root, who can be others"
+)
+def test_another_user_is_not_heard(case):
+    assert case("0.12.21", "fork", "another_user") == ["[3]"]
 
 
 def test_an_owner_that_was_stopped_for_long(case, tmp_path):

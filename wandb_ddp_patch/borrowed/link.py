@@ -19,6 +19,8 @@ from . import descriptors
 
 if TYPE_CHECKING:
     Link = Union["Owned", "Borrowed"]
+    # As multiprocessing.connection takes them: a socket's or pipe's name, or host and port.
+    Address = Union[str, Tuple[str, int]]
 
 # Its entry in a run's __dict__.
 ENTRY = "_ddp_link"
@@ -98,7 +100,7 @@ class Owned:
         self.service = os.environ.get("WANDB_SERVICE")
         self.shared = self.over = False
         self.marker: Optional[str] = None
-        self.relay: Optional[str] = None
+        self.relay: Optional[Address] = None
         self.share: Optional[Dict[str, Any]] = None
         self.exit_code: Optional[int] = None
 
@@ -141,7 +143,7 @@ class Borrowed:
                 " Log in the process that called wandb.init(), while its run is active, or"
                 " start a run of your own here with wandb.init(); to add to the same run"
                 f" online, use wandb.init(id={self.known['id']!r}, resume='allow')."
-            ) from None
+            ) from why.__cause__
 
     def _connect(self, run: Any) -> None:
         if self.state is FINISHED_BEFORE:

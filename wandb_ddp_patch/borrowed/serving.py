@@ -15,14 +15,19 @@ import os
 import pickle
 import socket
 import struct
+import sys
 import threading
 import time
+import uuid
 from multiprocessing import AuthenticationError, connection, process
-from typing import Any, Counter, Iterator, Optional, Set
+from typing import TYPE_CHECKING, Any, Counter, Iterator, Optional, Set
 
 from ..errors import FINISHED, Unreachable
 from . import link
 from .making import make, portable
+
+if TYPE_CHECKING:
+    from .link import Address
 
 # How long somebody may take to prove who they are: strangers must not stay.
 _PROOF_SECONDS = 10
@@ -60,7 +65,7 @@ class _Server:
         self.ended = False
         self.connections: Set[Any] = set()
         self.authkey = bytes(process.current_process().authkey)
-        self.listener = connection.Listener(backlog=128)
+        self.listener = _listener()
         threading.Thread(target=self._accept, name="wandb_ddp_patch", daemon=True).start()
 
     def _accept(self) -> None:
@@ -80,6 +85,8 @@ class _Server:
     def _serve(self, accepted: Any) -> None:
         # The worker has ended, only looks whether we live, or is a stranger.
         with contextlib.suppress(EOFError, OSError, AuthenticationError):
+            if _is_of_another_user(accepted):
+                raise AuthenticationError
             # Not by the listener: who says nothing would keep the others waiting.
             _limit_reading(accepted, _PROOF_SECONDS)
             connection.deliver_challenge(accepted, self.authkey)
@@ -115,6 +122,25 @@ class _Server:
                 opened.close()
 
 
+def _listener() -> connection.Listener:
+    if sys.platform == "linux":
+        # Without a file: workers may have another temporary folder, and cleaners remove it.
+        name = f"\0wandb_ddp_patch-{uuid.uuid4().hex}"
+        return connection.Listener(name, "AF_UNIX", backlog=128)
+    try:
+        return connection.Listener(backlog=128)
+    except OSError:  # the folder is missing or full, or its name too long for a socket's
+        return connection.Listener(("127.0.0.1", 0), backlog=128)
+
+
+def _is_of_another_user(accepted: Any) -> bool:
+    if sys.platform != "linux":
+        return False  # the socket's folder keeps them out; or the challenge does
+    with socket.socket(fileno=os.dup(accepted.fileno())) as same:
+        known = same.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return struct.unpack("3i", known)[1] not in (os.geteuid(), 0)
+
+
 def _limit_reading(accepted: Any, seconds: int) -> None:
     if hasattr(socket, "SO_RCVTIMEO") and os.name != "nt":
         with socket.socket(fileno=os.dup(accepted.fileno())) as same:
@@ -126,7 +152,7 @@ _server: Optional[_Server] = None
 _starting = threading.RLock()
 
 
-def address() -> Optional[str]:
+def address() -> Optional[Address]:
     """Say where workers can call the runs of this process; start to listen there.
 
     Returns:
@@ -139,7 +165,8 @@ def address() -> Optional[str]:
                 _server = _Server()
             except OSError:
                 return None
-        return str(_server.listener.address)
+        known = _server.listener.address
+        return known.decode() if isinstance(known, bytes) else known
 
 
 def end(run: Any) -> None:

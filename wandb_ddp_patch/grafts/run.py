@@ -35,8 +35,12 @@ class Run:
 
     @around
     def _atexit_cleanup(upstream, self, exit_code=None):
+        # This is where a run is finished that nobody has finished.
+        tied = link.of(self)
+        if isinstance(tied, link.Owned):
+            end(self, tied)
         # A worker of spawn() has failed: that counts as a failure of ours does.
-        return upstream(self, exit_code or getattr(link.of(self), "exit_code", None))
+        return upstream(self, exit_code or getattr(tied, "exit_code", None))
 
     @around
     def _telemetry_callback(upstream, self, *args, **kwargs):
@@ -80,21 +84,22 @@ class RunWithHistory:
     @around
     def log(upstream, self, *args, **kwargs):
         # Rows that two threads log at the same time would become one.
-        slow = []
-        with making().one_at_a_time:
-            making().slow_rows.rows = slow
+        room, slow = making(), []
+        with room.one_at_a_time:
+            room.slow_rows.rows = slow
             try:
                 upstream(self, *args, **kwargs)
             finally:
-                making().slow_rows.rows = None
+                room.slow_rows.rows = None
         for row, step in slow:
             self._history_callback(row=row, step=step)
 
     @around
     def _history_callback(upstream, self, row, step):
         # What tables and files hold may be asked of the network: not while all others wait.
-        slow = getattr(making().slow_rows, "rows", None)
-        if slow is None or making().is_plain(row):
+        room = making()
+        slow = getattr(room.slow_rows, "rows", None)
+        if slow is None or room.is_plain(row):
             upstream(self, row=row, step=step)
         else:
             slow.append((row, step))
