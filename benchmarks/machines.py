@@ -2,9 +2,11 @@
 
 Workers are on this machine and use the network of it, as if they were elsewhere; the line's
 round trip is a relay's that holds back what it carries. Peers in the same run: W&B's service,
-as a worker on the owner's machine uses it, and torch's gather_object to rank 0.
+as a worker on the owner's machine uses it; W&B's shared mode, with a stand-in for its server
+on this machine (tests/backend); and torch's gather_object to rank 0.
 """
 
+import json
 import multiprocessing
 import os
 import pickle
@@ -22,6 +24,9 @@ import wandb
 
 import wandb_ddp_patch
 from wandb_ddp_patch import runfile
+
+sys.path.append(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tests"))
+import backend  # noqa: E402
 
 ROUND_TRIPS = 0.0, 0.001, 0.01
 WORKERS = 1, 4, 16, 64
@@ -249,11 +254,65 @@ def gathered(rows=ROWS):
     return took
 
 
+def share_mode(number, rows, environment, start, results):
+    """Be one of the processes that write one run in W&B's shared mode."""
+    os.environ.update(environment)
+    settings = wandb.Settings(x_primary=number == 0, x_label=str(number))
+    if number:
+        settings.x_update_finish_state = False
+    run = wandb.init(project="benchmark", id="shared", mode="shared", settings=settings)
+    run.log({f"shared {number}": -1})
+    results.put(None)
+    start.wait()
+    begun = time.perf_counter()
+    for n in range(rows):
+        run.log({f"shared {number}": n})
+    logged = time.perf_counter() - begun
+    run.finish()
+    results.put(logged)
+
+
+def shared_mode(rows, workers=4):
+    """Time W&B's own way for several machines, until the server has what it gets."""
+    context = multiprocessing.get_context("spawn")
+    start, results = context.Event(), context.Queue()
+    with backend.Backend() as server:
+        processes = [
+            context.Process(target=share_mode, args=(n, rows, server.environment, start, results))
+            for n in range(workers)
+        ]
+        for process in processes:
+            process.start()
+        for _ in processes:
+            results.get()
+        begun = time.perf_counter()
+        start.set()
+        logged = [results.get() for _ in processes]
+        whole = time.perf_counter() - begun
+        for process in processes:
+            process.join()
+        (run,) = server.runs()
+        came = {
+            (key, value)
+            for line in run.came
+            for key, value in json.loads(line).items()
+            if key.startswith("shared") and value >= 0
+        }
+    return {
+        "workers": workers,
+        "rows_per_s": workers * rows / whole,
+        "row_s": statistics.median(logged) / rows,
+        "rows": workers * rows,
+        "arrived": len(came),
+    }
+
+
 def main():
     args = harness.parser(__doc__, "3").parse_args()
     rounds = args.rounds or (1 if args.quick else 3)
     folder = tempfile.mkdtemp()
     os.chdir(folder)
+    shared = shared_mode(500 if args.quick else ROWS)  # first: each process has its own service
     os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true")
     run = wandb.init(project="benchmark")
     address = wandb_ddp_patch.share(run, host="127.0.0.1")
@@ -269,10 +328,10 @@ def main():
     steps = slowed(run, rounds=rounds)
     took = gathered()
     run.finish()
-    report(arms, rates, growth, steps, took, folder, args.quick)
+    report(arms, rates, growth, steps, took, shared, folder, args.quick)
 
 
-def report(arms, rates, growth, steps, took, folder, quick):
+def report(arms, rates, growth, steps, took, shared, folder, quick):
     (file,) = runfile.find(folder)
     many = sum("many" in row for row in runfile.history(file))
     local = statistics.median(logged for logged, _ in arms["local way"])
@@ -296,6 +355,7 @@ def report(arms, rates, growth, steps, took, folder, quick):
     goals.append(harness.goal("rows lost of 1,000 connections", 10_000 - many, 0))
     goals.append(harness.goal("the owner's growth by them, MB", growth / 1e6, 200))
     cases["gather_object_row_s"] = took / ROWS
+    cases["shared mode"] = shared
     for goal in goals:
         print(goal["what"], goal["value"], goal["state"], goal["ours"], goal["baseline"])
     print(cases)

@@ -17,6 +17,7 @@ from wandb_ddp_patch.borrowed import link
 from wandb_ddp_patch.borrowed.remote import client as clients
 from wandb_ddp_patch.borrowed.remote import files, frames, handshake, messages, opening, packing
 from wandb_ddp_patch.borrowed.remote import hub as hubs
+from wandb_ddp_patch.borrowed.remote import shared as shared_runs
 from wandb_ddp_patch.borrowed.remote.client import GONE, Client
 from wandb_ddp_patch.borrowed.remote.frames import BrokenError, Item, Opener, Sealer
 from wandb_ddp_patch.borrowed.remote.lanes import PART, Incoming, Outgoing
@@ -372,6 +373,17 @@ def test_a_run_that_is_not_known_is_gone(shared, monkeypatch):
         port = unused.getsockname()[1]
     with pytest.raises(Unreachable, match=re.escape(GONE)):
         shared.client(address=("127.0.0.1", port))
+
+
+def test_a_run_that_is_long_over_is_forgotten(shared, monkeypatch):
+    past = Shared()
+    opening.end(past.owned)
+    monkeypatch.setattr(shared_runs, "_GONE_SECONDS", 0.0)
+    client = shared.client()
+    client.window.flush()  # the hub has looked around meanwhile
+    assert past.key not in opening.hub().runs
+    assert shared.key in opening.hub().runs
+    client.close()
 
 
 def test_two_runs_at_once():

@@ -183,9 +183,11 @@ class Hub:
             peer.push()
         while self._strangers and next(iter(self._strangers)).begun < now - _PROOF_SECONDS:
             self._drop(next(iter(self._strangers)))
-        for run in list(self.runs.values()):
+        for name, run in list(self.runs.items()):
             if run.is_ending:
                 run.end_if_all_is_said()
+            elif run.is_past:  # a process may have thousands, one after the other
+                del self.runs[name]
         if self._shut and now > self._shut:
             self._shut = 0.0
             for door in self._doors:

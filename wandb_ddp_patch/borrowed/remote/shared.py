@@ -54,6 +54,11 @@ class SharedRun:
     def is_ending(self) -> bool:
         return self._begun is not None and not self.over
 
+    @property
+    def is_past(self) -> bool:
+        """Whether it has been over for so long that nobody comes back for it."""
+        return self.over and time.monotonic() > (self._begun or 0.0) + _GONE_SECONDS
+
     def begin_to_end(self) -> None:
         """Ask all workers for what they have logged; see :meth:`end_if_all_is_said`."""
         if self._begun is None:
