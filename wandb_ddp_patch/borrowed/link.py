@@ -15,15 +15,12 @@ import weakref
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple, Union
 
 from ..errors import Unreachable
-from . import descriptors
+from .facts import ENTRY
 
 if TYPE_CHECKING:
     Link = Union["Owned", "Borrowed"]
     # As multiprocessing.connection takes them: a socket's or pipe's name, or host and port.
     Address = Union[str, Tuple[str, int]]
-
-# Its entry in a run's __dict__.
-ENTRY = "_ddp_link"
 
 # States of a borrowed run: not connected yet, being connected by a thread that calls
 # it meanwhile, connected, left by finish(), and finished already when it was inherited
@@ -160,6 +157,8 @@ class Borrowed:
                 raise Unreachable("it has ended: nothing in this process holds it any more")
             if self.way is None:
                 raise Unreachable(NO_WAY)
+            from . import descriptors  # late: importing wandb must stay quick
+
             descriptors.check()
             self.state = CONNECTING
             try:

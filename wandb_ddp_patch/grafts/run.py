@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any, List
 
 from .._graft import Graft, Undo, around, put_members, replace, trial, upstream_class
-from ..borrowed import dispatch, link
+from ..borrowed import dispatch
 
 
 class Run:
@@ -24,7 +24,7 @@ class Run:
     @around
     def __init__(upstream, self, *args, **kwargs):
         upstream(self, *args, **kwargs)
-        link.own(self)
+        link().own(self)
         forks()
         ending().finish_at_the_end()
 
@@ -36,8 +36,8 @@ class Run:
     @around
     def _atexit_cleanup(upstream, self, exit_code=None):
         # This is where a run is finished that nobody has finished.
-        tied = link.of(self)
-        if isinstance(tied, link.Owned):
+        tied = link().of(self)
+        if isinstance(tied, link().Owned):
             end(self, tied)
         # A worker of spawn() has failed: that counts as a failure of ours does.
         return upstream(self, exit_code or getattr(tied, "exit_code", None))
@@ -46,7 +46,7 @@ class Run:
     def _telemetry_callback(upstream, self, *args, **kwargs):
         # Setting config items and importing modules come here: neither is a
         # reason to attach a fork, and unattached it would raise ForkedError.
-        tied = link.of(self)
+        tied = link().of(self)
         if tied is None or not tied.borrowed or tied.is_attached:
             upstream(self, *args, **kwargs)
 
@@ -72,7 +72,7 @@ class RunThatAttaches:
             upstream(self, *args, **kwargs)
             return
         if "_settings" not in own and not args and not kwargs:
-            own["_settings"] = releases().settings_of(self, link.of(self).known)
+            own["_settings"] = releases().settings_of(self, link().of(self).known)
         upstream(self, *args, **kwargs)
         config._set_settings(self._settings)
         own["_config"] = config
@@ -110,20 +110,26 @@ class InterfaceBase:
 
     @around
     def deliver_attach(upstream, self, *args, **kwargs):
-        answer = releases().offline_answer(link.of(self._run).known)
+        answer = releases().offline_answer(link().of(self._run).known)
         if answer is None:
             return upstream(self, *args, **kwargs)
         return SimpleNamespace(wait=lambda **_: answer)
 
 
-# Late, all of them, because importing wandb must stay quick: forks need care once there
-# is a run, ways home end where there were workers, and most releases lack nothing.
+# Late, all of them, because importing wandb must stay quick: links and forks matter once
+# there is a run, ways home end where there were workers, and most releases lack nothing.
 
 
 def items_of(summary):
     from wandb.sdk.lib import proto_util
 
     return proto_util.dict_from_proto_list(summary.item)
+
+
+def link():
+    from ..borrowed import link
+
+    return link
 
 
 def forks():
@@ -178,7 +184,7 @@ def _install(undo: List[Undo]) -> None:
         undo.append(replace(run_class, name, member))
     run = getattr(sys.modules.get("wandb"), "run", None)
     if run is not None:
-        link.own(run)
+        link().own(run)
         forks()
         if run.__dict__.get("_init_pid", os.getpid()) != os.getpid():
             forks().inherit(run)  # we were imported in a fork, after wandb.init()
