@@ -26,7 +26,7 @@ import wandb_ddp_patch
 from wandb_ddp_patch import runfile
 
 sys.path.append(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tests"))
-import backend  # noqa: E402
+import backend
 
 ROUND_TRIPS = 0.0, 0.001, 0.01
 WORKERS = 1, 4, 16, 64
@@ -276,9 +276,10 @@ def shared_mode(rows, workers=4):
     """Time W&B's own way for several machines, until the server has what it gets."""
     context = multiprocessing.get_context("spawn")
     start, results = context.Event(), context.Queue()
-    with backend.Backend() as server:
+    with backend.Backend() as server, tempfile.TemporaryDirectory() as folder:
+        environment = {**server.environment, "WANDB_DIR": folder}
         processes = [
-            context.Process(target=share_mode, args=(n, rows, server.environment, start, results))
+            context.Process(target=share_mode, args=(n, rows, environment, start, results))
             for n in range(workers)
         ]
         for process in processes:
