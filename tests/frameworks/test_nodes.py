@@ -37,7 +37,7 @@ def ray_nodes(machines):  # noqa: F811
         for n, options in enumerate(([*head, "--include-dashboard=false"], other)):
             where = f"--node-ip-address={ADDRESSES[n]}"
             started = [BIN / "ray", "start", where, *options, *common]
-            machines.start(n, *started, PYTHONPATH=PATH, RAY_TMPDIR=folder)
+            machines.start(n, *started, PYTHONPATH=PATH, RAY_AUTH_MODE="disabled")
             await_port(machines, 6379)
         yield f"{ADDRESSES[0]}:6379"
     finally:
