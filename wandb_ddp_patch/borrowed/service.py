@@ -93,7 +93,8 @@ class Service(Way):
         if _is_gone(self.payload["service"]):
             raise Unreachable(
                 "its service is gone: the process that called wandb.init()"
-                f" (process id {self.payload['owner']}) has ended, or it is on another machine"
+                f" (process id {self.payload['owner']}) has ended, or it is on another machine,"
+                " with which the run was not shared (wandb_ddp_patch.share)"
             )
 
     def check(self) -> None:

@@ -11,12 +11,10 @@ from __future__ import annotations
 import copy
 import os
 import sys
-from types import SimpleNamespace
-from typing import Any, List
+from typing import List
 
 from .._graft import Graft, Undo, around, put_members, replace, trial, upstream_class
-from ..borrowed import dispatch, link
-from ..borrowed.facts import facts
+from ..borrowed import dispatch
 
 
 class Run:
@@ -25,7 +23,7 @@ class Run:
     @around
     def __init__(upstream, self, *args, **kwargs):
         upstream(self, *args, **kwargs)
-        link.own(self)
+        link().own(self)
         forks()
         ending().finish_at_the_end()
 
@@ -37,8 +35,8 @@ class Run:
     @around
     def _atexit_cleanup(upstream, self, exit_code=None):
         # This is where a run is finished that nobody has finished.
-        tied = link.of(self)
-        if isinstance(tied, link.Owned):
+        tied = link().of(self)
+        if isinstance(tied, link().Owned):
             end(self, tied)
         # A worker of spawn() has failed: that counts as a failure of ours does.
         return upstream(self, exit_code or getattr(tied, "exit_code", None))
@@ -47,7 +45,7 @@ class Run:
     def _telemetry_callback(upstream, self, *args, **kwargs):
         # Setting config items and importing modules come here: neither is a
         # reason to attach a fork, and unattached it would raise ForkedError.
-        tied = link.of(self)
+        tied = link().of(self)
         if tied is None or not tied.borrowed or tied.is_attached:
             upstream(self, *args, **kwargs)
 
@@ -73,7 +71,7 @@ class RunThatAttaches:
             upstream(self, *args, **kwargs)
             return
         if "_settings" not in own and not args and not kwargs:
-            own["_settings"] = releases().settings_of(self, link.of(self).known)
+            own["_settings"] = releases().settings_of(self, link().of(self).known)
         upstream(self, *args, **kwargs)
         config._set_settings(self._settings)
         own["_config"] = config
@@ -86,10 +84,8 @@ class RunAttachedById:
     def _on_attach(upstream, self):
         # As Lightning's WandbLogger does. The run is its owner's all the same: else this
         # process would finish it, for all, when it ends.
-        if not link.of(self).borrowed:
-            from ..borrowed import payload  # late, as what is below
-
-            payload.attached(self)
+        if not link().of(self).borrowed:
+            payload().attached(self)
         upstream(self)
 
 
@@ -99,7 +95,7 @@ class RunWithHistory:
     @around
     def log(upstream, self, *args, **kwargs):
         # Rows that two threads log at the same time would become one.
-        room, slow = serving(), []
+        room, slow = making(), []
         with room.one_at_a_time:
             room.slow_rows.rows = slow
             try:
@@ -112,7 +108,7 @@ class RunWithHistory:
     @around
     def _history_callback(upstream, self, row, step):
         # What tables and files hold may be asked of the network: not while all others wait.
-        room = serving()
+        room = making()
         slow = getattr(room.slow_rows, "rows", None)
         if slow is None or room.is_plain(row):
             upstream(self, row=row, step=step)
@@ -120,27 +116,26 @@ class RunWithHistory:
             slow.append((row, step))
 
 
-class InterfaceBase:
-    """What wandb.sdk.interface.interface.InterfaceBase lacked until 0.15.4."""
-
-    @around
-    def deliver_attach(upstream, self, *args, **kwargs):
-        # A run that attaches by its id was handed over by nobody who knew more.
-        known = link.of(self._run).known or facts(self._run)
-        answer = releases().offline_answer(known)
-        if answer is None:
-            return upstream(self, *args, **kwargs)
-        return SimpleNamespace(wait=lambda **_: answer)
-
-
-# Late, all of them, because importing wandb must stay quick: forks need care once there
-# is a run, ways home end where there were workers, and most releases lack nothing.
+# Late, all of them, because importing wandb must stay quick: links and forks matter once
+# there is a run, ways home end where there were workers, and most releases lack nothing.
 
 
 def items_of(summary):
     from wandb.sdk.lib import proto_util
 
     return proto_util.dict_from_proto_list(summary.item)
+
+
+def link():
+    from ..borrowed import link
+
+    return link
+
+
+def payload():
+    from ..borrowed import payload
+
+    return payload
 
 
 def forks():
@@ -169,10 +164,10 @@ def releases():
     return releases
 
 
-def serving():
-    from ..borrowed import serving
+def making():
+    from ..borrowed import making
 
-    return serving
+    return making
 
 
 _MODULE = "wandb.sdk.wandb_run"
@@ -197,7 +192,7 @@ def _install(undo: List[Undo]) -> None:
         undo.append(replace(run_class, name, member))
     run = getattr(sys.modules.get("wandb"), "run", None)
     if run is not None:
-        link.own(run)
+        link().own(run)
         forks()
         if run.__dict__.get("_init_pid", os.getpid()) != os.getpid():
             forks().inherit(run)  # we were imported in a fork, after wandb.init()
@@ -214,20 +209,6 @@ def _works() -> bool:
     return copy.copy(run) is run
 
 
-_INTERFACE = "wandb.sdk.interface.interface"
-
-
-def _install_answer(undo: List[Undo]) -> None:
-    put_members(undo, upstream_class(_INTERFACE, "InterfaceBase"), InterfaceBase)
-
-
-def _works_attach() -> bool:
-    interface: Any = getattr(sys.modules[_INTERFACE], "InterfaceBase", None)
-    # Later interfaces don't know their run: those services answer.
-    asks = hasattr(interface, "deliver_attach") and hasattr(interface, "_hack_set_run")
-    return not asks or hasattr(interface.deliver_attach, "__wrapped__")
-
-
 GRAFTS = [
     Graft(
         modules=(_MODULE,),
@@ -237,14 +218,5 @@ GRAFTS = [
         why="a run comes back as itself in its own process, and arrives in a worker"
         " with its name and config (issues 4458, 8619, 9948)",
         since="0.10.23 or earlier",
-    ),
-    Graft(
-        modules=(_INTERFACE,),
-        name="InterfaceBase",
-        install=_install_answer,
-        works=_works_attach,
-        why="a run attaches in a worker in offline mode, too",
-        since="0.13.0 to 0.15.3",
-        optional=True,
     ),
 ]
