@@ -33,7 +33,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("version", [None, "0.16.6", "0.21.4"])
+@pytest.mark.parametrize("version", [None, "0.13.11", "0.16.6", "0.21.4"])
 @pytest.mark.parametrize("ending", ["return", "finish"])
 def test_the_run_goes_on_for_its_owner(fresh, release, tmp_path, version, ending):
     python = release(version) if version else sys.executable
