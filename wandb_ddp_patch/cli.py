@@ -139,6 +139,9 @@ def _add_how(testbed: argparse.ArgumentParser) -> None:
     )
 
 
+_TOPICS = "config, summary, preinit, run or torch"
+
+
 def _add_export(commands: _Commands) -> None:
     export = commands.add_parser(
         "export-diff",
@@ -147,7 +150,19 @@ def _add_export(commands: _Commands) -> None:
         " own source into the classes of a wandb source tree.",
     )
     export.add_argument("tree", metavar="TREE", help="a checkout, or an unpacked sdist")
+    export.add_argument("--topic", action="append", default=[], help=f"{_TOPICS} (default: all)")
     export.set_defaults(command=_export_diff)
+    pull = commands.add_parser(
+        "export-pr",
+        help="write a pull request to wandb: a topic's diff, with tests, and its text",
+        description="Writes change.diff and pull-request.md for one topic: source, tests in"
+        " wandb's own suite, the line in its change log, and the text in its template.",
+    )
+    pull.add_argument("tree", metavar="TREE", help="a checkout, or an unpacked sdist")
+    pull.add_argument("--topic", required=True, help=_TOPICS)
+    pull.add_argument("--out", required=True, metavar="DIR", help="where to write them")
+    pull.add_argument("--report", metavar="DIR", help="a report of the testbed, for its numbers")
+    pull.set_defaults(command=_export_pr)
 
 
 def positive_number(text: str) -> int:
@@ -181,6 +196,19 @@ def _testbed(options: argparse.Namespace) -> int:
 def _export_diff(options: argparse.Namespace) -> int:
     from .testbed import export
 
+    tree = Path(options.tree).resolve()
+    found = export.change(tree, options.topic)
     # As it is: on Windows, text would get other line ends.
-    sys.stdout.buffer.write(export.diff(Path(options.tree).resolve()).encode("utf-8"))
+    sys.stdout.buffer.write(export.as_diff(tree, found.files).encode("utf-8"))
+    for note in found.notes:
+        print(f"wandb-ddp-patch: {note}", file=sys.stderr)
+    return 0
+
+
+def _export_pr(options: argparse.Namespace) -> int:
+    from .testbed import export
+
+    report = Path(options.report) if options.report else None
+    tree = Path(options.tree).resolve()
+    print("\n".join(export.export(tree, options.topic, Path(options.out), report)))
     return 0

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import re
 import shutil
+import sys
 import tarfile
+import warnings
 from pathlib import Path
+from typing import List
 
 from ..errors import Failure
 from .places import cache, locked
@@ -37,6 +41,35 @@ def tree_version(path: Path) -> str:
     if not found:
         raise Failure(f"{init}: names no version")
     return found.group(1)
+
+
+def broken(tree: Path) -> List[str]:
+    """Find what is no Python in a source tree, a line each with its file and line.
+
+    What is not wandb's own is left out, and all of a tree that needs a newer Python
+    than this one.
+    """
+    needs = re.search(r'^requires-python = ">=3\.(\d+)', _text(tree / "pyproject.toml"), re.M)
+    if needs and sys.version_info < (3, int(needs.group(1))):
+        return []
+    found = []
+    for path in sorted((tree / "wandb").rglob("*.py")):
+        name = path.relative_to(tree).as_posix()
+        if name.startswith(("wandb/vendor/", "wandb/proto/")):
+            continue
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ast.parse(path.read_bytes())
+        except SyntaxError as error:
+            found.append(f"{name}, line {error.lineno or 1}: {error.msg}")
+        except ValueError as error:
+            found.append(f"{name}: {error}")
+    return found
+
+
+def _text(path: Path) -> str:
+    return path.read_text("utf-8", "replace") if path.is_file() else ""
 
 
 def unpacked(sdist: Path) -> Path:
