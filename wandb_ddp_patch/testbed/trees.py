@@ -49,8 +49,7 @@ def broken(tree: Path) -> List[str]:
     What is not wandb's own is left out, and all of a tree that needs a newer Python
     than this one.
     """
-    needs = re.search(r'^requires-python = ">=3\.(\d+)', _text(tree / "pyproject.toml"), re.M)
-    if needs and sys.version_info < (3, int(needs.group(1))):
+    if needs(tree, sys.version_info[1] + 1):
         return []
     found = []
     for path in sorted((tree / "wandb").rglob("*.py")):
@@ -68,8 +67,12 @@ def broken(tree: Path) -> List[str]:
     return found
 
 
-def _text(path: Path) -> str:
-    return path.read_text("utf-8", "replace") if path.is_file() else ""
+def needs(tree: Path, minor: int) -> bool:
+    """Say whether a tree declares that it needs at least Python 3.minor."""
+    project = tree / "pyproject.toml"
+    text = read(project) if project.is_file() else ""
+    found = re.search(r'^requires-python = ">=3\.(\d+)', text, re.M)
+    return found is not None and int(found.group(1)) >= minor
 
 
 def unpacked(sdist: Path) -> Path:

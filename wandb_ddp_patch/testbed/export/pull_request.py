@@ -70,7 +70,9 @@ def _text(
     template = trees.read(path).replace("\r\n", "\n") if path.is_file() else _TEMPLATE
     template = re.sub(r"\n?<!--.*?-->", "", template, flags=re.S).strip("\n")
     done = "x" if changelog.FILE in files else " "
-    fixes = "\n".join(f"- Fixes #{issue}" for issue in topic.issues)
+    issues = [("Fixes", number) for number in topic.issues]
+    issues += [("Related to", number) for number in topic.related]
+    fixes = "\n".join(f"- {how} #{number}" for how, number in issues)
     fields = [
         (r"- Fixes WB-\w+\n", ""),
         (r"- Fixes #\w+", fixes),

@@ -92,3 +92,27 @@ def parsed(text: str, file: str) -> ast.Module:
         raise Failure(f"{file}{where}: {error.msg}") from None
     except ValueError as error:
         raise Failure(f"{file}: {error}") from None
+
+
+def with_quoted_annotations(source: str) -> str:
+    """Quote the annotations that an old Python would evaluate, and fail at."""
+    module = ast.parse(source)
+    found: List[Any] = []
+    for node in ast.walk(module):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            every = [*node.args.args, *node.args.kwonlyargs]
+            found += [node.returns, *(argument.annotation for argument in every)]
+        elif isinstance(node, (ast.Module, ast.ClassDef)):
+            found += [part.annotation for part in node.body if isinstance(part, ast.AnnAssign)]
+    text = lines(source)
+    for node in sorted(filter(None, found), key=lambda n: (n.lineno, n.col_offset), reverse=True):
+        if isinstance(node, (ast.Name, ast.Constant)) and getattr(node, "id", "") in (*_PLAIN, ""):
+            continue
+        line = text[node.lineno - 1]
+        start, end = node.col_offset, node.end_col_offset
+        text[node.lineno - 1] = f'{line[:start]}"{line[start:end]}"{line[end:]}'
+    return "".join(text)
+
+
+# What any Python can evaluate there.
+_PLAIN = ("Any", "bool", "dict", "int", "object", "str")

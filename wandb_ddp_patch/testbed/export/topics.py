@@ -27,7 +27,8 @@ class Topic:
     Attributes:
         name: Its name on the command line.
         title: As wandb's check of titles wants it.
-        issues: wandb's issues that it is about.
+        issues: wandb's issues that it fixes.
+        related: Those that name it among other things.
         probes: Those that must pass with it.
         after: Topics without which it does not work.
         section: Of the change log.
@@ -38,6 +39,7 @@ class Topic:
     name: str
     title: str
     issues: Tuple[int, ...]
+    related: Tuple[int, ...]
     probes: Tuple[str, ...]
     after: Tuple[str, ...]
     section: str
@@ -60,7 +62,7 @@ class Topic:
 
 def _read(name: str) -> Topic:
     text = (_FOLDER / name / "pull-request.md").read_text("utf-8")
-    fields = dict(re.findall(r"^(Issues|Probes|After): (.+)$", text, re.M))
+    fields = dict(re.findall(r"^(Issues|Related|Probes|After): (.+)$", text, re.M))
     found = re.fullmatch(
         r"# (.+?)\n.*## Changelog\n+### (\w+)\n+(.+?)\n+## Description\n+(.+)", text, re.S
     )
@@ -68,7 +70,8 @@ def _read(name: str) -> Topic:
     return Topic(
         name,
         found.group(1),
-        tuple(int(issue) for issue in _listed(fields["Issues"])),
+        tuple(int(issue) for issue in _listed(fields.get("Issues", ""))),
+        tuple(int(issue) for issue in _listed(fields.get("Related", ""))),
         tuple(_listed(fields["Probes"])),
         tuple(_listed(fields.get("After", ""))),
         *found.groups()[1:],

@@ -11,6 +11,8 @@ from .. import trees
 from . import changelog, overlay, style, syntax, trial
 from .topics import OPTIONAL, Topic, chosen
 
+_FUTURE = "from __future__ import annotations"
+
 
 class Change(NamedTuple):
     """What topics do to a tree.
@@ -97,6 +99,9 @@ def _with_part(
         raise Failure(f"{file} is not there: this tree is not one that the grafts fit")
     if file in OPTIONAL and not _has_classes(was or "", before):
         return None
+    if _FUTURE not in before and not trees.needs(tree, 10):
+        # Not that import: to older wandbs' ruff it makes a fault of other annotations.
+        part = syntax.with_quoted_annotations(part.replace(f"{_FUTURE}\n", ""))
     laid = overlay.Overlay(part, was, before, file)
     if not laid.changes:
         return before
