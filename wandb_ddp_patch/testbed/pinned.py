@@ -72,12 +72,11 @@ def _write(path: Path, text: str) -> None:
 
 def _ruff(folder: str, version: str, *arguments: str) -> List[str]:
     ruff = ("tool", "run", "--from", f"ruff=={version}", "ruff")
-    done = run_uv(*ruff, *arguments, "--no-cache", folder, check=False)
+    done = run_uv(*ruff, *arguments, "--no-cache", ".", cwd=folder, check=False)
     if done.returncode not in (0, 1):
         raise Failure(why(done.stderr))
     found = []
     for line in done.stdout.splitlines():
-        line = line.replace(f"{folder}/", "")
         if re.match(r"\S+\.py:\d+|Would reformat", line):
             found.append(re.sub(r":\d+:\d+", "", line))
     return found

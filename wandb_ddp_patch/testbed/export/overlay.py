@@ -103,13 +103,23 @@ class Overlay:
                 start, end = syntax.lines_of(here[name])
                 self._insert(new, start - 1 if after is None else after, after is None)
                 after = end
-                if ast.dump(member) != ast.dump(here[name]):
+                if syntax.is_stub(member):
+                    self._decorate(member, here[name])
+                elif ast.dump(member) != ast.dump(here[name]):
                     self._exchange(f"{kind}.{name}", member, here[name], known)
-            elif known:
+            elif known or syntax.is_stub(member):
                 raise self._unfit(f"has no {name} in class {kind}")
             else:
                 new.append(self._source(member))
         self._insert(new, syntax.lines_of(own)[1] if after is None else after, False)
+
+    def _decorate(self, stub: ast.FunctionDef, own: ast.stmt) -> None:
+        """Put decorators below those that a method has, where it lacks them."""
+        has = [ast.dump(decorator) for decorator in getattr(own, "decorator_list", [])]
+        for decorator in stub.decorator_list:
+            if ast.dump(decorator) not in has:
+                source = "".join(syntax.lines(self._part)[decorator.lineno - 1])
+                self._edits.append((own.lineno, own.lineno - 1, source))
 
     def _insert(self, new: List[str], after: int, above: bool) -> None:
         source = "".join(f"{member}\n" if above else f"\n{member}" for member in new)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
-from typing import Any, Dict, List, Set, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, List, Set, Tuple, Union
 
 from ...errors import Failure
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeGuard
 
 
 def lines(text: str) -> List[str]:
@@ -32,6 +35,14 @@ def members(target: Any) -> Dict[str, ast.stmt]:
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             members[node.target.id] = node
     return members
+
+
+def is_stub(node: ast.stmt) -> TypeGuard[ast.FunctionDef]:
+    """Whether it is a function of which only the decorators are meant."""
+    if not isinstance(node, ast.FunctionDef) or len(node.body) != 1:
+        return False
+    (body,) = node.body
+    return isinstance(body, ast.Expr) and getattr(body.value, "value", "") is Ellipsis
 
 
 def bound(node: ast.stmt) -> List[str]:
