@@ -44,9 +44,9 @@ def change(tree: Path, names: Sequence[str] = ()) -> Change:
     if broken:
         raise Failure("; ".join(broken[:3]))
     todo, found, notes = chosen(names), Change({}, [], []), []
-    does = trial.passing(tree, [topic for topic in todo if _with_topic(tree, topic, {}, True)])
+    does = trial.passing(tree, [topic for topic in todo if _lacks(tree, topic)])
     for topic in todo:
-        new = {} if does.get(topic.name) else _with_topic(tree, topic, found.files, False)
+        new = {} if does.get(topic.name) else _with_topic(tree, topic, found.files)
         if not new:
             notes.append(f"{topic.name}: not needed: this tree does it")
             continue
@@ -59,7 +59,7 @@ def change(tree: Path, names: Sequence[str] = ()) -> Change:
 
 def _check_order(tree: Path, topic: Topic, todo: List[Topic]) -> None:
     for other in chosen(topic.after) if topic.after else []:
-        if other in todo or not _with_topic(tree, other, {}, True):
+        if other in todo or not _lacks(tree, other):
             continue
         if not trial.passing(tree, [other]).get(other.name):
             raise Failure(
@@ -68,8 +68,16 @@ def _check_order(tree: Path, topic: Topic, todo: List[Topic]) -> None:
             )
 
 
+def _lacks(tree: Path, topic: Topic) -> bool:
+    """Whether a tree's source is not what a topic makes of it: it may do it in its own way."""
+    try:
+        return bool(_with_topic(tree, topic, {}, only_source=True))
+    except Failure:
+        return True
+
+
 def _with_topic(
-    tree: Path, topic: Topic, changed: Dict[str, str], only_source: bool
+    tree: Path, topic: Topic, changed: Dict[str, str], only_source: bool = False
 ) -> Dict[str, str]:
     """Give the files that a topic changes, in a tree with some changed ones."""
     new: Dict[str, str] = {}
