@@ -137,6 +137,16 @@ def _add_how(testbed: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also probe source trees with the exported diff and without the shim",
     )
+    testbed.add_argument(
+        "--run-tests",
+        nargs="*",
+        metavar="PATH",
+        help="also run the trees' own tests from each side, and say what differs"
+        " (default: tests/unit_tests)",
+    )
+    testbed.add_argument(
+        "--maxfail", type=positive_number, default=100, metavar="N", help="end a run of them there"
+    )
 
 
 _TOPICS = "config, summary, preinit, run or torch"
@@ -178,8 +188,12 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _testbed(options: argparse.Namespace) -> int:
-    from .testbed import matrix
+    from .testbed import matrix, suite
 
+    tests = None
+    if options.run_tests is not None:
+        paths = tuple(options.run_tests) or suite.Wish.paths
+        tests = suite.Wish(paths, options.maxfail, options.jobs or suite.Wish.jobs)
     return matrix.run(
         options.specs,
         options.python or ["%d.%d" % sys.version_info[:2]],
@@ -188,6 +202,7 @@ def _testbed(options: argparse.Namespace) -> int:
         timeout=options.timeout,
         keep=options.keep,
         with_export=options.with_export,
+        tests=tests,
         folder=Path(options.report) if options.report else None,
         readme=Path(options.readme) if options.readme else None,
     )
