@@ -110,7 +110,22 @@ def _add_testbed(commands: _Commands) -> None:
     testbed.add_argument(
         "--readme", metavar="FILE", help="put the table between this file's <!-- matrix --> lines"
     )
+    testbed.add_argument(
+        "--since",
+        nargs="?",
+        const="",
+        metavar="RELEASE",
+        help="say in three lines what SPEC changes since a release (default: the newest that is"
+        " known here); the exit status is 0 only if nothing",
+    )
     testbed.set_defaults(command=_testbed)
+    line = commands.add_parser(
+        "add-line",
+        help="enter a release of a new line of wandb into testbed/releases.json",
+        description="Enters a release of a new line, with the pins of the line before it.",
+    )
+    line.add_argument("release", metavar="RELEASE", help="such as 0.32.0, or latest")
+    line.set_defaults(command=_add_line)
 
 
 def _add_how(testbed: argparse.ArgumentParser) -> None:
@@ -188,24 +203,35 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _testbed(options: argparse.Namespace) -> int:
-    from .testbed import matrix, suite
+    from .testbed import matrix, since, suite
 
+    pythons = options.python or ["%d.%d" % sys.version_info[:2]]
+    how = {"only": options.only, "jobs": options.jobs, "timeout": options.timeout}
+    if options.since is not None:
+        return since.run(options.specs, pythons, options.since, **how)
     tests = None
     if options.run_tests is not None:
         paths = tuple(options.run_tests) or suite.Wish.paths
         tests = suite.Wish(paths, options.maxfail, options.jobs or suite.Wish.jobs)
     return matrix.run(
         options.specs,
-        options.python or ["%d.%d" % sys.version_info[:2]],
-        only=options.only,
-        jobs=options.jobs,
-        timeout=options.timeout,
+        pythons,
+        **how,
         keep=options.keep,
         with_export=options.with_export,
         tests=tests,
         folder=Path(options.report) if options.report else None,
         readme=Path(options.readme) if options.readme else None,
     )
+
+
+def _add_line(options: argparse.Namespace) -> int:
+    from .testbed import releases, specs
+
+    (target,) = specs.targets(options.release)[:1]
+    new = releases.enter(target.release)
+    print(f"{target.release}: {'entered' if new else 'there is one of its line already'}")
+    return 0
 
 
 def _export_diff(options: argparse.Namespace) -> int:

@@ -1,0 +1,46 @@
+"""What a new release changes for us: three lines, an exit status, and its entry."""
+
+import json
+
+from wandb_ddp_patch import cli
+from wandb_ddp_patch.testbed import releases, since
+
+
+def part(release, without, with_shim):
+    def verdicts(found):
+        return {name: {"passed": passed, "reason": ""} for name, passed in found.items()}
+
+    sides = {"without": verdicts(without), "with": verdicts(with_shim)}
+    return {"release": release, "python": "3.11", "error": None, "verdicts": sides}
+
+
+def test_three_lines_say_what_is_another():
+    old = part("0.31.0", {"a": False, "b": True}, {"a": True, "b": True})
+    new = part("0.32.0", {"a": True, "b": True}, {"a": True, "b": False})
+    grafts = {"wandb.Config": "applied", "wandb.Run": "applied"}
+    assert since.changes(old, new, grafts, {**grafts, "wandb.Config": "not needed"}) == [
+        "0.32.0 since 0.31.0, grafts that are another: wandb.Config (not needed, was applied)",
+        "0.32.0 since 0.31.0, probes without the shim: a passes",
+        "0.32.0 since 0.31.0, probes with the shim: b fails",
+    ]
+    assert all(line.endswith(": none") for line in since.changes(old, old, grafts, grafts))
+
+
+def test_a_release_with_another_behaviour_fails(release, capsys):
+    for version in ("0.27.2", "0.31.0"):
+        release(version)
+    only = ["--only", "summary-fork", "--only", "config-copy"]
+    assert cli.main(["testbed", "0.31.0", "--since", "0.27.2", *only]) == 0
+    assert cli.main(["testbed", "0.31.0", "--since", "0.31.0", *only]) == 0
+    assert cli.main(["testbed", "0.12.21", "--since", "0.27.2", *only]) == 1
+    out = capsys.readouterr().out
+    assert "0.12.21 since 0.27.2, grafts that are another: " in out
+
+
+def test_a_new_line_is_entered_by_one_command(tmp_path):
+    file = tmp_path / "releases.json"
+    file.write_text(json.dumps({"0.30.0": {"pins": []}, "0.10.23": {"pins": ["x"]}}), "utf-8")
+    assert releases.enter("0.32.1", file)
+    assert not releases.enter("0.32.2", file)
+    assert list(json.loads(file.read_text("utf-8"))) == ["0.10.23", "0.30.0", "0.32.1"]
+    assert releases._FILE.read_text("utf-8") == json.dumps(releases.RELEASES, indent=1) + "\n"
