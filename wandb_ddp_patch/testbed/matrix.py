@@ -51,10 +51,9 @@ def run(
         readmes.around(readme)  # before minutes are spent
     todo = plan.make(names, wanted, pythons, with_export or tests is not None)
     live = report.Live(todo.labels, todo.sides, todo.names)
-    measurement = Measurement(todo, live, timeout, folder)
-    measurement.run(jobs, keep, tests)
-    _say(measurement.data, live.terminal, folder, readme)
-    return judge(measurement.data)
+    measured = Measurement(todo, live, timeout, folder).run(jobs, keep, tests)
+    _say(measured, live.terminal, folder, readme)
+    return judge(measured)
 
 
 def _say(data: Dict[str, Any], drawn: bool, folder: Optional[Path], readme: Optional[Path]) -> None:

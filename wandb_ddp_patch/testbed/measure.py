@@ -45,8 +45,8 @@ class Measurement:
         jobs: Optional[int] = None,
         keep: bool = False,
         tests: Optional[suite.Wish] = None,
-    ) -> None:
-        """Measure all of it.
+    ) -> Dict[str, Any]:
+        """Measure all of it, and return the report.
 
         Args:
             jobs: How many probe processes run at once; by default two for each core,
@@ -59,6 +59,7 @@ class Measurement:
                 self._run_in(pool)
             for number in range(len(self._plan.entries)) if tests else ():
                 self._test(number, tests)
+            return self.data
         finally:
             if not keep:
                 for entry, made in zip(self._plan.entries, self._interpreters):

@@ -56,16 +56,20 @@ def run(
         return 0
     if len(releases) != 2:
         raise Failure("--since compares one release with another: name one SPEC")
-    measurement = Measurement(todo, report.Live(todo.labels, todo.sides, todo.names), timeout, None)
-    measurement.run(jobs)
-    old, new = measurement.data["environments"]
-    for entry in (old, new):
-        if entry["error"]:
-            raise Failure(f"{entry['label']}: {entry['error']}")
+    old, new = _measured(todo, timeout, jobs)
     states = [_states(entry["release"], entry["python"]) for entry in (old, new)]
     lines = changes(old, new, *states)
     print("\n".join(lines))
     return 0 if all(line.endswith(": none") for line in lines) else 1
+
+
+def _measured(todo: plan.Plan, timeout: float, jobs: Optional[int]) -> List[Dict[str, Any]]:
+    live = report.Live(todo.labels, todo.sides, todo.names)
+    found: List[Dict[str, Any]] = Measurement(todo, live, timeout, None).run(jobs)["environments"]
+    for entry in found:
+        if entry["error"]:
+            raise Failure(f"{entry['label']}: {entry['error']}")
+    return found
 
 
 def changes(

@@ -2,7 +2,7 @@
 
 A topic's folder is laid over a tree of wandb. Its Python files hold what is put into the
 tree's files of the same paths; those in ``was/`` hold the forms that the replaced parts
-have had in wandb, and name the classes that must be there. ``pull-request.md`` is the text.
+have had in wandb, and name the classes that must be there. ``pull-request.txt`` is the text.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Topic:
 
 
 def _read(name: str) -> Topic:
-    text = (_FOLDER / name / "pull-request.md").read_text("utf-8")
+    text = (_FOLDER / name / "pull-request.txt").read_text("utf-8")
     fields = dict(re.findall(r"^(Issues|Related|Probes|After): (.+)$", text, re.M))
     found = re.fullmatch(
         r"# (.+?)\n.*## Changelog\n+### (\w+)\n+(.+?)\n+## Description\n+(.+)", text, re.S
