@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 # Many tests wait for processes: more of them than cores run at once.
 WORKERS ?= 4
 
-.PHONY: demo test rows matrix bench bench-quick lint clean
+.PHONY: demo test test-nightly rows matrix bench bench-quick lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -15,8 +15,13 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS) --maxschedchunk 1
 
+# The tests that take minutes, and that make test leaves out.
+test-nightly: $(VENV)/.test
+	$(BIN)/python -m pytest -m nightly -n $(WORKERS) --maxschedchunk 1
+
 rows: $(VENV)/.test
 	$(BIN)/python benchmarks/rows.py --write docs/what-breaks.md
+	$(BIN)/python benchmarks/rows.py --online --write docs/what-breaks.md
 
 # Every release line on Python 3.11, and the report's own Python for those of its time.
 OLD := 0.10.23@3.9 0.10.33@3.9 0.11.2@3.9 0.12.21@3.9

@@ -1,10 +1,13 @@
-"""How many rows of 200 are in the run's file after four workers have logged 50 each.
+"""How many rows of 200 have arrived after four workers have logged 50 each.
 
+They are counted in the run's file; with --online, in what a server has got, which is a
+stand-in on this machine (tests/backend) to which the runs are sent in online mode.
 For each release line and start method, --repeat times: without the shim, where all
 workers simply return, and with it, where each ends in another way (it returns, calls
 run.finish() or wandb.finish(), leaves a with block, calls sys.exit(3), or raises).
 Releases get virtual environments of their own, in .cache. The table is printed and,
-with --write FILE, put into a Markdown file between two comments named "rows".
+with --write FILE, put into a Markdown file between two comments named "rows", or
+"rows online".
 """
 
 import argparse
@@ -22,7 +25,9 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+import backend  # noqa: E402
 import logging_workers  # noqa: E402
+import online_workers  # noqa: E402
 
 from wandb_ddp_patch import runfile  # noqa: E402
 from wandb_ddp_patch.testbed import environments  # noqa: E402
@@ -35,54 +40,67 @@ ROWS = 50
 
 def kept(release, method, shim, repetition):
     """Count the rows in the file of one run of logging_workers.py."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        script = [logging_workers.__file__, method, str(ROWS), _ending(shim, repetition)]
+        _play(release, shim, script, folder, WANDB_API_KEY=backend.KEY, WANDB_SILENT="true")
+        return _count(row for file in runfile.find(folder) for row in runfile.history(file))
+
+
+def kept_online(release, method, shim, repetition):
+    """Count the rows that a server has got of one run of online_workers.py."""
+    folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    with folder, backend.Backend() as server:
+        script = [online_workers.__file__, "rows", method, str(ROWS), _ending(shim, repetition)]
+        _play(release, shim, script, folder.name, **server.environment)
+        return _count(row for run in server.runs() for row in run.rows)
+
+
+def _ending(shim, repetition):
+    return f"mixed {repetition * logging_workers.WORKERS}" if shim else "return"
+
+
+def _count(rows):
+    return sum(any(key.startswith("worker ") for key in row) for row in rows)
+
+
+def _play(release, shim, script, folder, **settings):
+    """Run a script in an environment with a release, and end what it leaves behind."""
     python = environments.environment(release, "3.9" if release == "0.10.23" else "3.11")
     env = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
-    env.update(
-        PYTHONPATH=str(ROOT),
-        PYTHONWARNINGS="ignore",
-        WANDB_API_KEY="0123456789" * 4,
-        WANDB_DDP_PATCH="1" if shim else "0",
-        WANDB_SILENT="true",
+    env.update(settings, PYTHONPATH=str(ROOT), PYTHONWARNINGS="ignore")
+    env["WANDB_DDP_PATCH"] = "1" if shim else "0"
+    process = subprocess.Popen(
+        [python, *script],
+        cwd=folder,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
-    ending = f"mixed {repetition * logging_workers.WORKERS}" if shim else "return"
-    script = [python, logging_workers.__file__, method, str(ROWS), ending]
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        process = subprocess.Popen(
-            script,
-            cwd=folder,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+    try:
+        process.wait(180)
+    except subprocess.TimeoutExpired:
+        pass  # what has arrived by now counts
+    finally:
         try:
-            process.wait(180)
-        except subprocess.TimeoutExpired:
-            pass  # what the file has by now counts
-        finally:
-            try:
-                os.killpg(process.pid, 9)
-            except OSError:
-                process.kill()
-            process.wait()
-        return sum(
-            any(key.startswith("worker ") for key in row)
-            for file in runfile.find(folder)
-            for row in runfile.history(file)
-        )
+            os.killpg(process.pid, 9)
+        except OSError:
+            process.kill()
+        process.wait()
 
 
-def table(counts, releases, repeat):
-    """Make a Markdown table of what ``kept`` has counted."""
+def table(counts, releases, repeat, what):
+    """Make a Markdown table of what was counted."""
 
     def cell(*key):
         low, high = min(counts[key]), max(counts[key])
         return str(low) if low == high else f"{low} to {high}"
 
     today = datetime.date.today()
+    runs = f"{repeat} run{'s' * (repeat > 1)} each"
     lines = [
-        f"Rows kept of {logging_workers.WORKERS * ROWS}, {repeat} runs each, on {today}:",
+        f"{what} of {logging_workers.WORKERS * ROWS}, {runs} each, on {today}:",
         "",
         "| wandb | " + " | ".join(f"{m}, without" for m in METHODS) + " | "
         "" + " | ".join(f"{m}, with" for m in METHODS) + " |",
@@ -97,6 +115,7 @@ def table(counts, releases, repeat):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("releases", nargs="*", help="default: one of each line since 0.10")
+    parser.add_argument("--online", action="store_true", help="count what a server has got")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--write", type=Path, metavar="FILE")
@@ -106,10 +125,14 @@ def main():
         parser.error(f"not a known release: {', '.join(unknown)}")
     releases = args.releases or list(environments.RELEASES)
 
+    if args.online:
+        count, what, mark = kept_online, "Rows that a server got", "<!-- rows online -->"
+    else:
+        count, what, mark = kept, "Rows kept", "<!-- rows -->"
     counts = {}
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         jobs = {
-            pool.submit(kept, release, method, shim, repetition): (release, method, shim)
+            pool.submit(count, release, method, shim, repetition): (release, method, shim)
             for release in releases
             for method in METHODS
             for shim in (False, True)
@@ -117,11 +140,10 @@ def main():
         }
         for job in tqdm(concurrent.futures.as_completed(jobs), total=len(jobs), unit="run"):
             counts.setdefault(jobs[job], []).append(job.result())
-    text = table(counts, releases, args.repeat)
+    text = table(counts, releases, args.repeat, what)
     print(text)
     if args.write:
         before = args.write.read_text("utf-8")
-        mark = "<!-- rows -->"
         after = re.sub(f"{mark}.*{mark}", lambda _: f"{mark}\n{text}\n{mark}", before, flags=re.S)
         args.write.write_text(after, "utf-8")
     whole = logging_workers.WORKERS * ROWS

@@ -109,6 +109,73 @@ def case_orphans(context, run):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+# --- limits of a worker, and a service that stands still -------------------------
+
+
+def few_descriptors(run, name):
+    import resource
+
+    old = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for left in range(4):
+        limit = len(os.listdir("/proc/self/fd")) - 1 + left
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, old[1]))
+        begun = time.monotonic()
+        try:
+            run.log({name: -1})
+        except wandb.errors.UsageError as error:
+            told = "too many files open" in str(error)
+        resource.setrlimit(resource.RLIMIT_NOFILE, old)
+        say(told, time.monotonic() - begun < AT_ONCE_SECONDS)
+    log(run, name)
+
+
+def case_few_descriptors(context, run):
+    start_and_join([context.Process(target=few_descriptors, args=(run, "worker 0"))])
+
+
+def log_to_a_frozen_service(run, name, logged, frozen):
+    from wandb_ddp_patch.borrowed import service
+
+    service._FLUSH_SECONDS = service._LONG_FLUSH_SECONDS = 2
+    run.log({name: 0})
+    logged.set()
+    assert frozen.wait(WAIT_SECONDS)
+    for i in range(1, ROWS):
+        run.log({name: i})
+    # Where its end would say it, nobody would read it.
+    warn, wandb.termwarn = wandb.termwarn, lambda text, *_, **__: say(text.split(": ", 1)[1])
+    run.finish()
+    wandb.termwarn = warn
+
+
+def services():
+    """The processes that this one has started and that are wandb's."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/stat") as stat, open(f"/proc/{pid}/cmdline") as command:
+                parent, line = stat.read().rsplit(")", 1)[1].split()[1], command.read()
+        except OSError:
+            continue
+        if int(parent) == os.getpid() and ("wandb-core" in line or "wandb-service" in line):
+            found.append(int(pid))
+    return found
+
+
+def case_frozen_service(context, run):
+    logged, frozen = context.Event(), context.Event()
+    args = (run, "worker 0", logged, frozen)
+    worker = context.Process(target=log_to_a_frozen_service, args=args)
+    worker.start()
+    assert logged.wait(WAIT_SECONDS)
+    (service,) = services()
+    os.kill(service, signal.SIGSTOP)
+    frozen.set()
+    worker.join(WAIT_SECONDS)
+    os.kill(service, signal.SIGCONT)
+    say([worker.exitcode])
+
+
 # --- what is rare -----------------------------------------------------------
 
 
@@ -236,13 +303,14 @@ def join(workers):
         worker.kill()
 
 
-def main():
+def main(cases):
+    """Play one of the functions case_... that a script has."""
     method, case = sys.argv[1:]
     context = multiprocessing.get_context(method)
     run = wandb.init(mode="offline", project="p")
-    globals()[f"case_{case}"](context, run)
+    cases[f"case_{case}"](context, run)
     wandb.finish()
 
 
 if __name__ == "__main__":
-    main()
+    main(globals())

@@ -53,6 +53,17 @@ def late(n, attached, finished, results, run):
         results.put("silence")
 
 
+def join(workers):
+    """Wait for workers, end those that hang, and give their exit codes."""
+    deadline = time.monotonic() + JOIN_SECONDS
+    for worker in workers:
+        worker.join(max(0, deadline - time.monotonic()))
+    codes = [worker.exitcode for worker in workers]
+    for worker in workers:
+        worker.kill()
+    return codes
+
+
 def main():
     method, rows, ending = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     context = multiprocessing.get_context(method)
@@ -75,12 +86,7 @@ def main():
         ]
         for worker in workers:
             worker.start()
-    deadline = time.monotonic() + JOIN_SECONDS
-    for worker in workers:
-        worker.join(max(0, deadline - time.monotonic()))
-    print([worker.exitcode for worker in workers])
-    for worker in workers:
-        worker.kill()
+    print(join(workers))
     run.log({"owner": 1}) if not ending.startswith("owner") else None
     run.finish()
 

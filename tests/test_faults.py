@@ -27,12 +27,18 @@ where = pytest.mark.parametrize(("version", "method"), WHERE)
 
 @pytest.fixture
 def case(tmp_path, release):
+    return case_of(faulty_workers.__file__, tmp_path, release)
+
+
+def case_of(script, tmp_path, release):
+    """Make a function that runs a case of a script on a release, and gives what it said."""
+
     def run(version, method, name, returncode=0):
         python = release(version) if version else sys.executable
         # No pipe: a service may outlive the script and hold it.
         with open(tmp_path / "output", "w") as output:
             process = subprocess.Popen(
-                [python, faulty_workers.__file__, method, name],
+                [python, script, method, name],
                 cwd=tmp_path,
                 env=clean_env(WANDB_API_KEY="0123456789" * 4, PYTHONWARNINGS="ignore"),
                 stdin=subprocess.DEVNULL,
@@ -53,13 +59,13 @@ def case(tmp_path, release):
     return run
 
 
-def rows_in(folder):
+def rows_in(folder, value=int):
     rows = collections.defaultdict(list)
     for file in runfile.find(str(folder)):
         for row in runfile.history(file):
             for key in row:
                 if key[0] != "_":
-                    rows[key].append(int(row[key]))
+                    rows[key].append(value(row[key]))
     return rows
 
 
@@ -72,6 +78,25 @@ def test_a_worker_is_killed_while_it_logs(case, tmp_path, version, method):
     rows = rows_in(tmp_path)
     assert rows["killed"][: len(ALL)] == ALL
     assert rows["worker 0"] == rows["worker 1"] == ALL
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="/proc tells how many are open")
+@where
+def test_a_worker_that_may_open_no_more_files_is_told_so(case, tmp_path, version, method):
+    assert case(version, method, "few_descriptors") == ["True True"] * 4 + ["[0]"]
+    assert rows_in(tmp_path)["worker 0"] == ALL
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="/proc tells which is the service")
+@pytest.mark.parametrize(("version", "method"), [(None, "spawn"), ("0.16.6", "fork")])
+def test_a_service_that_stands_still_when_a_worker_ends(case, tmp_path, version, method):
+    said = case(version, method, "frozen_service")
+    assert said == [
+        "W&B's service has not said within 2 s that it has them. They arrive if it goes on"
+        " before the run is finished.",
+        "[0]",
+    ]
+    assert rows_in(tmp_path)["worker 0"] == ALL
 
 
 @where

@@ -43,7 +43,7 @@ CATALOGUE = [
     *("run-same-process", "run-config", "run-spawn", "run-rows", "run-finish"),
     *("run-owner-finished", "run-early-server", "run-global", "run-forward", "run-gone"),
     *("run-disabled",),
-    *("summary-names", "summary-copy", "summary-fork", "preinit"),
+    *("summary-names", "summary-copy", "summary-finished", "summary-fork", "preinit"),
     *("module-held", "watch-pickle", "watch-worker", "media-artifact", "media-logged"),
 ]
 

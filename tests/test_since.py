@@ -1,6 +1,7 @@
 """What a new release changes for us: three lines, an exit status, and its entry."""
 
 import json
+import shutil
 
 from wandb_ddp_patch import cli
 from wandb_ddp_patch.testbed import releases, since
@@ -37,7 +38,27 @@ def test_a_release_with_another_behaviour_fails(release, capsys):
     assert "0.12.21 since 0.27.2, grafts that are another: " in out
 
 
-def test_a_new_line_is_entered_by_one_command(tmp_path):
+def test_it_goes_with_no_report(capsys):
+    for option in (["--keep"], ["--report", "there"], ["--run-tests"]):
+        assert cli.main(["testbed", "0.31.0", "--since", "0.27.2", *option]) == 2
+        assert f"--since does not go with {option[0]}" in capsys.readouterr().err
+
+
+def test_a_new_line_is_entered_by_one_command(tmp_path, monkeypatch, capsys):
+    file = shutil.copyfile(releases._FILE, tmp_path / "releases.json")
+    monkeypatch.setattr(releases.enter, "__defaults__", (file,))
+    before = json.loads(file.read_text("utf-8"))
+    del before["0.27.2"]
+    file.write_text(json.dumps(before), "utf-8")
+    for words in ("0.27.2 is entered", "a release of its line is there already"):
+        assert cli.main(["add-line", "0.27.2"]) == 0
+        assert words in capsys.readouterr().out
+    assert json.loads(file.read_text("utf-8")) == releases.RELEASES
+    assert cli.main(["add-line", "all"]) == 2
+    assert capsys.readouterr().err == "wandb-ddp-patch: all: not one release\n"
+
+
+def test_a_new_line_is_in_its_place(tmp_path):
     file = tmp_path / "releases.json"
     file.write_text(json.dumps({"0.30.0": {"pins": []}, "0.10.23": {"pins": ["x"]}}), "utf-8")
     assert releases.enter("0.32.1", file)

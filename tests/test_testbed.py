@@ -20,7 +20,7 @@ from limits import HANG_SECONDS, SOON_SECONDS
 
 from wandb_ddp_patch import cli
 from wandb_ddp_patch.errors import Failure
-from wandb_ddp_patch.testbed import environments, export, index, specs, trees
+from wandb_ddp_patch.testbed import environments, export, index, specs, suite, trees
 
 CLASSES = [name for topic in export.TOPICS.values() for name in topic.probes]
 
@@ -356,3 +356,56 @@ def test_what_a_tree_declares_is_installed_and_a_syntax_error_has_a_place(tree, 
     (tree / "wandb" / "sdk" / "wandb_summary.py").write_text("import abc\n\ndef (:\n")
     done = testbed(tree, "--only", "preinit")
     assert "wandb/sdk/wandb_summary.py, line 3: SyntaxError" in done.stderr
+
+
+# --- a tree's own tests -----------------------------------------------------
+
+OWN_TESTS = """
+import os, pathlib, sys
+
+WITH = os.environ["WANDB_DDP_PATCH"] == "1"
+
+
+def test_fine():
+    assert WITH <= ("wandb_ddp_patch" in sys.modules)
+
+
+def test_failing():
+    raise AssertionError
+
+
+class TestClass:
+    def test_worse(self):
+        assert not WITH
+
+
+def test_flaky():
+    mark = pathlib.Path(os.environ["MARK"])
+    if WITH and not mark.exists():
+        mark.mkdir()
+        raise AssertionError
+"""
+GONE = "import os\nassert os.environ['WANDB_DDP_PATCH'] == '0'\n\n\ndef test_gone():\n    pass\n"
+
+
+def test_wandbs_own_tests_are_run_from_three_sides(tree, tmp_path, monkeypatch):
+    monkeypatch.setenv("MARK", str(tmp_path / "mark"))
+    pythons = dict.fromkeys(("without", "with", "export"), sys.executable)
+    found = suite.compare(tree, pythons, suite.Wish())
+    assert found["words"] == [
+        "wandb's own tests were not run: there is no tests/unit_tests (an sdist has none)"
+    ]
+    folder = tree / "tests" / "unit_tests"
+    folder.mkdir(parents=True)
+    (folder / "test_own.py").write_text(OWN_TESTS)
+    (folder / "test_gone.py").write_text(GONE)
+    paths = tuple(f"tests/unit_tests/test_{name}.py" for name in ("own", "gone"))
+    found = suite.compare(tree, pythons, suite.Wish(paths))
+    worse = [f"{paths[0]}::TestClass::test_worse", f"{paths[1]}::test_gone"]
+    assert found["worse"] == {"with": worse, "export": []}
+    assert found["counts"]["without"] == {"passed": 4, "failed": 1, "skipped": 0}
+    assert found["words"] == [
+        "Of wandb's own 5 unit tests, 1 fail on this tree as it is",
+        f"with the shim, 2 others fail: {', '.join(worse)}",
+        "with the change, 0 others fail",
+    ]

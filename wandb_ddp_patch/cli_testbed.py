@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .errors import Failure
+
 if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction[Any]
 
@@ -134,6 +136,7 @@ def _testbed(options: argparse.Namespace) -> int:
     pythons = options.python or ["%d.%d" % sys.version_info[:2]]
     how = {"only": options.only, "jobs": options.jobs, "timeout": options.timeout}
     if options.since is not None:
+        _check_alone(options)
         return since.run(options.specs, pythons, options.since, **how)
     tests = None
     if options.run_tests is not None:
@@ -151,12 +154,23 @@ def _testbed(options: argparse.Namespace) -> int:
     )
 
 
+def _check_alone(options: argparse.Namespace) -> None:
+    for name in ("report", "readme", "keep", "with_export", "run_tests"):
+        if getattr(options, name) not in (None, False):
+            raise Failure(f"--since does not go with --{name.replace('_', '-')}")
+
+
 def _enter_line(options: argparse.Namespace) -> int:
     from .testbed import releases, specs
 
-    (target,) = specs.targets(options.release)[:1]
-    new = releases.enter(target.release)
-    print(f"{target.release}: {'entered' if new else 'there is one of its line already'}")
+    found = specs.targets(options.release)
+    if len(found) != 1 or found[0].requirement != f"wandb=={found[0].label}":
+        raise Failure(f"{options.release}: not one release")
+    release = found[0].release
+    if releases.enter(release):
+        print(f"{release} is entered; what is next: CONTRIBUTING.md, Add a release line")
+    else:
+        print(f"{release}: a release of its line is there already")
     return 0
 
 

@@ -15,9 +15,12 @@ import weakref
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple, Union
 
 from ..errors import Unreachable
+from . import descriptors
 
 if TYPE_CHECKING:
     Link = Union["Owned", "Borrowed"]
+    # As multiprocessing.connection takes them: a socket's or pipe's name, or host and port.
+    Address = Union[str, Tuple[str, int]]
 
 # Its entry in a run's __dict__.
 ENTRY = "_ddp_link"
@@ -95,7 +98,7 @@ class Owned:
         self.service = os.environ.get("WANDB_SERVICE")
         self.shared = self.over = False
         self.marker: Optional[str] = None
-        self.relay: Optional[str] = None
+        self.relay: Optional[Address] = None
         self.exit_code: Optional[int] = None
 
 
@@ -137,7 +140,7 @@ class Borrowed:
                 " Log in the process that called wandb.init(), while its run is active, or"
                 " start a run of your own here with wandb.init(); to add to the same run"
                 f" online, use wandb.init(id={self.known['id']!r}, resume='allow')."
-            ) from None
+            ) from why.__cause__
 
     def _connect(self, run: Any) -> None:
         if self.state is FINISHED_BEFORE:
@@ -153,6 +156,7 @@ class Borrowed:
                 raise Unreachable("it has ended: nothing in this process holds it any more")
             if self.way is None:
                 raise Unreachable(NO_WAY)
+            descriptors.check()
             self.state = CONNECTING
             try:
                 self.way.connect(run)

@@ -13,12 +13,15 @@ import sys
 import threading
 import time
 from multiprocessing import AuthenticationError, connection, process
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple
 
 from ..errors import FINISHED, NotPlain, Unreachable
 from .current import make_current
 from .link import Way, usage_error
-from .processes import has_ended
+from .processes import has_ended, identity
+
+if TYPE_CHECKING:
+    from .link import Address
 
 # What a worker may call, besides what the run calls itself. The rest would have to give
 # it the run's inside.
@@ -39,6 +42,8 @@ _OWN_CALLS = (
 # How long an owner may be silent where it can't be told whether its process lives. Else
 # it is waited for: it may be stopped, or in a long call of its own.
 _PATIENCE_SECONDS = 300
+# How long a process may take from the end of its sockets to its own.
+_END_SECONDS = 1
 
 
 class Relay(Way):
@@ -86,7 +91,7 @@ class Relay(Way):
         try:
             done, result = _connected(self.address, self.owner).ask(request)
         except (EOFError, OSError):
-            raise Unreachable(FINISHED) from None
+            raise Unreachable(_why_gone(self.owner)) from None
         if done:
             return result
         if isinstance(result, NotPlain):
@@ -122,7 +127,7 @@ def _one_process_only(what: str) -> Exception:
 class _Line:
     """A worker's connection to the owner of runs."""
 
-    def __init__(self, address: str, owner: Optional[str]) -> None:
+    def __init__(self, address: Address, owner: Optional[str]) -> None:
         self.address, self.owner = address, owner
         self.lock = threading.Lock()
         self.connection = self._connection()
@@ -159,11 +164,11 @@ class _Line:
                 raise
 
 
-_lines: Dict[str, _Line] = {}
+_lines: Dict[Address, _Line] = {}
 _connecting = threading.RLock()
 
 
-def _connected(address: str, owner: Optional[str]) -> _Line:
+def _connected(address: Address, owner: Optional[str]) -> _Line:
     """Get this process's connection to the owner of runs.
 
     Raises:
@@ -179,8 +184,23 @@ def _connected(address: str, owner: Optional[str]) -> _Line:
                     " called wandb.init()"
                 ) from None
             except (EOFError, OSError):
-                raise Unreachable(FINISHED) from None
+                raise Unreachable(_why_gone(owner)) from None
         return _lines[address]
+
+
+def _why_gone(owner: Optional[str]) -> str:
+    """Say why nobody answers at an owner's address, as far as it can be told."""
+    here, deadline = identity(), time.monotonic() + _END_SECONDS
+    if owner is None or here is None:
+        return FINISHED
+    while not has_ended(owner):  # its sockets are closed a little before
+        if time.monotonic() > deadline:
+            return (
+                "nobody answers where the process that called wandb.init() takes calls: it has"
+                " ended, or this process is in another container or network namespace"
+            )
+        time.sleep(0.01)
+    return FINISHED
 
 
 def after_fork_in_child() -> None:

@@ -78,7 +78,10 @@ class Service(Way):
                 self.check()
                 self._refuse_if_gone()
                 if not self.watch.sees_owner or time.monotonic() > deadline:
-                    raise
+                    raise Unreachable(
+                        "wandb could not attach it by its service; it is on another machine"
+                        f" or network, or wandb has failed: {type(error).__name__}: {error}"
+                    ) from error
             time.sleep(pause)
             pause = min(2 * pause, 1)
 
@@ -139,6 +142,10 @@ class Service(Way):
 
     def leave(self, run: Any) -> None:
         ending.forget(run)
+        # wandb keeps a run that it attaches in hooks on imports, until it is finished.
+        unhook = getattr(run, "_unregister_telemetry_import_hooks", None)
+        if unhook is not None:
+            unhook(self.payload["known"]["id"])
         if all(way.payload["service"] != self.payload["service"] for _, way in ending.used()):
             connection.leave(self.payload["service"])
         # From 0.13 to 0.17 a thread reads the service's answers, and would go on to

@@ -15,17 +15,24 @@ import os
 import pickle
 import socket
 import struct
+import sys
 import threading
 import time
+import uuid
 from multiprocessing import AuthenticationError, connection, process
-from typing import Any, Counter, Iterator, Optional, Set
+from typing import TYPE_CHECKING, Any, Counter, Iterator, Optional, Set
 
 from ..errors import FINISHED, NotPlain, Unreachable
 from . import link
 
+if TYPE_CHECKING:
+    from .link import Address
+
 # Held while a row is put together, for the owner or for a worker, in releases whose runs
-# do that (to 0.12).
+# do that (to 0.12.9); and the rows that this thread has put together meanwhile, where to
+# send them may take long.
 one_at_a_time = threading.RLock()
+slow_rows = threading.local()
 
 # How long somebody may take to prove who they are: strangers must not stay.
 _PROOF_SECONDS = 10
@@ -63,7 +70,7 @@ class _Server:
         self.ended = False
         self.connections: Set[Any] = set()
         self.authkey = bytes(process.current_process().authkey)
-        self.listener = connection.Listener(backlog=128)
+        self.listener = _listener()
         threading.Thread(target=self._accept, name="wandb_ddp_patch", daemon=True).start()
 
     def _accept(self) -> None:
@@ -83,6 +90,8 @@ class _Server:
     def _serve(self, accepted: Any) -> None:
         # The worker has ended, only looks whether we live, or is a stranger.
         with contextlib.suppress(EOFError, OSError, AuthenticationError):
+            if _is_of_another_user(accepted):
+                raise AuthenticationError
             # Not by the listener: who says nothing would keep the others waiting.
             _limit_reading(accepted, _PROOF_SECONDS)
             connection.deliver_challenge(accepted, self.authkey)
@@ -116,6 +125,25 @@ class _Server:
         for opened in [self.listener, *self.connections]:
             with contextlib.suppress(OSError):
                 opened.close()
+
+
+def _listener() -> connection.Listener:
+    if sys.platform == "linux":
+        # Without a file: workers may have another temporary folder, and cleaners remove it.
+        name = f"\0wandb_ddp_patch-{uuid.uuid4().hex}"
+        return connection.Listener(name, "AF_UNIX", backlog=128)
+    try:
+        return connection.Listener(backlog=128)
+    except OSError:  # the folder is missing or full, or its name too long for a socket's
+        return connection.Listener(("127.0.0.1", 0), backlog=128)
+
+
+def _is_of_another_user(accepted: Any) -> bool:
+    if sys.platform != "linux":
+        return False  # the socket's folder keeps them out; or the challenge does
+    with socket.socket(fileno=os.dup(accepted.fileno())) as same:
+        known = same.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return struct.unpack("3i", known)[1] not in (os.geteuid(), 0)
 
 
 def _limit_reading(accepted: Any, seconds: int) -> None:
@@ -157,7 +185,7 @@ _server: Optional[_Server] = None
 _starting = threading.RLock()
 
 
-def address() -> Optional[str]:
+def address() -> Optional[Address]:
     """Say where workers can call the runs of this process; start to listen there.
 
     Returns:
@@ -170,7 +198,8 @@ def address() -> Optional[str]:
                 _server = _Server()
             except OSError:
                 return None
-        return str(_server.listener.address)
+        known = _server.listener.address
+        return known.decode() if isinstance(known, bytes) else known
 
 
 def end(run: Any) -> None:

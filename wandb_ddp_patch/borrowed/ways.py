@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 from . import link, marker
 from .link import Way
@@ -52,7 +52,7 @@ def _share(run: Any, owned: link.Owned) -> None:
         return
     if not owned.shared:
         owned.shared = True
-        _hook()
+        _hook(os.environ.get("WANDB_SERVICE"))
 
 
 def end(run: Any, owned: link.Owned) -> None:
@@ -67,18 +67,22 @@ def end(run: Any, owned: link.Owned) -> None:
         serving.end(run)
 
 
-_hooked = 0  # the process at whose end they are over
+# The process at whose end they are over, and its service.
+_hooked: Tuple[int, Optional[str]] = (0, None)
 
 
-def _hook() -> None:
+def _hook(service: Optional[str]) -> None:
     from multiprocessing import util  # late: importing wandb must stay quick
 
     global _hooked
-    # Anew for each run: to come before the hook with which wandb finishes it.
+    before, _hooked = _hooked, (os.getpid(), service)
+    if before == _hooked:
+        return
+    # Anew for each service: to come before the hook with which wandb ends that. Not for
+    # each run: up to Python 3.12, what atexit has forgotten keeps its place.
     atexit.unregister(_before_the_end)
     atexit.register(_before_the_end, os.getpid())
-    if _hooked != os.getpid():
-        _hooked = os.getpid()
+    if before[0] != os.getpid():
         util.Finalize(None, _before_the_end, (os.getpid(),), exitpriority=100)
 
 

@@ -35,8 +35,12 @@ class Run:
 
     @around
     def _atexit_cleanup(upstream, self, exit_code=None):
+        # This is where a run is finished that nobody has finished.
+        tied = link.of(self)
+        if isinstance(tied, link.Owned):
+            end(self, tied)
         # A worker of spawn() has failed: that counts as a failure of ours does.
-        return upstream(self, exit_code or getattr(link.of(self), "exit_code", None))
+        return upstream(self, exit_code or getattr(tied, "exit_code", None))
 
     @around
     def _telemetry_callback(upstream, self, *args, **kwargs):
@@ -75,13 +79,30 @@ class RunThatAttaches:
 
 
 class RunWithHistory:
-    """The same, for releases in which a run puts rows together (to 0.12)."""
+    """The same, for releases in which a run puts rows together (to 0.12.9)."""
 
     @around
     def log(upstream, self, *args, **kwargs):
         # Rows that two threads log at the same time would become one.
-        with serving().one_at_a_time:
-            return upstream(self, *args, **kwargs)
+        room, slow = serving(), []
+        with room.one_at_a_time:
+            room.slow_rows.rows = slow
+            try:
+                upstream(self, *args, **kwargs)
+            finally:
+                room.slow_rows.rows = None
+        for row, step in slow:
+            self._history_callback(row=row, step=step)
+
+    @around
+    def _history_callback(upstream, self, row, step):
+        # What tables and files hold may be asked of the network: not while all others wait.
+        room = serving()
+        slow = getattr(room.slow_rows, "rows", None)
+        if slow is None or room.is_plain(row):
+            upstream(self, row=row, step=step)
+        else:
+            slow.append((row, step))
 
 
 class InterfaceBase:
@@ -167,11 +188,22 @@ def _works() -> bool:
     run_class = upstream_class(_MODULE, "Run")
     if vars(run_class).get("__reduce__") is vars(Run)["__reduce__"]:
         return True
-    run_class = trial(run_class)
-    # A run that is no run: enough to see whether it comes back as itself.
-    run = run_class.__new__(run_class)
-    run.__dict__.update(_config=None, _attach_id=None, _settings={}, _init_pid=0)
+    # A wandb whose runs come back as themselves at home may still know too little elsewhere.
+    return is_itself_at_home() and "an item" in repr(_trial_run().__reduce_ex__(2))
+
+
+def is_itself_at_home() -> bool:
+    """Try whether a run that is copied, or pickled, in its own process is that run."""
+    run = _trial_run()
     return copy.copy(run) is run
+
+
+def _trial_run() -> Any:
+    # A run that is no run: enough to see what becomes of it.
+    run_class = trial(upstream_class(_MODULE, "Run"))
+    run = run_class.__new__(run_class)
+    run.__dict__.update(_config={"an item": 1}, _attach_id=None, _settings={}, _init_pid=0)
+    return run
 
 
 _INTERFACE = "wandb.sdk.interface.interface"

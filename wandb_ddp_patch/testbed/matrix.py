@@ -49,15 +49,14 @@ def run(
     names = plan.probe_names(only)
     if readme:
         readmes.around(readme)  # before minutes are spent
-    todo = plan.make(names, wanted, pythons, with_export or tests is not None)
+    todo = plan.make(names, wanted, pythons, with_export or bool(tests))
     live = report.Live(todo.labels, todo.sides, todo.names)
     measured = Measurement(todo, live, timeout, folder).run(jobs, keep, tests)
-    _say(measured, live.terminal, folder, readme)
-    return judge(measured)
+    return _end(measured, live.terminal, folder, readme)
 
 
-def _say(data: Dict[str, Any], drawn: bool, folder: Optional[Path], readme: Optional[Path]) -> None:
-    """Print the report, or what the drawn matrix lacks of it, and write it."""
+def _end(data: Dict[str, Any], drawn: bool, folder: Optional[Path], readme: Optional[Path]) -> int:
+    """Print the report, or what the drawn matrix lacks of it, write it, and judge it."""
     errors = {entry["label"]: entry["error"] for entry in data["environments"] if entry["error"]}
     if len(errors) == len(data["environments"]):
         raise Failure("; ".join(dict.fromkeys(errors.values())))
@@ -73,3 +72,4 @@ def _say(data: Dict[str, Any], drawn: bool, folder: Optional[Path], readme: Opti
             print(f"written: {path}")
     if readme:
         readmes.fill(readme, data)
+    return judge(data)

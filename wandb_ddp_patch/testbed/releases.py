@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any, Dict, List
 
+from ..errors import Failure
+
 # Each release line, and what it needs besides what it says itself: "pins" for its
 # dependencies, "aliases" for names that Python 3.10 took out of the standard library.
 _FILE = Path(__file__).with_name("releases.json")
@@ -24,13 +26,19 @@ def enter(release: str, file: Path = _FILE) -> bool:
 
     Returns:
         Whether it was new: one of its line may be there already.
+
+    Raises:
+        Failure: The file can't be written, where this package is installed for all.
     """
     known: Dict[str, Dict[str, Any]] = json.loads(file.read_text("utf-8"))
     if any(numbers(other)[:2] == numbers(release)[:2] for other in known):
         return False
     known[release] = needs_of(release)
     ordered = {name: known[name] for name in sorted(known, key=numbers)}
-    file.write_text(json.dumps(ordered, indent=1) + "\n", "utf-8")
+    try:
+        file.write_text(json.dumps(ordered, indent=1) + "\n", "utf-8")
+    except OSError as error:
+        raise Failure(f"{file} can't be written: {error.strerror}") from None
     return True
 
 

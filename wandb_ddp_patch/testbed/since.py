@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
@@ -108,11 +107,9 @@ def _differing(old: Dict[str, Any], new: Dict[str, Any], side: str) -> str:
 
 def _states(release: str, python: str) -> Dict[str, str]:
     interpreter = environments.environment(release, python)
-    env = {key: val for key, val in os.environ.items() if not key.startswith(("WANDB_", "PYTHON"))}
-    home = str(Path(__file__).resolve().parents[2])
     done = subprocess.run(
-        [interpreter, "-W", "ignore", "-c", _STATUS],
-        env={**env, "PYTHONPATH": home},
+        [interpreter, "-c", _STATUS],
+        env=probes.environment(interpreter, shim=True),
         cwd=Path(interpreter).parent,
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -85,16 +85,25 @@ class _Suite:
         sides = {side: self._run(side, paths) for side in ("without", "with", "export")}
         before, worse = sides["without"], {}
         for side in ("with", "export"):
-            bad = [name for name, how in sides[side].items() if _fails(how)]
-            differ = [name for name in bad if before.get(name) == "passed"]
-            again = self._run(side, differ) if differ else {}
-            once = self._run("without", differ) if differ else {}
-            worse[side] = [
-                name for name in differ if _fails(again.get(name)) and not _fails(once.get(name))
-            ]
+            worse[side] = self._worse(side, before, sides[side])
         self._say(before, worse, sides)
         counts = {side: _counts(found) for side, found in sides.items()}
         return {"words": self._words, "worse": worse, "counts": counts}
+
+    def _worse(self, side: str, before: Outcomes, now: Outcomes) -> List[str]:
+        """Give the tests that pass as it is and not on a side, both a second time."""
+        fine = [name for name, how in before.items() if how == "passed"]
+        differ = [name for name in fine if _fails(now.get(name))]
+        # Gone without a word: their file can't be imported, or their process has died.
+        gone = [] if self._is_cut(now) else [name for name in fine if name not in now]
+        if differ:
+            again = self._run(side, differ, alone=True)
+            once = self._run("without", differ, alone=True)
+            differ = [n for n in differ if _fails(again.get(n)) and not _fails(once.get(n))]
+        return differ + gone
+
+    def _is_cut(self, found: Outcomes) -> bool:
+        return sum(map(_fails, found.values())) >= self._wish.maxfail
 
     def _say(
         self, before: Outcomes, worse: Dict[str, List[str]], sides: Dict[str, Outcomes]
@@ -102,6 +111,7 @@ class _Suite:
         failing = sum(map(_fails, before.values()))
         self._words.append(
             f"Of wandb's own {len(before)} unit tests, {failing} fail on this tree as it is"
+            + (", with which the run was ended (--maxfail)" if self._is_cut(before) else "")
         )
         for side, what in (("with", "with the shim"), ("export", "with the change")):
             names = ", ".join(worse[side][:5])
@@ -117,8 +127,8 @@ class _Suite:
                 f"Of its {len(new)} new tests, {fail} fail without the change; {well} pass with it"
             )
 
-    def _run(self, side: str, names: Sequence[str]) -> Outcomes:
-        """Run tests; give the outcome of each, by its node's name."""
+    def _run(self, side: str, names: Sequence[str], alone: bool = False) -> Outcomes:
+        """Run tests, one at a time where alone; give the outcome of each, by its node's name."""
         where = self._folder / ("export" if side in ("export", "new") else "plain")
         python = self._pythons["export" if side == "export" else "without"]
         result = self._folder / "result.xml"
@@ -128,7 +138,7 @@ class _Suite:
         command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts="]
         command += ["-o", "junit_family=xunit1", f"--junitxml={result}"]
         command += [f"--maxfail={self._wish.maxfail}"]
-        if (self._folder / "needs" / "xdist").is_dir() and len(names) < 50:
+        if (self._folder / "needs" / "xdist").is_dir() and not alone:
             command += ["-n", str(self._wish.jobs)]
         if side == "with":
             path.append(str(self._folder / "shim"))

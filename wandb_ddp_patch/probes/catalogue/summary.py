@@ -63,6 +63,25 @@ def _read_disabled_summary(summary: Any) -> Any:
 
 
 @probe()
+def summary_finished() -> None:
+    """A finished run's summary is what was last known: read, copied, pickled, at once."""
+    with offline_run() as run:
+        run.log({"x": 1})
+        run.summary["best"] = {"loss": 0.5}
+    begun = time.monotonic()
+    payload = pickle.dumps(run.summary)
+    for got in (run.summary, copy.deepcopy(run.summary), pickle.loads(payload)):
+        check((got["x"], got["best"]["loss"]) == (1, 0.5), f"got {dict(got)}")
+    check(time.monotonic() - begun < AT_ONCE_SECONDS, "it took seconds")
+    got = in_worker(_read_finished, run.summary, run.summary["best"])
+    check(got == (1, 0.5), f"a worker got {got}")
+
+
+def _read_finished(summary: Any, best: Any) -> Tuple[Any, ...]:
+    return summary["x"], best["loss"]
+
+
+@probe()
 def summary_fork() -> None:
     """A forked worker reads the summary, at once."""
     if "fork" not in multiprocessing.get_all_start_methods():

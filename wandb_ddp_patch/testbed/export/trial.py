@@ -12,12 +12,12 @@ from typing import Dict, List
 
 from .topics import Topic
 
-# The grafts whose trials say so, by topic.
+# The grafts whose trials say so, by topic; for runs, a part of one.
 _GRAFTS = {
     "config": (("config", "Config"),),
     "summary": (("summary", "Summary"), ("summary", "SummaryDisabled")),
     "preinit": (("preinit", "PreInitCallable"),),
-    "run": (("run", "Run"),),
+    "run": (("run", "is_itself_at_home"),),
     "torch": (("torch", "serialization"),),
 }
 
@@ -34,9 +34,9 @@ found = {}
 for topic, grafts in todo.items():
     found[topic] = True
     for module, name in grafts:
-        listed = importlib.import_module("wandb_ddp_patch.grafts." + module).GRAFTS
-        (graft,) = [graft for graft in listed if graft.name == name]
-        try: found[topic] = found[topic] and bool(graft.works())
+        module = importlib.import_module("wandb_ddp_patch.grafts." + module)
+        works = {graft.name: graft.works for graft in module.GRAFTS}
+        try: found[topic] = found[topic] and bool(works.get(name, getattr(module, name, None))())
         except Exception: found[topic] = False
 print(json.dumps(found))
 """

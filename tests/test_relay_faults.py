@@ -1,0 +1,56 @@
+"""What goes wrong at an owner that makes its workers' calls (wandb up to 0.12): no row is lost."""
+
+import os
+import sys
+
+import pytest
+import relay_faults
+from test_faults import ALL, case_of, rows_in
+
+# A release whose runs put rows together, and one whose service does.
+WHERE = [("0.10.33", "spawn"), ("0.12.21", "fork")]
+where = pytest.mark.parametrize(("version", "method"), WHERE)
+
+
+@pytest.fixture
+def case(tmp_path, release):
+    return case_of(relay_faults.__file__, tmp_path, release)
+
+
+@where
+def test_a_row_that_waits_for_the_network_holds_up_no_other(case, tmp_path, version, method):
+    said = case(version, method, "network")
+    assert said == ["other 0", "asked True", "slow 0"]
+    rows = rows_in(tmp_path, int_or_text)
+    assert rows["other"] == ALL
+    assert rows["after"] == rows["owner"] == [1]
+    assert len(rows["slow"]) == 1
+
+
+def int_or_text(value):
+    return int(value) if value.isdigit() else value
+
+
+@where
+def test_threads_that_cannot_be_started(case, tmp_path, version, method):
+    assert case(version, method, "no_thread") == ["[0, 0, 0, 0]"]
+    rows = rows_in(tmp_path)
+    assert [rows[f"worker {n}"] for n in range(4)] == [ALL] * 4
+
+
+def test_silent_strangers(case, tmp_path):
+    said = case("0.12.21", "fork", "strangers")
+    assert said == ["[0]", "in time True", "threads True", "descriptors True"]
+    assert rows_in(tmp_path)["worker"] == ALL
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.getuid(), reason="needs Linux and root, who can be others"
+)
+def test_another_user_is_not_heard(case):
+    assert case("0.12.21", "fork", "another_user") == ["[3]"]
+
+
+def test_an_owner_that_was_stopped_for_long(case, tmp_path):
+    assert case("0.12.21", "fork", "stopped") == ["[0]"]
+    assert rows_in(tmp_path)["worker"] == ALL
