@@ -1,5 +1,6 @@
-# make demo: see it fail and work. make test: all tests. make rows, make matrix, make bench:
-# the tables in docs, of rows, of releases and of speed. Python and git suffice.
+# make demo: see it fail and work. make demo-nodes: one run on two machines. make test: all
+# tests. make rows, make matrix, make bench: the tables in docs, of rows, of releases and of
+# speed. Python and git suffice.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,10 +8,15 @@ TORCH ?= torch==2.13.0
 # Many tests wait for processes: more of them than cores run at once.
 WORKERS ?= 4
 
-.PHONY: demo test test-nightly rows matrix bench bench-quick lint clean
+.PHONY: demo demo-nodes test test-nightly rows matrix bench bench-quick lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
+
+# Two machines that are parts of this one, which takes root; then with the cable out for 10 s.
+demo-nodes: $(VENV)/.demo
+	$(BIN)/python examples/nodes.py
+	$(BIN)/python examples/nodes.py --cut 10
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS) --maxschedchunk 1

@@ -27,6 +27,7 @@ QUESTIONS = {
     "handover": [],
     "logging_rate": [],
     "launch": [],
+    "machines": [],
 }
 MARK = "<!-- benchmarks -->"
 TOO_LONG_SECONDS = 1200
@@ -110,7 +111,7 @@ def write(path, text):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(QUESTIONS)}")
-    parser.add_argument("--quick", action="store_true", help="two minutes, and much chance")
+    parser.add_argument("--quick", action="store_true", help="three minutes, and much chance")
     parser.add_argument("--table-only", action="store_true", help="of the results that are there")
     parser.add_argument("--write", type=Path, metavar="FILE")
     args = parser.parse_args()

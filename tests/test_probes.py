@@ -100,7 +100,7 @@ def test_every_graft_has_probes():
         "WandbStoragePolicy": "media",
         "Artifact": "media",
     }
-    assert {graft.name for graft in _patches.GRAFTS} == set(by_class)
+    assert {graft.name for graft in _patches.grafts()} == set(by_class)
     assert set(by_class.values()) == named
 
 

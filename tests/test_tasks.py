@@ -51,3 +51,35 @@ def test_no_row_of_a_task_that_has_returned_is_lost(tmp_path, release, version, 
 def test_nor_in_loky(tmp_path):
     returned, rows = run(tmp_path, sys.executable, "spawn", "loky")
     assert set(returned) <= set(rows)
+
+
+# Where a thread of wandb's looks every ten minutes, not every second, whether it is to end.
+SLOW_ROUTERS = """
+import multiprocessing
+import wandb, wandb_ddp_patch
+from wandb.sdk.interface.router_sock import MessageSockRouter
+
+def read(self):
+    answer = self._sock_client.read_server_response(timeout=600)
+    return answer and answer.result_communicate
+
+def task(arguments):
+    run, n = arguments
+    MessageSockRouter._read_message = read
+    run.log({"task": n})
+    run.finish()
+
+if __name__ == "__main__":
+    run = wandb.init(mode="offline", project="p")
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        pool.map(task, [(run, n) for n in range(20)], chunksize=1)
+    run.finish()
+"""
+
+
+@pytest.mark.parametrize("version", ["0.13.11", "0.16.6", "0.17.9"])
+def test_a_task_waits_for_no_thread_of_the_one_before(fresh, release, tmp_path, version):
+    fresh(SLOW_ROUTERS, python=release(version), quiet=False, WANDB_API_KEY="0123456789" * 4)
+    (file,) = runfile.find(str(tmp_path))
+    rows = [int(row["task"]) for row in runfile.history(file) if "task" in row]
+    assert sorted(rows) == list(range(20))

@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 
     from ._status import Status
 
-__all__ = ["__version__", "apply", "revert", "spawn", "status", "warm_up"]
+__all__ = [
+    "__version__",
+    "apply",
+    "broadcast",
+    "revert",
+    "share",
+    "spawn",
+    "status",
+    "warm_up",
+]
 __version__ = "0.1.0"
 
 
@@ -174,6 +183,59 @@ def warm_up() -> None:
         from .spawning import server
 
         server.warm_up()
+
+
+def share(run: "Any" = None, host: "Optional[str]" = None, port: int = 0) -> "Optional[str]":
+    """Open a run of this process to workers on other machines.
+
+    From then on, what the run is pickled into holds an address and a token: whoever
+    has it can use the run, until it is finished. Nothing that is not shared is open.
+    The environment variable ``WANDB_DDP_PATCH_SHARE``, as ``1`` or ``HOST[:PORT]``, does
+    the same for each run when it is first handed over.
+
+    Args:
+        run: The run; by default ``wandb.run``.
+        host: The address by which workers reach this machine, where this process then
+            listens. By default that by which ``MASTER_ADDR`` is reached, or the way out
+            of this machine. One that is not this machine's own, as behind a translated
+            address, is handed out as it is.
+        port: The port; 0 for any that is free.
+
+    Returns:
+        Host and port, as workers are told; None for a disabled run, which needs none.
+
+    Raises:
+        OSError: It can't listen at that address, or there is none to be guessed.
+        wandb.errors.UsageError: There is no run, it is finished, or it is not of this
+            process.
+    """
+    from .borrowed import sharing
+
+    return sharing.share(run, host, port)
+
+
+def broadcast(run: "Any" = None, src: int = 0, group: "Any" = None) -> "Any":
+    """Give each rank of a torch.distributed group the run of one of them.
+
+    It is live there as ``wandb.run``, ``wandb.config`` and ``wandb.log``. It is shared with
+    other machines if the group spans several, and not otherwise. Every rank of the group
+    calls this.
+
+    Args:
+        run: The run, on rank ``src``; by default ``wandb.run``.
+        src: The rank whose run it is, in the whole job.
+        group: The group; by default all ranks.
+
+    Returns:
+        The run.
+
+    Raises:
+        wandb.errors.UsageError: Rank ``src`` has no run; on every rank.
+        OSError: It can't be shared: see :func:`share`; on every rank.
+    """
+    from .borrowed import sharing
+
+    return sharing.broadcast(run, src, group)
 
 
 # Who has imported this, for doctor: the start-up file, for one.

@@ -5,25 +5,44 @@ How one is put on, and when it is not, is in _graft.py.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 import threading
 import warnings
-from typing import Optional, Tuple
+from typing import Any, Dict, Optional, Set, Tuple
 
 from . import _hooks
 from ._graft import Graft
-from .grafts import config, disabled, media, module, preinit, run, summary, torch, watch, yaml
+from .grafts import config, disabled, media, module, preinit, run, summary
 
 # Held while grafts are put on or off. Nothing is imported under it that is not
 # loaded already, so no import lock is ever waited for.
 _lock = threading.RLock()
-_warned: set[str] = set()
+_warned: Set[str] = set()
+
+# In the order in which they are put on. Those of the late parts amend what needs another
+# package, which wandb itself does not import: they are not read before that is there.
+_PARTS = (config, summary, preinit, module, disabled, run, media)
+_LATE_PARTS = {"torch": "torch", "watch": "torch", "yaml": "yaml"}
+_late: Dict[str, Any] = {}
 
 
-_PARTS = (config, summary, preinit, module, disabled, run, media, torch, watch, yaml)
-# Every graft there is, in the order in which they are put on.
-GRAFTS: Tuple[Graft, ...] = tuple(graft for part in _PARTS for graft in part.GRAFTS)
+def grafts() -> Tuple[Graft, ...]:
+    """Give every graft there is, each with its state."""
+    known = _known(everything=True)
+    missing = _missing(known) if _executed("wandb") else set()
+    with _lock:
+        _note(missing, known)
+    return known
+
+
+def _known(everything: bool = False) -> Tuple[Graft, ...]:
+    for name, package in _LATE_PARTS.items():
+        if name not in _late and (everything or package in sys.modules):
+            _late[name] = importlib.import_module(f"{__package__}.grafts.{name}")
+    parts = (*_PARTS, *(_late[name] for name in _LATE_PARTS if name in _late))
+    return tuple(graft for part in parts for graft in part.GRAFTS)
 
 
 def apply(after: Optional[str] = None) -> None:
@@ -33,13 +52,11 @@ def apply(after: Optional[str] = None) -> None:
         after: The module that has just been imported: grafts that work, and do
             not depend on it, need not be tried again.
     """
+    known = _known()
     wandb_loaded = after == "wandb" or _executed("wandb")
-    missing = set()
-    if wandb_loaded:
-        needed = {name for graft in GRAFTS for name in graft.modules} - {"torch", "yaml"}
-        missing = {name for name in needed if name not in sys.modules and not _exists(name)}
+    missing = _missing(known) if wandb_loaded else set()
     with _lock:
-        for graft in GRAFTS:
+        for graft in known:
             settled = graft.state in ("applied", "not needed")
             if settled and after and after not in graft.modules:
                 continue
@@ -47,12 +64,10 @@ def apply(after: Optional[str] = None) -> None:
                 graft.put_on()
             elif graft.state == "off":
                 graft.state = "waiting for import"
-            if not missing.isdisjoint(graft.modules):
-                graft.state = "not needed" if graft.optional else "skipped"
-                graft.reason = f"{graft.target} is not there: no such module"
+        _note(missing, known)
         skipped = [
             graft.reason
-            for graft in GRAFTS
+            for graft in known
             if graft.state == "skipped" and graft.reason not in _warned
         ]
         if wandb_loaded:
@@ -61,10 +76,24 @@ def apply(after: Optional[str] = None) -> None:
         _warn("wandb runs without these patches, which do not fit it: " + "; ".join(skipped))
 
 
+def _missing(known: Tuple[Graft, ...]) -> Set[str]:
+    needed = {name for graft in known for name in graft.modules} - set(_LATE_PARTS.values())
+    return {name for name in needed if name not in sys.modules and not _exists(name)}
+
+
+def _note(missing: Set[str], known: Tuple[Graft, ...]) -> None:
+    """Note which grafts wait in vain."""
+    for graft in known:
+        if graft.state == "waiting for import" and not missing.isdisjoint(graft.modules):
+            graft.state = "not needed" if graft.optional else "skipped"
+            graft.reason = f"{graft.target} is not there: no such module"
+
+
 def revert() -> None:
     """Take every graft off, the last one first."""
+    known = _known(everything=True)
     with _lock:
-        for graft in reversed(GRAFTS):
+        for graft in reversed(known):
             graft.take_off()
 
 

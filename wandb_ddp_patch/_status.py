@@ -36,5 +36,5 @@ def status(enabled: bool) -> List[Status]:
             graft.reason if graft.state == "skipped" else graft.why,
             graft.since,
         )
-        for graft in _patches.GRAFTS
+        for graft in _patches.grafts()
     ]

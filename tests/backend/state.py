@@ -17,6 +17,8 @@ class Run:
         exit_code: None while the run goes on.
         keys: How often was asked with which key.
         overwritten: Lines of the history that came twice, and differed.
+        came: All lines of the history as they came, whichever place they were given: where
+            several processes write one run (shared mode), each counts its own from 0.
     """
 
     def __init__(self, entity, project, name):
@@ -31,6 +33,7 @@ class Run:
         self.exit_code = None
         self.keys = collections.Counter()
         self.overwritten = []
+        self.came = []
 
     @property
     def config(self):
@@ -60,6 +63,8 @@ class Run:
     def take(self, name, offset, lines):
         """Take lines of a streamed file; the same ones may come again."""
         kept = self.files[name]
+        if name == HISTORY:
+            self.came += lines
         for at, line in enumerate(lines, offset):
             if name == HISTORY and kept.get(at, line) != line:
                 self.overwritten.append(at)

@@ -13,19 +13,30 @@ import inspect
 from types import FunctionType
 from typing import Any, Callable, Dict, Iterator, Tuple
 
-from .facts import KNOWN
-from .link import ENTRY
-from .steps import LOGS, kept
+from .facts import ENTRY, KNOWN
 
 # Calls that end a worker's use of a run, and not the run.
 ENDS = ("finish", "_finish", "join", "__exit__")
+
+# Calls that take a step.
+_LOGS = ("log", "_log")
 
 # Private methods that wandb's own integrations call (TensorBoard, torch, the config and
 # the summary) are those that use the run's interface to its service; or call such ones.
 _INTERFACE = {"_backend", "_interface"}
 _MEANT = ("_log", "_define_metric", "_config_artifact_callback")
 # But not what a run calls when it begins, attaches or ends, and for its output.
-_NOT_MEANT = ("_atexit", "_console", "_init", "_label", "_on_", "_set_", "_telemetry", "_wait")
+_NOT_MEANT = (
+    "__",
+    "_atexit",
+    "_console",
+    "_init",
+    "_label",
+    "_on_",
+    "_set_",
+    "_telemetry",
+    "_wait",
+)
 
 
 def members(run_class: type, end: Callable[[Any, Any], None]) -> Iterator[Tuple[str, Any]]:
@@ -51,7 +62,7 @@ def members(run_class: type, end: Callable[[Any, Any], None]) -> Iterator[Tuple[
 def _is_meant(name: str, function: Any) -> bool:
     if name[0] != "_" or name in _MEANT:
         return True
-    if name.startswith(("__", *_NOT_MEANT)):
+    if name.startswith(_NOT_MEANT):
         return False
     names = inspect.unwrap(function).__code__.co_names
     return not _INTERFACE.isdisjoint(names)
@@ -63,7 +74,9 @@ def _method(name: str, upstream: Callable[..., Any]) -> Callable[..., Any]:
         link = self.__dict__.get(ENTRY)
         if link is None or not link.borrowed:
             return upstream(self, *args, **kwargs)
-        if name in LOGS:
+        if name in _LOGS:
+            from .steps import kept  # late: importing wandb must stay quick
+
             args, kwargs = kept(args, kwargs)
         return link.use(self, name, upstream, args, kwargs)
 

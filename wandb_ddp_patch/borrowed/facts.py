@@ -5,6 +5,10 @@ from __future__ import annotations
 import inspect
 from typing import Any, Dict
 
+# The entry of a run's __dict__ that is ours: its link. Here, so that importing wandb need
+# not read link.py, which only runs need.
+ENTRY = "_ddp_link"
+
 # No more: all else in a run comes from its settings, which do not leave the process.
 KNOWN = ("id", "name", "project", "entity", "group", "url", "offline", "disabled")
 

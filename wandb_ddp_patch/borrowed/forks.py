@@ -11,7 +11,19 @@ from . import link
 from .facts import fact
 
 # Which have something of the parent's to let go of.
-_ROOMS = ("alive", "connection", "ending", "marker", "relay", "service", "serving", "ways")
+_ROOMS = (
+    "alive",
+    "connection",
+    "ending",
+    "making",
+    "marker",
+    "relay",
+    "remote.opening",
+    "remote.way",
+    "service",
+    "serving",
+    "ways",
+)
 
 
 def _started_runs() -> Tuple[Any, ...]:
@@ -61,16 +73,7 @@ def _after_in_parent() -> None:
 def _after_in_child() -> None:
     link.after_fork_in_child()
     with contextlib.suppress(Exception):
-        for name in (
-            "alive",
-            "connection",
-            "ending",
-            "marker",
-            "relay",
-            "service",
-            "serving",
-            "ways",
-        ):
+        for name in _ROOMS:
             # What is not loaded has nothing to let go of.
             module: Any = sys.modules.get(f"{__package__}.{name}")
             if module is not None:

@@ -15,15 +15,12 @@ import weakref
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple, Union
 
 from ..errors import Unreachable
-from . import descriptors
+from .facts import ENTRY
 
 if TYPE_CHECKING:
     Link = Union["Owned", "Borrowed"]
     # As multiprocessing.connection takes them: a socket's or pipe's name, or host and port.
     Address = Union[str, Tuple[str, int]]
-
-# Its entry in a run's __dict__.
-ENTRY = "_ddp_link"
 
 # States of a borrowed run: not connected yet, being connected by a thread that calls
 # it meanwhile, connected, left by finish(), and finished already when it was inherited
@@ -49,9 +46,10 @@ class Way:
         attaches: Whether the run then has a connection of wandb's own, so that
             wandb's methods run in this process.
         unflushed: Whether a call was made since the last :meth:`flush`.
+        elsewhere: Whether the owner is on another machine: its process numbers say nothing.
     """
 
-    attaches = unflushed = False
+    attaches = unflushed = elsewhere = False
 
     def connect(self, run: Any) -> None:
         """Connect; raises Unreachable, at once, where that can't be."""
@@ -86,6 +84,7 @@ class Owned:
         shared: Whether workers may have it.
         marker: The file that says whether it is over, for workers.
         relay: Where workers have their calls made, for releases that need it.
+        share: What workers on other machines need; None where the run is not shared.
         over: Whether it is over for workers.
         exit_code: What it will be finished with, if a worker of spawn() has failed.
         known: What it knows of itself, where it stands for a disabled run elsewhere.
@@ -99,6 +98,7 @@ class Owned:
         self.shared = self.over = False
         self.marker: Optional[str] = None
         self.relay: Optional[Address] = None
+        self.share: Optional[Dict[str, Any]] = None
         self.exit_code: Optional[int] = None
 
 
@@ -152,10 +152,13 @@ class Borrowed:
                 return  # another thread has done it, or it is what calls us
             if self.payload["finished"]:
                 raise Unreachable("it was finished before it was sent here")
-            if self.payload["owner"] == os.getpid():
+            elsewhere = self.way is not None and self.way.elsewhere
+            if self.payload["owner"] == os.getpid() and not elsewhere:
                 raise Unreachable("it has ended: nothing in this process holds it any more")
             if self.way is None:
                 raise Unreachable(NO_WAY)
+            from . import descriptors  # late: importing wandb must stay quick
+
             descriptors.check()
             self.state = CONNECTING
             try:
@@ -173,13 +176,15 @@ class Borrowed:
 
     def leave(self, run: Any) -> None:
         """End this process's use of the run; its owner and other workers go on."""
-        if self.state is CONNECTED and self.way is not None:
-            self.way.flush(run)
-            self.way.leave(run)
-        self.state = LEFT
         from .current import make_nobodys  # late: only workers need it
 
-        make_nobodys(run)
+        try:
+            if self.state is CONNECTED and self.way is not None:
+                self.way.flush(run)
+                self.way.leave(run)
+        finally:
+            self.state = LEFT
+            make_nobodys(run)
 
 
 def usage_error(message: str) -> Exception:

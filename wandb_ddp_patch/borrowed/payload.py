@@ -25,7 +25,7 @@ def of(run: Any) -> Dict[str, Any]:
         ways.share(run)
     payload = written(run)
     if payload["known"]["disabled"]:
-        from .serving import is_plain  # late: few runs are disabled
+        from .making import is_plain  # late: few runs are disabled
 
         payload["summary"] = {k: v for k, v in dict(run.summary).items() if is_plain(v)}
     return payload
@@ -35,7 +35,9 @@ def written(run: Any) -> Dict[str, Any]:
     """Write down what a run of this process is."""
     own, owned = run.__dict__, link.own(run)
     owner = own.get("_init_pid", own.get("_pid", os.getpid()))
+    shared = {} if owned.share is None else {"share": owned.share}
     return {
+        **shared,
         "key": owned.key,
         "owner": owner,
         "process": identity(owner) if owned.shared else None,

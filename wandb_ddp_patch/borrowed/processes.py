@@ -6,6 +6,7 @@ Only on Linux, and only of processes that this one could see: elsewhere, nothing
 from __future__ import annotations
 
 import os
+import tempfile
 from typing import Optional
 
 
@@ -31,6 +32,39 @@ def identity(pid: Optional[int] = None) -> Optional[str]:
     if fields[0] in "XZ":  # it has ended, and waits for its parent to see that
         return None
     return f"{boot} {namespace} {pid} {fields[19]}"
+
+
+def machine() -> str:
+    """Say which machine this process is on, for :func:`is_here`."""
+    folder = tempfile.gettempdir()
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            boot = file.read().strip()
+        known = f"{boot} {os.readlink('/proc/self/ns/net')}"
+    except OSError:
+        import platform  # late, as uuid: only where there is no /proc
+        import uuid
+
+        known = f"{platform.node().replace(' ', '-')} {uuid.getnode()}"
+    return f"{known} {_place(folder)} {folder}"
+
+
+def _place(folder: str) -> str:
+    try:
+        found = os.stat(folder)
+    except OSError:
+        return "-"
+    return f"{found.st_dev}:{found.st_ino}"
+
+
+def is_here(known: str) -> bool:
+    """Say whether a machine is this one: a service, and a local socket, are reached there.
+
+    A container, or a network of its own on the same machine, is another one: unless both
+    have the same temporary folder, where these sockets are.
+    """
+    ours, theirs = machine().split(" ", 3), known.split(" ", 3)
+    return ours[:2] == theirs[:2] and theirs[2] == _place(theirs[3])
 
 
 def has_ended(known: Optional[str]) -> bool:

@@ -6,12 +6,13 @@ For releases whose runs attach: 0.13 and later, 0.12.12 on with
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import sys
 import threading
 import time
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Tuple
 
 from ..errors import FINISHED, Unreachable
 from . import connection, ending
@@ -27,8 +28,8 @@ _ATTACH_SECONDS = 60
 # wandb drops what is not sent yet (0.21.2 to 0.22.0): a backend that is away stops it.
 _FLUSH_SECONDS, _LONG_FLUSH_SECONDS = 30, 300
 
-# Threads of former runs that end.
-_routers: List[Any] = []
+# Threads of former runs that end, with what wakes them: see _end_routers.
+_routers: List[Tuple[Any, Callable[[], None]]] = []
 
 
 class Service(Way):
@@ -51,8 +52,7 @@ class Service(Way):
         for used, way in ending.used():
             if used is not run and way.watch.says_over():
                 way.leave(used)
-        while _routers:
-            _routers.pop().join()
+        _end_routers()
         self._attach(run)
         self.attached = True
         ending.flush_at_the_end(run, self)
@@ -89,7 +89,8 @@ class Service(Way):
         if _is_gone(self.payload["service"]):
             raise Unreachable(
                 "its service is gone: the process that called wandb.init()"
-                f" (process id {self.payload['owner']}) has ended, or it is on another machine"
+                f" (process id {self.payload['owner']}) has ended, or it is on another machine,"
+                " with which the run was not shared (wandb_ddp_patch.share)"
             )
 
     def check(self) -> None:
@@ -154,13 +155,31 @@ class Service(Way):
         router: Any = getattr(interface, "_router", None)
         if hasattr(router, "_join_event"):
             router._join_event.set()  # it ends within a second; waited for when need be
-            _routers.append(router)
+            _routers.append((router, lambda: self._wake(interface)))
             self.attached = False
+
+    def _wake(self, interface: Any) -> None:
+        self.watch.doubt()
+        if not self.watch.says_over():  # else the service knows the run no more
+            interface.deliver_get_summary()
 
     def resume(self, run: Any) -> bool:
         if self.attached:
             ending.flush_at_the_end(run, self)
         return self.attached
+
+
+def _end_routers() -> None:
+    """Wait for the threads of former runs, which look every second whether they are to end.
+
+    Or when something comes for them: a pool's task must not wait for a second.
+    """
+    while _routers:
+        router, wake = _routers.pop()
+        if router._thread.is_alive():
+            with contextlib.suppress(Exception):
+                wake()
+        router.join()
 
 
 def _is_gone(service: str) -> bool:

@@ -22,17 +22,12 @@ import uuid
 from multiprocessing import AuthenticationError, connection, process
 from typing import TYPE_CHECKING, Any, Counter, Iterator, Optional, Set
 
-from ..errors import FINISHED, NotPlain, Unreachable
+from ..errors import FINISHED, Unreachable
 from . import link
+from .making import make, portable
 
 if TYPE_CHECKING:
     from .link import Address
-
-# Held while a row is put together, for the owner or for a worker, in releases whose runs
-# do that (to 0.12.9); and the rows that this thread has put together meanwhile, where to
-# send them may take long.
-one_at_a_time = threading.RLock()
-slow_rows = threading.local()
 
 # How long somebody may take to prove who they are: strangers must not stay.
 _PROOF_SECONDS = 10
@@ -113,9 +108,9 @@ class _Server:
                 run = None if self.ended else link.find(key)
                 if run is None or link.own(run).over:
                     raise Unreachable(FINISHED)
-                result = _make(run, name, args, kwargs)
+                result = make(run, name, args, kwargs)
         except Exception as error:
-            return pickle.dumps((False, _portable(error)))
+            return pickle.dumps((False, portable(error)))
         try:
             return pickle.dumps((True, result))
         except Exception:
@@ -151,34 +146,6 @@ def _limit_reading(accepted: Any, seconds: int) -> None:
         with socket.socket(fileno=os.dup(accepted.fileno())) as same:
             limit = struct.pack("ll", seconds, 0)
             same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-
-
-def _make(run: Any, name: str, args: Any, kwargs: Any) -> Any:
-    if name == "_config_callback":  # of the owner's config, which then makes its own
-        key, val, data = (lambda key=None, val=None, data=None: (key, val, data))(*args, **kwargs)
-        return run.config.update({key: val} if key else data, allow_val_change=True)
-    result = getattr(run, name)(*args, **kwargs)
-    if name == "__getattribute__" and not is_plain(result):
-        raise NotPlain
-    return result
-
-
-def is_plain(value: Any) -> bool:
-    """Say whether a value is made of numbers, strings, lists and dicts only."""
-    if isinstance(value, dict):
-        return all(map(is_plain, value.values()))
-    if isinstance(value, (list, tuple)):
-        return all(map(is_plain, value))
-    return value is None or isinstance(value, (str, int, float, bool))
-
-
-def _portable(error: Exception) -> Exception:
-    try:
-        if type(pickle.loads(pickle.dumps(error))) is type(error):
-            return error
-    except Exception:
-        pass
-    return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 _server: Optional[_Server] = None
@@ -218,8 +185,8 @@ def end_all() -> None:
 
 def after_fork_in_child() -> None:
     """Let go of what belongs to the parent: else it would seem to live when it does not."""
-    global _server, one_at_a_time, _starting, _changed
-    one_at_a_time, _starting = threading.RLock(), threading.RLock()
+    global _server, _starting, _changed
+    _starting = threading.RLock()
     _changed = threading.Condition()
     _under_way.clear()
     if _server is not None:

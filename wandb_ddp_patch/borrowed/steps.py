@@ -12,9 +12,6 @@ from typing import Any, Dict, Tuple
 
 KEY = "custom_step"
 
-# Methods of a run that take a step.
-LOGS = ("log", "_log")
-
 
 def kept(args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Tuple[Any, Dict[str, Any]]:
     """Turn the step that log() is given into a value of its row.

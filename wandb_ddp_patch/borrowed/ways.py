@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 from typing import Any, Dict, Optional, Tuple
 
@@ -19,6 +20,14 @@ def home(payload: Dict[str, Any]) -> Optional[Way]:
     Returns:
         The way, which is not connected yet; None where there is none.
     """
+    shared = payload.get("share")  # not in payloads of runs that are not shared
+    if shared:
+        from .processes import is_here  # late, as below
+
+        if not is_here(shared["machine"]):
+            from .remote.way import Remote
+
+            return Remote(payload)
     if payload["attach_id"]:
         from .service import Service  # late, as relay: only one of them is needed
 
@@ -53,12 +62,20 @@ def _share(run: Any, owned: link.Owned) -> None:
     if not owned.shared:
         owned.shared = True
         _hook(os.environ.get("WANDB_SERVICE"))
+    if os.environ.get("WANDB_DDP_PATCH_SHARE"):
+        from .remote import opening  # late: only runs that are shared need it
+
+        opening.by_environment(owned)
 
 
 def end(run: Any, owned: link.Owned) -> None:
     """Tell workers that a run of this process is over; it is about to be finished."""
     if owned.over:
         return
+    if owned.share is not None:
+        from .remote import opening  # late, as above
+
+        opening.end(owned)
     if run.__dict__.get("_attach_id"):
         marker.end(owned.key)
     else:
@@ -90,6 +107,9 @@ def _before_the_end(pid: int) -> None:
     if pid == os.getpid():  # not a fork, which has inherited the hook
         from . import serving  # late, as above
 
+        remote = sys.modules.get(f"{__package__}.remote.opening")
+        if remote is not None:
+            remote.end_all()
         marker.end_all()
         serving.end_all()
 

@@ -11,7 +11,6 @@ import sys
 from typing import Any, List
 
 from .._graft import Graft, Undo, around, put_members, trial, upstream_class
-from ..borrowed import link
 
 
 class RunDisabled:
@@ -19,11 +18,13 @@ class RunDisabled:
 
     @around
     def __init__(upstream, self, *args, **kwargs):
+        from ..borrowed import link  # late: importing wandb must stay quick
+
         upstream(self, *args, **kwargs)
         link.own(self)
 
     def __reduce__(self):
-        from ..worker import reduce_run  # late: importing wandb must stay quick
+        from ..worker import reduce_run  # late, as above
 
         return reduce_run(self)
 

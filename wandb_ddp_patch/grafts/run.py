@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any, List
 
 from .._graft import Graft, Undo, around, put_members, replace, trial, upstream_class
-from ..borrowed import dispatch, link
+from ..borrowed import dispatch
 
 
 class Run:
@@ -24,7 +24,7 @@ class Run:
     @around
     def __init__(upstream, self, *args, **kwargs):
         upstream(self, *args, **kwargs)
-        link.own(self)
+        link().own(self)
         forks()
         ending().finish_at_the_end()
 
@@ -36,8 +36,8 @@ class Run:
     @around
     def _atexit_cleanup(upstream, self, exit_code=None):
         # This is where a run is finished that nobody has finished.
-        tied = link.of(self)
-        if isinstance(tied, link.Owned):
+        tied = link().of(self)
+        if isinstance(tied, link().Owned):
             end(self, tied)
         # A worker of spawn() has failed: that counts as a failure of ours does.
         return upstream(self, exit_code or getattr(tied, "exit_code", None))
@@ -46,7 +46,7 @@ class Run:
     def _telemetry_callback(upstream, self, *args, **kwargs):
         # Setting config items and importing modules come here: neither is a
         # reason to attach a fork, and unattached it would raise ForkedError.
-        tied = link.of(self)
+        tied = link().of(self)
         if tied is None or not tied.borrowed or tied.is_attached:
             upstream(self, *args, **kwargs)
 
@@ -72,7 +72,7 @@ class RunThatAttaches:
             upstream(self, *args, **kwargs)
             return
         if "_settings" not in own and not args and not kwargs:
-            own["_settings"] = releases().settings_of(self, link.of(self).known)
+            own["_settings"] = releases().settings_of(self, link().of(self).known)
         upstream(self, *args, **kwargs)
         config._set_settings(self._settings)
         own["_config"] = config
@@ -84,7 +84,7 @@ class RunWithHistory:
     @around
     def log(upstream, self, *args, **kwargs):
         # Rows that two threads log at the same time would become one.
-        room, slow = serving(), []
+        room, slow = making(), []
         with room.one_at_a_time:
             room.slow_rows.rows = slow
             try:
@@ -97,7 +97,7 @@ class RunWithHistory:
     @around
     def _history_callback(upstream, self, row, step):
         # What tables and files hold may be asked of the network: not while all others wait.
-        room = serving()
+        room = making()
         slow = getattr(room.slow_rows, "rows", None)
         if slow is None or room.is_plain(row):
             upstream(self, row=row, step=step)
@@ -110,20 +110,26 @@ class InterfaceBase:
 
     @around
     def deliver_attach(upstream, self, *args, **kwargs):
-        answer = releases().offline_answer(link.of(self._run).known)
+        answer = releases().offline_answer(link().of(self._run).known)
         if answer is None:
             return upstream(self, *args, **kwargs)
         return SimpleNamespace(wait=lambda **_: answer)
 
 
-# Late, all of them, because importing wandb must stay quick: forks need care once there
-# is a run, ways home end where there were workers, and most releases lack nothing.
+# Late, all of them, because importing wandb must stay quick: links and forks matter once
+# there is a run, ways home end where there were workers, and most releases lack nothing.
 
 
 def items_of(summary):
     from wandb.sdk.lib import proto_util
 
     return proto_util.dict_from_proto_list(summary.item)
+
+
+def link():
+    from ..borrowed import link
+
+    return link
 
 
 def forks():
@@ -152,10 +158,10 @@ def releases():
     return releases
 
 
-def serving():
-    from ..borrowed import serving
+def making():
+    from ..borrowed import making
 
-    return serving
+    return making
 
 
 _MODULE = "wandb.sdk.wandb_run"
@@ -178,7 +184,7 @@ def _install(undo: List[Undo]) -> None:
         undo.append(replace(run_class, name, member))
     run = getattr(sys.modules.get("wandb"), "run", None)
     if run is not None:
-        link.own(run)
+        link().own(run)
         forks()
         if run.__dict__.get("_init_pid", os.getpid()) != os.getpid():
             forks().inherit(run)  # we were imported in a fork, after wandb.init()

@@ -1,0 +1,112 @@
+"""Numbered items in one direction: kept until they are made, and made once.
+
+A connection may break at any byte. What was on its way is sent again on the next one,
+from the first item that the other side does not have.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Deque, List, Optional
+
+from .frames import FRAME_BYTES, PIECE_BYTES, BrokenError, Item
+
+# An item that is to be put before the one that follows it: a part of something long.
+PART = 0
+
+
+class Outgoing:
+    """Items on their way out.
+
+    Attributes:
+        last: The number of the last one.
+        made: The last one that the other side has made.
+        size: The bytes of those that it has not.
+    """
+
+    def __init__(self) -> None:
+        self.last = self.made = self.size = 0
+        self._sent: Deque[Item] = deque()
+        self._unsent: Deque[Item] = deque()
+
+    def __len__(self) -> int:
+        """Count the items that are not made yet."""
+        return self.last - self.made
+
+    @property
+    def unsent(self) -> int:
+        """The number of items that are not on the wire."""
+        return len(self._unsent)
+
+    def put(self, kind: int, body: bytes) -> int:
+        """Add an item; return its number. What is long goes in parts."""
+        for at in range(0, len(body) - PIECE_BYTES, PIECE_BYTES):
+            self._add(PART, body[at : at + PIECE_BYTES])
+            rest = at + PIECE_BYTES
+        return self._add(kind, body[rest:] if len(body) > PIECE_BYTES else body)
+
+    def _add(self, kind: int, body: bytes) -> int:
+        self.last += 1
+        self.size += len(body)
+        self._unsent.append(Item(self.last, kind, body))
+        return self.last
+
+    def take(self) -> List[Item]:
+        """Take what goes into the next frame."""
+        items, size = [], 0
+        while self._unsent and size < FRAME_BYTES:
+            item = self._unsent.popleft()
+            size += len(item.body)
+            items.append(item)
+        self._sent.extend(items)
+        return items
+
+    def is_made(self, number: int) -> None:
+        """Let go of what the other side has made.
+
+        Raises:
+            BrokenError: It says so of what it never got.
+        """
+        if number > self.last:
+            raise BrokenError("an acknowledgement of what was never sent")
+        while self._sent and self._sent[0].number <= number:
+            self.size -= len(self._sent.popleft().body)
+        self.made = max(self.made, number)
+
+    def resume(self, taken: int) -> None:
+        """Send again what the other side has not got, on a new connection."""
+        while self._sent and self._sent[-1].number > taken:
+            self._unsent.appendleft(self._sent.pop())
+
+
+class Incoming:
+    """Items that come in.
+
+    Attributes:
+        taken: The last one that has come.
+        made: The last one that was made.
+    """
+
+    def __init__(self) -> None:
+        self.taken = self.made = 0
+        self._parts: List[bytes] = []
+
+    def take(self, item: Item) -> Optional[Item]:
+        """Take an item in; give it back where it is new, and whole.
+
+        Raises:
+            BrokenError: One before it is missing.
+        """
+        if item.number <= self.taken:
+            return None
+        if item.number != self.taken + 1:
+            raise BrokenError("an item out of its turn")
+        self.taken = item.number
+        if item.kind == PART:
+            self._parts.append(item.body)
+            return None
+        if self._parts:
+            self._parts.append(item.body)
+            item = item._replace(body=b"".join(self._parts))
+            self._parts = []
+        return item

@@ -1,0 +1,78 @@
+"""share() and broadcast(): a run of this process for other machines."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from typing import Any, Optional
+
+from . import link, ways
+from .current import make_current
+from .facts import fact
+from .processes import is_here, machine
+
+
+def share(run: Any, host: Optional[str], port: int) -> Optional[str]:
+    """See wandb_ddp_patch.share."""
+    run = _given(run)
+    if fact(run, "disabled"):
+        return None
+    owned = link.own(run) if not isinstance(link.of(run), link.Borrowed) else None
+    if owned is None:
+        raise link.usage_error("share() is for the process that called wandb.init()")
+    if owned.share is None:
+        ways.share(run)
+        if not owned.shared:
+            raise link.usage_error("a run that is finished can't be shared")
+        from .remote import opening  # late: only runs that are shared need it
+
+        opening.open_to_machines(owned, host, port)
+    shared: Any = owned.share
+    where = "[%s]" if ":" in shared["host"] else "%s"
+    return f"{where % shared['host']}:{shared['port']}"
+
+
+def _given(run: Any) -> Any:
+    wandb = sys.modules.get("wandb")
+    run = run if run is not None else getattr(wandb, "run", None)
+    if run is None:
+        import wandb.errors  # late: nobody may have imported wandb
+
+        raise link.usage_error("there is no run: call wandb.init() first")
+    return run
+
+
+def broadcast(run: Any, src: int, group: Any) -> Any:
+    """See wandb_ddp_patch.broadcast."""
+    import torch.distributed as dist  # late: it is only needed here
+
+    where = [machine()]
+    dist.broadcast_object_list(where, src=src, group=group)
+    here = [False for _ in range(dist.get_world_size(group))]
+    dist.all_gather_object(here, is_here(where[0]), group=group)
+    sent = [_packed(run, not all(here)) if dist.get_rank() == src else None]
+    dist.broadcast_object_list(sent, src=src, group=group)
+    import wandb  # late: its modules are needed to load the run
+
+    arrived = pickle.loads(sent[0])  # type: ignore[arg-type]
+    if isinstance(arrived, Exception):
+        raise arrived
+    if not fact(arrived, "disabled"):
+        make_current(arrived)
+    elif wandb.run is None:
+        wandb.run = arrived
+    return arrived
+
+
+def _packed(run: Any, spans_machines: bool) -> bytes:
+    # Whatever happens, the other ranks must not wait for ever.
+    try:
+        run = _given(run)
+        if isinstance(link.of(run), link.Borrowed) or fact(run, "disabled"):
+            pass
+        elif spans_machines or not run.__dict__.get("_attach_id"):
+            # Up to 0.12 only processes of one tree reach each other otherwise.
+            share(run, None, 0)
+        return pickle.dumps(run)
+    except Exception as error:
+        return pickle.dumps(error)
