@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import pytest
+
 from wandb_ddp_patch import cli
 from wandb_ddp_patch.testbed import releases, since
 
@@ -27,15 +29,24 @@ def test_three_lines_say_what_is_another():
     assert all(line.endswith(": none") for line in since.changes(old, old, grafts, grafts))
 
 
-def test_a_release_with_another_behaviour_fails(release, capsys):
-    for version in ("0.27.2", "0.31.0"):
+@pytest.mark.parametrize(
+    ("new", "status", "words"),
+    [
+        ("0.31.0", 0, "0.31.0 since 0.27.2, probes with the shim: none"),
+        pytest.param(
+            "0.12.21",
+            1,
+            "0.12.21 since 0.27.2, grafts that are another: wandb.",
+            marks=pytest.mark.nightly,
+        ),
+        ("0.27.2", 0, "0.27.2 is what it is compared with: nothing is another"),
+    ],
+)
+def test_the_exit_status_says_whether_anything_is_another(release, capsys, new, status, words):
+    for version in ("0.27.2", new):
         release(version)
-    only = ["--only", "summary-fork", "--only", "config-copy"]
-    assert cli.main(["testbed", "0.31.0", "--since", "0.27.2", *only]) == 0
-    assert cli.main(["testbed", "0.31.0", "--since", "0.31.0", *only]) == 0
-    assert cli.main(["testbed", "0.12.21", "--since", "0.27.2", *only]) == 1
-    out = capsys.readouterr().out
-    assert "0.12.21 since 0.27.2, grafts that are another: " in out
+    assert cli.main(["testbed", new, "--since", "0.27.2", "--only", "config-copy"]) == status
+    assert words in capsys.readouterr().out
 
 
 def test_it_goes_with_no_report(capsys):

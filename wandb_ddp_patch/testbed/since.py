@@ -51,7 +51,7 @@ def run(
     todo = plan.make(plan.probe_names(only), [base, *wanted], pythons[:1], False)
     releases = [target.release for target, _ in todo.entries]
     if len(set(releases)) == 1:
-        print(f"{base} is the newest release that is known, and there is no newer one")
+        print(f"{releases[0]} is what it is compared with: nothing is another")
         return 0
     if len(releases) != 2:
         raise Failure("--since compares one release with another: name one SPEC")
