@@ -42,6 +42,7 @@ setup(
     package_data={
         "wandb_ddp_patch": ["py.typed"],
         "wandb_ddp_patch.testbed": ["releases.json"],
+        "wandb_ddp_patch.testbed.export": ["topics/**/*.py", "topics/*/pull-request.txt"],
         "wandb_ddp_patch.testbed.report": ["page.html.jinja"],
     },
     data_files=[("", sorted(map(str, Path("startup").glob("wandb_ddp_patch*"))))],

@@ -8,11 +8,11 @@ import io
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, List, NoReturn, Optional
 
 import wandb_ddp_patch
 
+from . import cli_testbed
 from .errors import Failure
 
 if TYPE_CHECKING:
@@ -73,8 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     _add_doctor(commands)
-    _add_testbed(commands)
-    _add_export(commands)
+    cli_testbed.add(commands)
     return parser
 
 
@@ -89,98 +88,7 @@ def _add_doctor(commands: _Commands) -> None:
     doctor.set_defaults(command=_doctor)
 
 
-def _add_testbed(commands: _Commands) -> None:
-    testbed = commands.add_parser(
-        "testbed",
-        help="run every probe on other wandbs: releases, wheels, source trees",
-        description="Runs every probe on each wandb that a SPEC stands for, without and with"
-        " the shim, in cached virtual environments. The exit status is 0 only if none fails"
-        " with the shim (nor, of what classes alone can do, with the exported diff).",
-    )
-    testbed.add_argument(
-        "specs",
-        nargs="+",
-        metavar="SPEC",
-        help="a release (0.31.0), latest, all (a release of each line), a line (0.12: its"
-        ' newest), a range (">=0.21,<0.22"), a wheel, an sdist or a source tree;'
-        " SPEC@3.9 names the Python for it",
-    )
-    _add_how(testbed)
-    testbed.add_argument("--report", metavar="DIR", help="write Markdown, JSON and HTML there")
-    testbed.add_argument(
-        "--readme", metavar="FILE", help="put the table between this file's <!-- matrix --> lines"
-    )
-    testbed.set_defaults(command=_testbed)
-
-
-def _add_how(testbed: argparse.ArgumentParser) -> None:
-    testbed.add_argument(
-        "--python",
-        action="append",
-        metavar="VERSION",
-        help="the Python to run on, such as 3.9; may be given several times (default: this one's)",
-    )
-    testbed.add_argument(
-        "--jobs", type=positive_number, metavar="N", help="how many probes run at once"
-    )
-    testbed.add_argument(
-        "--only", action="append", default=[], metavar="PROBE", help="run this probe alone"
-    )
-    testbed.add_argument(
-        "--timeout", type=positive_number, default=60, metavar="S", help="seconds for a probe (60)"
-    )
-    testbed.add_argument(
-        "--keep", action="store_true", help="keep the environments of wheels and trees"
-    )
-    testbed.add_argument(
-        "--with-export",
-        action="store_true",
-        help="also probe source trees with the exported diff and without the shim",
-    )
-
-
-def _add_export(commands: _Commands) -> None:
-    export = commands.add_parser(
-        "export-diff",
-        help="print the patches as a diff against a wandb source tree",
-        description="Prints a unified diff, for git apply or patch -p1, that puts the patches'"
-        " own source into the classes of a wandb source tree.",
-    )
-    export.add_argument("tree", metavar="TREE", help="a checkout, or an unpacked sdist")
-    export.set_defaults(command=_export_diff)
-
-
-def positive_number(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: not a whole number from 1 on")
-    return int(text)
-
-
 def _doctor(options: argparse.Namespace) -> int:
     from . import doctor
 
     return doctor.main(as_json=options.json)
-
-
-def _testbed(options: argparse.Namespace) -> int:
-    from .testbed import matrix
-
-    return matrix.run(
-        options.specs,
-        options.python or ["%d.%d" % sys.version_info[:2]],
-        only=options.only,
-        jobs=options.jobs,
-        timeout=options.timeout,
-        keep=options.keep,
-        with_export=options.with_export,
-        folder=Path(options.report) if options.report else None,
-        readme=Path(options.readme) if options.readme else None,
-    )
-
-
-def _export_diff(options: argparse.Namespace) -> int:
-    from .testbed import export
-
-    # As it is: on Windows, text would get other line ends.
-    sys.stdout.buffer.write(export.diff(Path(options.tree).resolve()).encode("utf-8"))
-    return 0

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import socket
 import stat
 import threading
 import time
@@ -27,6 +29,10 @@ try:
     import fcntl
 except ImportError:  # Windows: what is in the file must do
     fcntl = None  # type: ignore[assignment]
+
+# WANDB_SERVICE: version, process id, transport, address. Compiled when it is asked for:
+# importing wandb must stay quick.
+_SERVICE = r"\d+-\d+-(?:(unix)-(.+)|\w+-(.+)-(\d+))"
 
 # How long a worker takes what it has seen for granted. Asking lets another thread of
 # the worker in: at each row, that cost 3 to 5 % of its time. An owner that ends a run
@@ -154,3 +160,27 @@ def after_fork_in_child() -> None:
     for seen in _seen.values():
         seen.close()
     _seen.clear()
+
+
+def is_gone(service: str) -> bool:
+    """Say whether nothing can be at a WANDB_SERVICE address any more.
+
+    A line of others before the door, a lack of descriptors or rights, and a service that
+    takes its time say nothing.
+    """
+    match = re.fullmatch(_SERVICE, service)
+    if not match:
+        return False  # a form that we don't know: let wandb try
+    unix, path, host, port = match.groups()
+    try:
+        if unix:
+            with socket.socket(socket.AF_UNIX) as asking:
+                asking.settimeout(1)
+                asking.connect(path)
+        else:
+            socket.create_connection((host, int(port)), timeout=1).close()
+    except (ConnectionRefusedError, FileNotFoundError):
+        return True
+    except OSError:
+        return False
+    return False

@@ -7,8 +7,6 @@ For releases whose runs attach: 0.13 and later, 0.12.12 on with
 from __future__ import annotations
 
 import contextlib
-import re
-import socket
 import sys
 import threading
 import time
@@ -16,12 +14,9 @@ from typing import Any, Callable, Dict, List, Tuple
 
 from ..errors import FINISHED, Unreachable
 from . import connection, ending
-from .alive import Watch
+from .alive import Watch, is_gone
 from .link import Way
 
-# WANDB_SERVICE: version, process id, transport, address. Compiled when it is asked for:
-# importing wandb must stay quick.
-_SERVICE = r"\d+-\d+-(?:(unix)-(.+)|\w+-(.+)-(\d+))"
 # How long a run is tried to be attached to a service that is busy: many workers at once.
 _ATTACH_SECONDS = 60
 # How long a worker waits until the service has read all that it has sent, and where
@@ -90,7 +85,7 @@ class Service(Way):
             pause = min(2 * pause, 1)
 
     def _refuse_if_gone(self) -> None:
-        if _is_gone(self.payload["service"]):
+        if is_gone(self.payload["service"]):
             raise Unreachable(
                 "its service is gone: the process that called wandb.init()"
                 f" (process id {self.payload['owner']}) has ended, or it is on another machine,"
@@ -184,30 +179,6 @@ def _end_routers() -> None:
             with contextlib.suppress(Exception):
                 wake()
         router.join()
-
-
-def _is_gone(service: str) -> bool:
-    """Say whether nothing can be at a WANDB_SERVICE address any more.
-
-    A line of others before the door, a lack of descriptors or rights, and a service that
-    takes its time say nothing.
-    """
-    match = re.fullmatch(_SERVICE, service)
-    if not match:
-        return False  # a form that we don't know: let wandb try
-    unix, path, host, port = match.groups()
-    try:
-        if unix:
-            with socket.socket(socket.AF_UNIX) as asking:
-                asking.settimeout(1)
-                asking.connect(path)
-        else:
-            socket.create_connection((host, int(port)), timeout=1).close()
-    except (ConnectionRefusedError, FileNotFoundError):
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _sends_late(interface: Any) -> bool:

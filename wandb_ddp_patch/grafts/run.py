@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import os
 import sys
-from typing import List
+from typing import Any, List
 
 from .._graft import Graft, Undo, around, put_members, replace, trial, upstream_class
 from ..borrowed import dispatch
@@ -202,11 +202,22 @@ def _works() -> bool:
     run_class = upstream_class(_MODULE, "Run")
     if vars(run_class).get("__reduce__") is vars(Run)["__reduce__"]:
         return True
-    run_class = trial(run_class)
-    # A run that is no run: enough to see whether it comes back as itself.
-    run = run_class.__new__(run_class)
-    run.__dict__.update(_config=None, _attach_id=None, _settings={}, _init_pid=0)
+    # A wandb whose runs come back as themselves at home may still know too little elsewhere.
+    return is_itself_at_home() and "an item" in repr(_trial_run().__reduce_ex__(2))
+
+
+def is_itself_at_home() -> bool:
+    """Try whether a run that is copied, or pickled, in its own process is that run."""
+    run = _trial_run()
     return copy.copy(run) is run
+
+
+def _trial_run() -> Any:
+    # A run that is no run: enough to see what becomes of it.
+    run_class = trial(upstream_class(_MODULE, "Run"))
+    run = run_class.__new__(run_class)
+    run.__dict__.update(_config={"an item": 1}, _attach_id=None, _settings={}, _init_pid=0)
+    return run
 
 
 GRAFTS = [

@@ -20,12 +20,15 @@ def _serialization() -> Any:
 
 
 class _UntilImported:
-    """Stands for wandb's Config where only torch is loaded: called by torch.load, it imports it.
+    """Stands for wandb's Config where only torch is loaded: called by torch.load, it imports it."""
 
-    torch looks up what a checkpoint names by these attributes.
-    """
+    def __new__(cls: Any) -> Any:
+        # A config that is pickled as plain objects are is made by cls.__new__(cls), where
+        # this has the class's place: wandb's own may be pickled so one day.
+        return cls() if isinstance(cls, _UntilImported) else object.__new__(cls)
 
     def __init__(self) -> None:
+        # torch looks up what a checkpoint names by these.
         self.__module__, self.__qualname__ = _CONFIG, "Config"
         self.__name__ = "Config"  # torch 2.4 and 2.5 ask for this one
 

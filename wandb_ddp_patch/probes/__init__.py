@@ -7,7 +7,8 @@ runs them in processes of their own, with a time limit.
 """
 
 from .catalogue import PROBES
+from .process import environment
 from .runner import again, run, run_all, stop
 from .verdict import Verdict, last_line
 
-__all__ = ["PROBES", "Verdict", "again", "last_line", "run", "run_all", "stop"]
+__all__ = ["PROBES", "Verdict", "again", "environment", "last_line", "run", "run_all", "stop"]

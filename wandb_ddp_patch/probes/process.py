@@ -33,7 +33,7 @@ class Process:
         self._process = subprocess.Popen(
             [python, "-m", "wandb_ddp_patch.probes", "-"],
             cwd=os.path.join(_alone(), "empty"),
-            env=_environment(python, shim),
+            env=environment(python, shim),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -111,7 +111,13 @@ class Process:
             self._process.stdin.close()
 
 
-def _environment(python: str, shim: bool) -> Dict[str, str]:
+def environment(python: str, shim: bool) -> Dict[str, str]:
+    """Give the environment variables for an interpreter that gets this package, and no more.
+
+    Args:
+        python: The interpreter; this package need not be installed there.
+        shim: Whether the patches are on.
+    """
     path = [os.path.join(_alone(), "path")]
     if python == sys.executable:  # to another one, these packages mean nothing
         path += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))

@@ -19,7 +19,7 @@ from typing import List, Mapping
 from .places import cache, interpreter_of, locked, site_packages
 from .releases import RELEASES, needs_of
 from .torch_link import link_torch, torch_here
-from .uvtool import NoPython, find_python, run_uv
+from .uvtool import NoPython, find_python, run_uv, why
 
 # Who wants an environment finds here what else that takes.
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "link_torch",
     "locked",
     "needs_of",
+    "notes_of",
     "overlaid",
     "remove",
     "run_uv",
@@ -99,6 +100,9 @@ def overlaid(label: str, tree: Path, release: str, python: str) -> str:
     for source in sources:
         digest.update(str(source.relative_to(tree)).encode() + b"\0" + source.read_bytes())
     base = Path(environment(release, python))
+    needs = _declared(tree)
+    for file in needs:
+        digest.update(file.read_bytes())
     folder = _folder(f"{label}-py{python}", [str(base), digest.hexdigest()])
     with locked(folder.with_name(folder.name + ".lock")):
         if not (folder / "ready").exists():
@@ -112,6 +116,7 @@ def overlaid(label: str, tree: Path, release: str, python: str) -> str:
                 target = site / source.relative_to(tree)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
+            (folder / "notes").write_text("\n".join(_install_declared(folder, needs)), "utf-8")
             subprocess.run(
                 [interpreter_of(folder), "-m", "compileall", "-q", str(site / "wandb")],
                 stdout=subprocess.DEVNULL,
@@ -119,6 +124,35 @@ def overlaid(label: str, tree: Path, release: str, python: str) -> str:
             )
             (folder / "ready").touch()
     return interpreter_of(folder)
+
+
+def _declared(tree: Path) -> List[Path]:
+    """Give the file that says what a tree needs, if there is one."""
+    project = tree / "pyproject.toml"
+    if project.is_file() and "\ndependencies = [" in project.read_text("utf-8", "replace"):
+        return [project]
+    return [file for file in [tree / "requirements.txt"] if file.is_file()]
+
+
+def _install_declared(folder: Path, needs: List[Path]) -> List[str]:
+    """Install what a tree declares; say what could not be."""
+    notes = []
+    for file in needs:
+        done = run_uv("pip", "install", "--python", str(folder), "-r", str(file), check=False)
+        if done.returncode:
+            notes.append(f"what {file.name} declares can't be installed: {why(done.stderr)}")
+    if not (folder / "torch").is_dir():
+        notes.append(
+            "no torch here for this Python: what is about it is unproven (pip install torch,"
+            " beside this package)"
+        )
+    return notes
+
+
+def notes_of(python: str) -> List[str]:
+    """Say what a person should know of the environment of an interpreter."""
+    notes = Path(python).parent.parent / "notes"
+    return notes.read_text("utf-8").splitlines() if notes.is_file() else []
 
 
 def remove(python: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 import tempfile
@@ -13,11 +14,16 @@ from . import uvtool
 from .releases import numbers
 
 
+class NoSuchRelease(Failure):
+    """The index has none."""
+
+
 def newest_of(requirement: str) -> str:
     """Ask the index, through uv, for the newest release that a requirement admits.
 
     Raises:
-        Failure: There is none, or the index can't be asked.
+        NoSuchRelease: There is none.
+        Failure: The index can't be asked.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "requirements.in")
@@ -31,7 +37,7 @@ def newest_of(requirement: str) -> str:
     if done.returncode or not found:
         why = uvtool.why(done.stderr)
         if "No solution found" in why and "network" not in why:
-            why = "the index has no such release"
+            raise NoSuchRelease(f"{requirement}: the index has no such release")
         raise Failure(f"{requirement}: {why}")
     return found.group(1)
 
@@ -42,9 +48,7 @@ def releases_in(bounds: str) -> List[str]:
     while True:
         try:
             found.append(newest_of(f"wandb{bounds},<{found[-1]}"))
-        except Failure as error:
-            if "no such release" not in str(error):
-                raise
+        except NoSuchRelease:
             return found[::-1]
 
 
@@ -52,13 +56,10 @@ def newer_lines(known: str) -> List[str]:
     """List the newest release of each line after a known one's, the oldest first."""
     major, minor = numbers(known)[:2]
     bounds, found = f">={major}.{minor + 1}.0", []
-    try:
+    with contextlib.suppress(NoSuchRelease):
         while True:
             newest = newest_of(f"wandb{bounds}")
             found.append(newest)
             major, minor = numbers(newest)[:2]
             bounds = re.sub(r",<.*|$", f",<{major}.{minor}", bounds, count=1)
-    except Failure as error:
-        if "no such release" not in str(error):
-            raise
     return found[::-1]

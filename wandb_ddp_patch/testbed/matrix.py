@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Dict, Optional, Sequence
 
 from ..errors import Failure
-from . import plan, report
+from . import plan, report, suite
 from . import readme as readmes
 from .judgement import judge
 from .measure import Measurement
@@ -22,6 +22,7 @@ def run(
     timeout: float = 60,
     keep: bool = False,
     with_export: bool = False,
+    tests: Optional[suite.Wish] = None,
     folder: Optional[Path] = None,
     readme: Optional[Path] = None,
 ) -> int:
@@ -35,6 +36,7 @@ def run(
         timeout: Seconds after which a probe counts as hanging.
         keep: Whether environments of trees and files stay in the cache, as those of releases do.
         with_export: Whether trees are also probed with the exported diff and the shim off.
+        tests: Which of the trees' own tests are run from each side; this takes the diff, too.
         folder: Where the report is written, as Markdown, JSON and HTML.
         readme: A Markdown file that gets the report's first table.
 
@@ -47,16 +49,14 @@ def run(
     names = plan.probe_names(only)
     if readme:
         readmes.around(readme)  # before minutes are spent
-    todo = plan.make(names, wanted, pythons, with_export)
+    todo = plan.make(names, wanted, pythons, with_export or bool(tests))
     live = report.Live(todo.labels, todo.sides, todo.names)
-    measurement = Measurement(todo, live, timeout, folder)
-    measurement.run(jobs, keep)
-    _say(measurement.data, live.terminal, folder, readme)
-    return judge(measurement.data)
+    measured = Measurement(todo, live, timeout, folder).run(jobs, keep, tests)
+    return _end(measured, live.terminal, folder, readme)
 
 
-def _say(data: Dict[str, Any], drawn: bool, folder: Optional[Path], readme: Optional[Path]) -> None:
-    """Print the report, or what the drawn matrix lacks of it, and write it."""
+def _end(data: Dict[str, Any], drawn: bool, folder: Optional[Path], readme: Optional[Path]) -> int:
+    """Print the report, or what the drawn matrix lacks of it, write it, and judge it."""
     errors = {entry["label"]: entry["error"] for entry in data["environments"] if entry["error"]}
     if len(errors) == len(data["environments"]):
         raise Failure("; ".join(dict.fromkeys(errors.values())))
@@ -72,3 +72,4 @@ def _say(data: Dict[str, Any], drawn: bool, folder: Optional[Path], readme: Opti
             print(f"written: {path}")
     if readme:
         readmes.fill(readme, data)
+    return judge(data)

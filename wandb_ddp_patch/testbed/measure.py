@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Optional
 
 from .. import probes
 from ..errors import Failure
-from . import report
+from . import report, suite
 from .plan import Plan
 from .prepare import prepare, remove
 
@@ -40,17 +40,26 @@ class Measurement:
         self._interpreters: List[Dict[str, str]] = [{} for _ in plan.entries]
         self._writing = threading.Lock()
 
-    def run(self, jobs: Optional[int] = None, keep: bool = False) -> None:
-        """Measure all of it.
+    def run(
+        self,
+        jobs: Optional[int] = None,
+        keep: bool = False,
+        tests: Optional[suite.Wish] = None,
+    ) -> Dict[str, Any]:
+        """Measure all of it, and return the report.
 
         Args:
             jobs: How many probe processes run at once; by default two for each core,
                 for they wait a lot.
             keep: Whether environments of trees and files stay in the cache.
+            tests: Which of the trees' own tests are run, too.
         """
         try:
             with self._live, ThreadPoolExecutor(jobs or 2 * (os.cpu_count() or 1)) as pool:
                 self._run_in(pool)
+            for number in range(len(self._plan.entries)) if tests else ():
+                self._test(number, tests)
+            return self.data
         finally:
             if not keep:
                 for entry, made in zip(self._plan.entries, self._interpreters):
@@ -87,6 +96,17 @@ class Measurement:
         shown, python = self.data["environments"][number], self._interpreters[number].get(side)
         if python and not shown["error"]:
             _probe(shown, side, python, self._plan.names, self._timeout, self._live)
+        self._write()
+
+    def _test(self, number: int, wish: Optional[suite.Wish]) -> None:
+        shown, tree = self.data["environments"][number], self._plan.entries[number][0].tree
+        if shown["error"] or tree is None or wish is None:
+            return
+        try:
+            shown["tests"] = suite.compare(tree, self._interpreters[number], wish)
+            shown["notes"] += shown["tests"]["words"]
+        except (Failure, OSError) as error:
+            shown["notes"].append(" ".join(str(error).split()))
         self._write()
 
     def _write(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -11,7 +12,7 @@ from typing import Any, Dict, List
 
 from .. import probes
 from ..errors import Failure
-from . import environments, export
+from . import environments, export, pinned, trees
 from .plan import EXPORT, SIDES, Entry
 from .specs import Target
 
@@ -32,6 +33,9 @@ def prepare(entry: Entry, shown: Dict[str, Any], sides: List[str], made: Dict[st
     target, python = entry
     interpreter = target.make(python)
     made.update(dict.fromkeys(SIDES, interpreter))
+    if target.tree:
+        shown["notes"] += environments.notes_of(interpreter)
+        shown["notes"] += trees.broken(target.tree)[:3]
     _importable(interpreter, f"wandb {target.label}", python)
     if EXPORT in sides:
         made[EXPORT] = _exported(target, python, shown)
@@ -61,15 +65,29 @@ def _importable(interpreter: str, what: str, python: str) -> None:
     except subprocess.TimeoutExpired:
         raise Failure(f"importing {what} hangs on Python {python}") from None
     if done.returncode:
-        raise Failure(f"Python {python} can't run {what}: {probes.last_line(done.stderr)}")
+        raise Failure(f"Python {python} can't run {what}: {_why(done.stderr)}")
+
+
+def _why(stderr: str) -> str:
+    """Say why an import has failed; where something is no Python, in which file and line."""
+    last = probes.last_line(stderr)
+    where = re.findall(r'File ".*?site-packages/(.+?)", line (\d+)', stderr.replace("\\", "/"))
+    if where and last.startswith(("SyntaxError", "IndentationError", "TabError")):
+        return f"{where[-1][0]}, line {where[-1][1]}: {last}"
+    return last
 
 
 def _exported(target: Target, python: str, shown: Dict[str, Any]) -> str:
     assert target.tree
     folder = Path(tempfile.mkdtemp(prefix="wandb_ddp_patch-export-"))
     try:
-        if export.applied(target.tree, folder / "tree") is None:
+        found = export.change(target.tree)
+        shown["notes"] += found.notes
+        if found.topics:
+            shown["notes"].append(pinned.checked(target.tree, found.files))
+        else:
             shown["notes"].append("the exported diff is empty: the tree has it all")
+        export.applied(target.tree, folder / "tree", found)
         label = f"{target.label}-exported"
         return environments.overlaid(label, folder / "tree", target.release, python)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import tarfile
@@ -105,11 +106,19 @@ def _file(path: Path) -> Target:
 def _tree(path: Path, label: Optional[str] = None) -> Target:
     version = trees.tree_version(path)
     released = ".".join(map(str, numbers(version)))
-    # A development version comes after the release before it.
-    bound = "<=" if released == version else "<"
-    release = index.newest_of(f"wandb{bound}{released}")
+    release = _below(released, version == released)
     notes = (
         f"Python files of {label or path.name} ({version}), laid over release {release}:"
         " the compiled wandb-core is that release's",
     )
     return Target(label or path.name, release, f"wandb=={release}", path, notes)
+
+
+def _below(released: str, itself: bool) -> str:
+    """Give the release over which a tree is laid: its own, or else the one before it."""
+    if itself:
+        # By its own number even a release is found that has been withdrawn.
+        with contextlib.suppress(index.NoSuchRelease):
+            return index.newest_of(f"wandb=={released}")
+    # A development version comes after the release before it.
+    return index.newest_of(f"wandb<{released}")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import re
 import shutil
+import sys
 import tarfile
+import warnings
 from pathlib import Path
+from typing import List
 
 from ..errors import Failure
 from .places import cache, locked
@@ -37,6 +41,38 @@ def tree_version(path: Path) -> str:
     if not found:
         raise Failure(f"{init}: names no version")
     return found.group(1)
+
+
+def broken(tree: Path) -> List[str]:
+    """Find what is no Python in a source tree, a line each with its file and line.
+
+    What is not wandb's own is left out, and all of a tree that needs a newer Python
+    than this one.
+    """
+    if needs(tree, sys.version_info[1] + 1):
+        return []
+    found = []
+    for path in sorted((tree / "wandb").rglob("*.py")):
+        name = path.relative_to(tree).as_posix()
+        if name.startswith(("wandb/vendor/", "wandb/proto/")):
+            continue
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ast.parse(path.read_bytes())
+        except SyntaxError as error:
+            found.append(f"{name}, line {error.lineno or 1}: {error.msg}")
+        except ValueError as error:
+            found.append(f"{name}: {error}")
+    return found
+
+
+def needs(tree: Path, minor: int) -> bool:
+    """Say whether a tree declares that it needs at least Python 3.minor."""
+    project = tree / "pyproject.toml"
+    text = read(project) if project.is_file() else ""
+    found = re.search(r'^requires-python = ">=3\.(\d+)', text, re.M)
+    return found is not None and int(found.group(1)) >= minor
 
 
 def unpacked(sdist: Path) -> Path:

@@ -37,7 +37,10 @@ def find_python(version: str) -> str:
 
 
 def run_uv(
-    *arguments: str, env: Optional[Mapping[str, str]] = None, check: bool = True
+    *arguments: str,
+    env: Optional[Mapping[str, str]] = None,
+    cwd: Optional[str] = None,
+    check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """Run uv.
 
@@ -46,7 +49,9 @@ def run_uv(
     """
     command = [_uv(), *arguments]
     env = {**os.environ, "VIRTUAL_ENV": "", **(env or {})}
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", env=env)
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", env=env, cwd=cwd
+    )
     if check and done.returncode:
         raise Failure(f"uv {' '.join(arguments[:2])}: {why(done.stderr)}")
     return done

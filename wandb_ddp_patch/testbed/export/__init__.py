@@ -1,11 +1,19 @@
-"""``export-diff``: the grafts' own source, put into the classes of a wandb source tree.
+"""``export-diff`` and ``export-pr``: what wandb's own classes could do, as pull requests.
 
-What the runtime copies onto upstream's classes is here spliced into their text:
-methods that a class has are replaced, others follow its last one, and helpers and
-imports that they name come with them. ruff gives it upstream's style.
+Each topic's source, written as wandb would write it, is laid over the files of a source
+tree, with its tests and its line in the change log. What has to be otherwise at run time,
+for speed or for old releases, is in ``grafts/``; both pass the same probes.
 """
 
-from .splices import NEEDS_WORKER_CODE, SPLICES
-from .whole import applied, changed, diff
+from .pull_request import export
+from .topics import TOPICS
+from .whole import applied, as_diff, change, diff
 
-__all__ = ["NEEDS_WORKER_CODE", "SPLICES", "applied", "changed", "diff"]
+# Probes that need more than classes by themselves: a worker's end, a relay, spawn().
+NEEDS_WORKER_CODE = (
+    "they need code that runs in a worker and at its end, or in the owner for it, or once torch"
+    " or yaml is imported, which is more than a class by itself can have: see borrowed/,"
+    " spawning/ and grafts/"
+)
+
+__all__ = ["NEEDS_WORKER_CODE", "TOPICS", "applied", "as_diff", "change", "diff", "export"]

@@ -1,29 +1,15 @@
-"""Upstream's style, which ruff gives, as the tree itself says what it is."""
+"""Upstream's style: imports as ruff sorts them in this tree, and each file's line ends."""
 
 from __future__ import annotations
 
+import difflib
 import subprocess
-import textwrap
 from pathlib import Path
 from typing import List
 
 from ...errors import Failure
 from .. import extra
-
-
-def formatted(source: str, path: Path, inside: bool = False) -> str:
-    """Format a piece of a file as upstream does.
-
-    Args:
-        source: The piece.
-        path: The file's path.
-        inside: Whether it stands in a class.
-    """
-    source = textwrap.dedent(source)
-    if inside:
-        source = "class _:\n" + textwrap.indent(source, "    ")
-    source = _ruff(["format", "--quiet"], source, path)
-    return source.split("\n", 1)[1] if inside else source
+from . import syntax
 
 
 def with_sorted_imports(text: str, path: Path) -> str:
@@ -35,6 +21,22 @@ def without_new_unused(text: str, before: str, path: Path) -> str:
     """Take out imports that replaced functions alone have used; not what had no use before."""
     unused = ["check", "--quiet", "--select", "F401", "--fix"]
     return _ruff(unused, text, path) if _ruff(unused, before, path) == before else text
+
+
+def with_line_ends(text: str, before: str) -> str:
+    """Give each line the end that it has had, and a new one that of the line above it."""
+    old, new = syntax.lines(before), syntax.lines(text)
+    plain = [line.replace("\r\n", "\n") for line in old]
+    matcher = difflib.SequenceMatcher(None, plain, new, autojunk=False)
+    found: List[str] = []
+    for tag, i1, i2, j1, j2 in matcher.get_opcodes():
+        if tag == "equal":
+            found += old[i1:i2]
+        else:
+            beside = old[i1 - 1] if i1 else "".join(old[:1])
+            end = "\r\n" if beside.endswith("\r\n") else "\n"
+            found += [line.rstrip("\n") + end for line in new[j1:j2]]
+    return "".join(found)
 
 
 def _ruff(arguments: List[str], text: str, path: Path) -> str:

@@ -1,89 +1,172 @@
-"""A whole tree: its changed files, as a diff or as a copy of it."""
+"""A whole tree: what topics change in it, as a diff or as a copy of it."""
 
 from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Dict, List, NamedTuple, Optional, Sequence
 
 from ...errors import Failure
-from .. import standalone, trees
-from . import along, splicing, style, syntax
-from .splices import CONFIG, DISABLED, HOOKS, SPLICES
+from .. import trees
+from . import changelog, overlay, style, syntax, trial
+from .topics import OPTIONAL, Topic, chosen
+
+_FUTURE = "from __future__ import annotations"
 
 
-def diff(tree: Path) -> str:
-    """Make a unified diff that puts the grafts into a source tree of wandb.
+class Change(NamedTuple):
+    """What topics do to a tree.
+
+    Attributes:
+        files: The new text of each file that is changed, by its path in the tree.
+        topics: Those that change something.
+        notes: What a person should know, a line each.
+    """
+
+    files: Dict[str, str]
+    topics: List[Topic]
+    notes: List[str]
+
+
+def change(tree: Path, names: Sequence[str] = ()) -> Change:
+    """Say what topics change in a source tree of wandb.
 
     Args:
         tree: The folder that has ``wandb/__init__.py``; it is not changed.
+        names: The topics; by default all.
+
+    Raises:
+        Failure: It is no such tree, some of it is no Python, or it has been changed in
+            the places that a topic changes.
+    """
+    trees.tree_version(tree)
+    broken = trees.broken(tree)
+    if broken:
+        raise Failure("; ".join(broken[:3]))
+    todo, found, notes = chosen(names), Change({}, [], []), []
+    does = trial.passing(tree, [topic for topic in todo if _lacks(tree, topic)])
+    for topic in todo:
+        new = {} if does.get(topic.name) else _with_topic(tree, topic, found.files)
+        if not new:
+            notes.append(f"{topic.name}: not needed: this tree does it")
+            continue
+        _check_order(tree, topic, todo)
+        found.files.update(new)
+        found.topics.append(topic)
+        notes += changelog.notes(tree, topic)
+    return found._replace(notes=notes)
+
+
+def _check_order(tree: Path, topic: Topic, todo: List[Topic]) -> None:
+    for other in chosen(topic.after) if topic.after else []:
+        if other in todo or not _lacks(tree, other):
+            continue
+        if not trial.passing(tree, [other]).get(other.name):
+            raise Failure(
+                f"{topic.name} builds on {other.name}, which this tree does not have yet:"
+                f" apply the diff of --topic {other.name} first"
+            )
+
+
+def _lacks(tree: Path, topic: Topic) -> bool:
+    """Whether a tree's source is not what a topic makes of it: it may do it in its own way."""
+    try:
+        return bool(_with_topic(tree, topic, {}, only_source=True))
+    except Failure:
+        return True
+
+
+def _with_topic(
+    tree: Path, topic: Topic, changed: Dict[str, str], only_source: bool = False
+) -> Dict[str, str]:
+    """Give the files that a topic changes, in a tree with some changed ones."""
+    new: Dict[str, str] = {}
+    for file, part in topic.parts().items():
+        if only_source and not file.startswith("wandb/"):
+            continue
+        before = changed.get(file) or _plain(tree / file)
+        text = _with_part(topic, file, part, before, tree)
+        if text is not None and text != before:
+            new[file] = text
+    if any(file.startswith("wandb/") for file in new):
+        new.update(changelog.with_line(tree, topic, changed))
+        return new
+    return {}
+
+
+def _with_part(
+    topic: Topic, file: str, part: str, before: Optional[str], tree: Path
+) -> Optional[str]:
+    """Give the new text of a file; None where it is to be left alone."""
+    was = topic.was(file)
+    if before is None:
+        if was is None:
+            return part
+        if file in OPTIONAL or not file.startswith("wandb/"):
+            return None
+        raise Failure(f"{file} is not there: this tree is not one that the grafts fit")
+    if file in OPTIONAL and not _has_classes(was or "", before):
+        return None
+    if _FUTURE not in before and not trees.needs(tree, 10):
+        # Not that import: to older wandbs' ruff it makes a fault of other annotations.
+        part = syntax.with_quoted_annotations(part.replace(f"{_FUTURE}\n", ""))
+    laid = overlay.Overlay(part, was, before, file)
+    if not laid.changes:
+        return before
+    text = laid.edited()
+    if laid.imports:
+        text = style.with_sorted_imports(overlay.with_imports(text, laid.imports), tree / file)
+    return style.without_new_unused(text, before, tree / file)
+
+
+def _has_classes(was: str, text: str) -> bool:
+    names = syntax.top_level(syntax.parsed(was, ""))
+    return set(names) <= set(syntax.top_level(syntax.parsed(text, "")))
+
+
+def _plain(path: Path) -> Optional[str]:
+    return trees.read(path).replace("\r\n", "\n") if path.is_file() else None
+
+
+def diff(tree: Path, names: Sequence[str] = ()) -> str:
+    """Make a unified diff that puts topics into a source tree of wandb.
 
     Returns:
         The diff, for ``git apply`` or ``patch -p1``; empty where the tree has it all.
 
     Raises:
-        Failure: It is no such tree, or a class in it is not the one that a graft fits.
+        Failure: As :func:`change`.
     """
+    return as_diff(tree, change(tree, names).files)
+
+
+def as_diff(tree: Path, files: Dict[str, str]) -> str:
+    """Make a unified diff of changed files."""
     parts: List[str] = []
-    for file, text in changed(tree).items():
-        before = trees.read(tree / file)
-        for line in difflib.unified_diff(
-            syntax.lines(before), syntax.lines(text), f"a/{file}", f"b/{file}"
-        ):
+    for file, text in files.items():
+        path = tree / file
+        before = trees.read(path) if path.is_file() else ""
+        old, new = syntax.lines(before), syntax.lines(style.with_line_ends(text, before))
+        source = f"a/{file}" if path.is_file() else "/dev/null"
+        for line in difflib.unified_diff(old, new, source, f"b/{file}"):
             parts.append(line if line.endswith("\n") else line + "\n\\ No newline at end of file\n")
     return "".join(parts)
 
 
-def changed(tree: Path) -> Dict[str, str]:
-    """Give the new text of each file that the diff changes, by its path in the tree.
-
-    Raises:
-        Failure: It is no such tree, or a class in it is not the one that a graft fits.
-    """
-    trees.tree_version(tree)
-    texts = _spliced(tree)
-    if (tree / HOOKS).is_file() and "add_safe_globals" not in texts[CONFIG]:
-        imports = ["from .lib.import_hooks import register_post_import_hook"]
-        text = texts[CONFIG].rstrip() + "\n\n" + standalone.TORCH
-        texts[CONFIG] = along.with_imports(text, imports, tree / CONFIG)
-    new = {}
-    for file, text in texts.items():
-        path = tree / file
-        before = _read(path)
-        if text != before:
-            text = style.without_new_unused(text, before, path)
-            new[file] = text.replace("\n", "\r\n") if "\r\n" in trees.read(path) else text
-    return new
-
-
-def _spliced(tree: Path) -> Dict[str, str]:
-    """Give the text of each file that has a class of a graft, with the graft in it."""
-    texts: Dict[str, str] = {}
-    for splice in SPLICES:
-        path = tree / splice.file
-        if path.is_file():
-            text = texts.get(splice.file) or _read(path)
-            texts[splice.file] = splicing.spliced(splice, text, path)
-        elif splice.file != DISABLED:  # of the past: nothing is amiss where it is gone
-            raise Failure(f"{splice.file} is not there: this tree is not one that the grafts fit")
-    return texts
-
-
-def _read(path: Path) -> str:
-    return trees.read(path).replace("\r\n", "\n")
-
-
-def applied(tree: Path, folder: Path) -> Optional[Path]:
-    """Copy a tree's Python files with the diff applied; None where it changes nothing.
+def applied(tree: Path, folder: Path, found: Change) -> None:
+    """Copy a tree's Python files, with a change in them.
 
     Args:
         tree: The source tree.
         folder: Where to; it must not exist.
+        found: The change.
     """
-    new = changed(tree)
     for source in (tree / "wandb").rglob("*.py"):
         target = folder / source.relative_to(tree)
         target.parent.mkdir(parents=True, exist_ok=True)
-        text = new.get(source.relative_to(tree).as_posix())
-        target.write_bytes(text.encode("utf-8") if text else source.read_bytes())
-    return folder if new else None
+        target.write_bytes(source.read_bytes())
+    for file, text in found.files.items():
+        before = trees.read(tree / file) if (tree / file).is_file() else ""
+        target = folder / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(style.with_line_ends(text, before).encode("utf-8"))

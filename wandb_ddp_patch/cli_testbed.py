@@ -1,0 +1,195 @@
+"""The part of the command line that needs the ``testbed`` extra; imports it once asked."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import Failure
+
+if TYPE_CHECKING:
+    _Commands = argparse._SubParsersAction[Any]
+
+
+def add(commands: _Commands) -> None:
+    """Add the commands that test a wandb, and those that export changes to it."""
+    _add_testbed(commands)
+    _add_line(commands)
+    _add_export(commands)
+
+
+def _add_testbed(commands: _Commands) -> None:
+    testbed = commands.add_parser(
+        "testbed",
+        help="run every probe on other wandbs: releases, wheels, source trees",
+        description="Runs every probe on each wandb that a SPEC stands for, without and with"
+        " the shim, in cached virtual environments. The exit status is 0 only if none fails"
+        " with the shim (nor, of what classes alone can do, with the exported diff).",
+    )
+    testbed.add_argument(
+        "specs",
+        nargs="+",
+        metavar="SPEC",
+        help="a release (0.31.0), latest, all (a release of each line), a line (0.12: its"
+        ' newest), a range (">=0.21,<0.22"), a wheel, an sdist or a source tree;'
+        " SPEC@3.9 names the Python for it",
+    )
+    _add_how(testbed)
+    testbed.add_argument("--report", metavar="DIR", help="write Markdown, JSON and HTML there")
+    testbed.add_argument(
+        "--readme", metavar="FILE", help="put the table between this file's <!-- matrix --> lines"
+    )
+    testbed.add_argument(
+        "--since",
+        nargs="?",
+        const="",
+        metavar="RELEASE",
+        help="say in three lines what SPEC changes since a release (default: the newest that is"
+        " known here); the exit status is 0 only if nothing",
+    )
+    testbed.set_defaults(command=_testbed)
+
+
+def _add_line(commands: _Commands) -> None:
+    line = commands.add_parser(
+        "add-line",
+        help="enter a release of a new line of wandb into testbed/releases.json",
+        description="Enters a release of a new line, with the pins of the line before it.",
+    )
+    line.add_argument("release", metavar="RELEASE", help="such as 0.32.0, or latest")
+    line.set_defaults(command=_enter_line)
+
+
+def _add_how(testbed: argparse.ArgumentParser) -> None:
+    testbed.add_argument(
+        "--python",
+        action="append",
+        metavar="VERSION",
+        help="the Python to run on, such as 3.9; may be given several times (default: this one's)",
+    )
+    testbed.add_argument(
+        "--jobs", type=positive_number, metavar="N", help="how many probes run at once"
+    )
+    testbed.add_argument(
+        "--only", action="append", default=[], metavar="PROBE", help="run this probe alone"
+    )
+    testbed.add_argument(
+        "--timeout", type=positive_number, default=60, metavar="S", help="seconds for a probe (60)"
+    )
+    testbed.add_argument(
+        "--keep", action="store_true", help="keep the environments of wheels and trees"
+    )
+    testbed.add_argument(
+        "--with-export",
+        action="store_true",
+        help="also probe source trees with the exported diff and without the shim",
+    )
+    testbed.add_argument(
+        "--run-tests",
+        nargs="*",
+        metavar="PATH",
+        help="also run the trees' own tests from each side, and say what differs"
+        " (default: tests/unit_tests)",
+    )
+    testbed.add_argument(
+        "--maxfail", type=positive_number, default=100, metavar="N", help="end a run of them there"
+    )
+
+
+_TOPICS = "config, summary, preinit, run or torch"
+
+
+def _add_export(commands: _Commands) -> None:
+    export = commands.add_parser(
+        "export-diff",
+        help="print the patches as a diff against a wandb source tree",
+        description="Prints a unified diff, for git apply or patch -p1, that puts the patches'"
+        " own source into the classes of a wandb source tree.",
+    )
+    export.add_argument("tree", metavar="TREE", help="a checkout, or an unpacked sdist")
+    export.add_argument("--topic", action="append", default=[], help=f"{_TOPICS} (default: all)")
+    export.set_defaults(command=_export_diff)
+    pull = commands.add_parser(
+        "export-pr",
+        help="write a pull request to wandb: a topic's diff, with tests, and its text",
+        description="Writes change.diff and pull-request.md for one topic: source, tests in"
+        " wandb's own suite, the line in its change log, and the text in its template.",
+    )
+    pull.add_argument("tree", metavar="TREE", help="a checkout, or an unpacked sdist")
+    pull.add_argument("--topic", required=True, help=_TOPICS)
+    pull.add_argument("--out", required=True, metavar="DIR", help="where to write them")
+    pull.add_argument("--report", metavar="DIR", help="a report of the testbed, for its numbers")
+    pull.set_defaults(command=_export_pr)
+
+
+def positive_number(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: not a whole number from 1 on")
+    return int(text)
+
+
+def _testbed(options: argparse.Namespace) -> int:
+    from .testbed import matrix, since, suite
+
+    pythons = options.python or ["%d.%d" % sys.version_info[:2]]
+    how = {"only": options.only, "jobs": options.jobs, "timeout": options.timeout}
+    if options.since is not None:
+        _check_alone(options)
+        return since.run(options.specs, pythons, options.since, **how)
+    tests = None
+    if options.run_tests is not None:
+        paths = tuple(options.run_tests) or suite.Wish.paths
+        tests = suite.Wish(paths, options.maxfail, options.jobs or suite.Wish.jobs)
+    return matrix.run(
+        options.specs,
+        pythons,
+        **how,
+        keep=options.keep,
+        with_export=options.with_export,
+        tests=tests,
+        folder=Path(options.report) if options.report else None,
+        readme=Path(options.readme) if options.readme else None,
+    )
+
+
+def _check_alone(options: argparse.Namespace) -> None:
+    for name in ("report", "readme", "keep", "with_export", "run_tests"):
+        if getattr(options, name) not in (None, False):
+            raise Failure(f"--since does not go with --{name.replace('_', '-')}")
+
+
+def _enter_line(options: argparse.Namespace) -> int:
+    from .testbed import releases, specs
+
+    found = specs.targets(options.release)
+    if len(found) != 1 or found[0].requirement != f"wandb=={found[0].label}":
+        raise Failure(f"{options.release}: not one release")
+    release = found[0].release
+    if releases.enter(release):
+        print(f"{release} is entered; what is next: CONTRIBUTING.md, Add a release line")
+    else:
+        print(f"{release}: a release of its line is there already")
+    return 0
+
+
+def _export_diff(options: argparse.Namespace) -> int:
+    from .testbed import export
+
+    tree = Path(options.tree).resolve()
+    found = export.change(tree, options.topic)
+    # As it is: on Windows, text would get other line ends.
+    sys.stdout.buffer.write(export.as_diff(tree, found.files).encode("utf-8"))
+    for note in found.notes:
+        print(f"wandb-ddp-patch: {note}", file=sys.stderr)
+    return 0
+
+
+def _export_pr(options: argparse.Namespace) -> int:
+    from .testbed import export
+
+    report = Path(options.report) if options.report else None
+    tree = Path(options.tree).resolve()
+    print("\n".join(export.export(tree, options.topic, Path(options.out), report)))
+    return 0

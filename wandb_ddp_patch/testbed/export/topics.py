@@ -1,0 +1,99 @@
+"""The topics: each is a pull request of its own, with its source, its tests and its text.
+
+A topic's folder is laid over a tree of wandb. Its Python files hold what is put into the
+tree's files of the same paths; those in ``was/`` hold the forms that the replaced parts
+have had in wandb, and name the classes that must be there. ``pull-request.txt`` is the text.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, Iterable, List, Optional, Tuple
+
+from ...errors import Failure
+
+_FOLDER = Path(__file__).with_name("topics")
+
+# Of the past: nothing is amiss where they are gone, or have no such class yet.
+OPTIONAL = ("wandb/sdk/lib/disabled.py",)
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One pull request.
+
+    Attributes:
+        name: Its name on the command line.
+        title: As wandb's check of titles wants it.
+        issues: wandb's issues that it fixes.
+        related: Those that name it among other things.
+        probes: Those that must pass with it.
+        after: Topics without which it does not work.
+        section: Of the change log.
+        line: For users, in it.
+        text: What is broken, and what this does.
+    """
+
+    name: str
+    title: str
+    issues: Tuple[int, ...]
+    related: Tuple[int, ...]
+    probes: Tuple[str, ...]
+    after: Tuple[str, ...]
+    section: str
+    line: str
+    text: str
+
+    def parts(self) -> Dict[str, str]:
+        """Give what is put into each file, by its path in the tree; source comes first."""
+        folder = _FOLDER / self.name
+        found = [path.relative_to(folder).as_posix() for path in folder.rglob("*.py")]
+        found = [path for path in found if not path.startswith("was/")]
+        order = sorted(found, key=lambda path: (not path.startswith("wandb/"), path))
+        return {path: (folder / path).read_text("utf-8") for path in order}
+
+    def was(self, path: str) -> Optional[str]:
+        """Give the forms that the replaced parts of a file have had; None for a new file."""
+        file = _FOLDER / self.name / "was" / path
+        return file.read_text("utf-8") if file.is_file() else None
+
+
+def _read(name: str) -> Topic:
+    text = (_FOLDER / name / "pull-request.txt").read_text("utf-8")
+    fields = dict(re.findall(r"^(Issues|Related|Probes|After): (.+)$", text, re.M))
+    found = re.fullmatch(
+        r"# (.+?)\n.*## Changelog\n+### (\w+)\n+(.+?)\n+## Description\n+(.+)", text, re.S
+    )
+    assert found, name
+    return Topic(
+        name,
+        found.group(1),
+        tuple(int(issue) for issue in _listed(fields.get("Issues", ""))),
+        tuple(int(issue) for issue in _listed(fields.get("Related", ""))),
+        tuple(_listed(fields["Probes"])),
+        tuple(_listed(fields.get("After", ""))),
+        *found.groups()[1:],
+    )
+
+
+def _listed(words: str) -> List[str]:
+    return [word for word in words.split(", ") if word]
+
+
+# In the order in which they are best sent.
+TOPICS = {name: _read(name) for name in ("config", "summary", "preinit", "run", "torch")}
+
+
+def chosen(names: Iterable[str]) -> List[Topic]:
+    """Give the topics of these names, or all where there is none.
+
+    Raises:
+        Failure: There is no such topic.
+    """
+    names = list(names)
+    unknown = [name for name in names if name not in TOPICS]
+    if unknown:
+        raise Failure(f"no such topic: {', '.join(unknown)} (there are {', '.join(TOPICS)})")
+    return [topic for name, topic in TOPICS.items() if name in names or not names]

@@ -1,0 +1,6 @@
+class Run:
+    @_attach
+    def _summary_update_callback(self, summary_record): ...
+
+    @_attach
+    def _summary_get_current_summary_callback(self): ...

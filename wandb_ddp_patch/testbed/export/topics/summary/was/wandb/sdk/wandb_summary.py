@@ -1,0 +1,2 @@
+class SummaryDict:
+    __getattr__ = __getitem__
