@@ -4,6 +4,7 @@ Usage: faulty_workers.py METHOD CASE. Says in the file "said" what was seen in t
 workers: wandb may have put itself between us and stdout, and end before it.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -257,6 +258,39 @@ def fork_while_attaching(run):
 
 def case_fork_while_attaching(context, run):
     start_and_join([context.Process(target=fork_while_attaching, args=(run,))])
+
+
+def print_and_log(run, name):
+    print(name)
+    log(run, name)
+
+
+def hold(locks, held, done):
+    with contextlib.ExitStack() as stack:
+        for lock in locks:
+            stack.enter_context(lock)
+        held.set()
+        assert done.wait(WAIT_SECONDS)
+
+
+def case_locks_held(context, run):
+    """A worker is forked while another thread is where wandb holds its locks."""
+    kinds = (type(threading.Lock()), type(threading.RLock()))
+    start_and_join([context.Process(target=len, args=("",))])  # to import takes such a lock
+    modules = [module for name, module in sys.modules.items() if name.split(".")[0] == "wandb"]
+    values = [value for module in modules for value in vars(module).values()]
+    locks = [value for value in values if isinstance(value, kinds)]
+    run.log({"before": 0})
+    held, done = threading.Event(), threading.Event()
+    thread = threading.Thread(target=hold, args=(locks, held, done))
+    thread.start()
+    assert held.wait(WAIT_SECONDS)
+    worker = context.Process(target=print_and_log, args=(run, "worker 0"))
+    worker.start()
+    done.set()
+    thread.join()
+    say(len(locks) > 0)
+    join([worker])
 
 
 def sockets():

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from concurrent.futures import ProcessPoolExecutor
 
 import wandb
@@ -99,7 +100,8 @@ def case_pipe(context, run):
 def interrupted(run, n, ready):
     run.log({"task": n})
     ready.release()
-    signal.pause()
+    while True:  # signal.pause() would sleep on, had the signal come just before it
+        time.sleep(0.1)
 
 
 def case_interrupt(context, run):

@@ -163,6 +163,12 @@ def test_a_worker_forks_while_its_threads_attach(case, tmp_path, version):
     assert rows_in(tmp_path) == dict.fromkeys(names, ALL)
 
 
+@pytest.mark.parametrize("version", [None, "0.21.4"])
+def test_a_worker_is_forked_while_another_thread_holds_wandbs_locks(case, tmp_path, version):
+    assert case(version, "fork", "locks_held") == ["[0]", "True", "[0]"]
+    assert rows_in(tmp_path)["worker 0"] == ALL
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="asks Linux for its sockets")
 @where
 def test_a_worker_that_never_uses_its_run_connects_to_nothing(case, version, method):

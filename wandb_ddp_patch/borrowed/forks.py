@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
 from typing import Any, Tuple
 
-from . import link
+from . import link, locks
 from .facts import fact
 
 # Which have something of the parent's to let go of.
@@ -15,6 +16,7 @@ _ROOMS = (
     "alive",
     "connection",
     "ending",
+    "locks",
     "making",
     "marker",
     "relay",
@@ -58,11 +60,34 @@ def _before() -> None:
     # connects, and wait for ever.
     link.connecting.acquire(timeout=40)
     with contextlib.suppress(Exception):
-        for run in _started_runs():
-            if isinstance(link.of(run), link.Owned):
-                from . import ways  # late: see inherit
+        runs = _started_runs()
+        if runs:
+            _read_for_child()
+            locks.find()
+        for run in runs:
+            _share(run, link.of(run))
 
-                ways.share(run)
+
+def _read_for_child() -> None:
+    """Read the modules that a child's runs need, and wait for those being read.
+
+    The child may have no descriptor left to read them; and it would inherit the lock of
+    a module that another thread is reading, and wait for ever.
+    """
+    for name in ("payload", *_ROOMS):
+        module = f"{__package__}.{name}"
+        if name == "payload" or module in sys.modules:
+            importlib.import_module(module)
+
+
+def _share(run: Any, tied: Any) -> None:
+    from . import payload, ways  # late: see inherit
+
+    if isinstance(tied, link.Owned):
+        is_first = not tied.shared
+        ways.share(run)
+        if is_first:
+            ways.kind(payload.written(run))
 
 
 def _after_in_parent() -> None:

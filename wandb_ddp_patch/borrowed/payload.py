@@ -6,7 +6,8 @@ import os
 import re
 from typing import Any, Dict
 
-from . import link
+# Some of them for those who call runs: a worker may have no descriptor left by then.
+from . import current, descriptors, link, steps  # noqa: F401
 from .facts import facts
 from .link import Borrowed
 from .processes import identity
@@ -116,12 +117,11 @@ def _sent_back(payload: Dict[str, Any]) -> Any:
 def _take(run: Any, borrowed: Borrowed, payload: Dict[str, Any]) -> None:
     """Take over what the owner has changed since this process got the run."""
     from . import ways  # late, as above
-    from .current import make_current
 
     if borrowed.state is link.LEFT:  # a pool's next task
         resumed = borrowed.way is not None and borrowed.way.resume(run)
         borrowed.state = link.CONNECTED if resumed else link.APART
-        make_current(run)
+        current.make_current(run)
     if borrowed.state is link.APART:
         borrowed.way = ways.home(payload)
     borrowed.payload = payload

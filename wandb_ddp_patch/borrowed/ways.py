@@ -6,7 +6,7 @@ import atexit
 import os
 import sys
 import threading
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
 from . import link, marker
 from .link import Way
@@ -20,6 +20,12 @@ def home(payload: Dict[str, Any]) -> Optional[Way]:
     Returns:
         The way, which is not connected yet; None where there is none.
     """
+    way = kind(payload)
+    return None if way is None else way(payload)
+
+
+def kind(payload: Dict[str, Any]) -> Optional[Callable[[Dict[str, Any]], Way]]:
+    """Choose the class of that way; its module has been read then."""
     shared = payload.get("share")  # not in payloads of runs that are not shared
     if shared:
         from .processes import is_here  # late, as below
@@ -27,15 +33,15 @@ def home(payload: Dict[str, Any]) -> Optional[Way]:
         if not is_here(shared["machine"]):
             from .remote.way import Remote
 
-            return Remote(payload)
+            return Remote
     if payload["attach_id"]:
         from .service import Service  # late, as relay: only one of them is needed
 
-        return Service(payload) if payload["service"] else None
+        return Service if payload["service"] else None
     if payload["relay"]:
         from .relay import Relay
 
-        return Relay(payload)
+        return Relay
     return None
 
 
