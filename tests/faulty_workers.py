@@ -110,6 +110,36 @@ def case_orphans(context, run):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def case_service_killed(context, run):
+    started, results = context.Semaphore(0), context.Queue()
+    worker = context.Process(target=until_service_ends, args=(run, started, results))
+    worker.start()
+    assert started.acquire(timeout=WAIT_SECONDS)
+    (service,) = services()
+    os.kill(service, signal.SIGKILL)
+    say("W&B's service has ended" in results.get(timeout=WAIT_SECONDS))
+    join([worker])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def until_service_ends(run, started, results):
+    run.log({"worker 0": 0})
+    started.release()
+    results.put(until_told(run, "worker 0")[0])
+
+
+def case_service_killed_first(context, run):
+    started = context.Semaphore(0)
+    context.Process(target=orphan, args=(run, "worker 0", started)).start()
+    assert started.acquire(timeout=WAIT_SECONDS)
+    (service,) = services()
+    os.kill(service, signal.SIGKILL)
+    time.sleep(0.2)
+    with open("killed", "w") as file:
+        file.write(str(time.time()))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 # --- limits of a worker, and a service that stands still -------------------------
 
 

@@ -108,8 +108,13 @@ def test_the_owner_finishes_while_they_log(case, version, method):
 @where
 def test_the_owner_is_killed_while_they_log(case, tmp_path, version, method):
     case(version, method, "orphans", returncode=-9)
-    killed = float((tmp_path / "killed").read_text())
-    files = [tmp_path / f"worker {n}" for n in range(2)]
+    told_when_killed(tmp_path, [f"worker {n}" for n in range(2)])
+
+
+def told_when_killed(folder, names):
+    """What workers wrote down of an owner that was killed, once they have ended."""
+    killed = float((folder / "killed").read_text())
+    files = [folder / name for name in names]
     pids = [int(file.read_text().split()[0]) for file in files]
     while any(map(alive, pids)) and time.time() < killed + SOON_SECONDS:
         time.sleep(0.1)
@@ -120,6 +125,20 @@ def test_the_owner_is_killed_while_they_log(case, tmp_path, version, method):
     for file in files:
         _, right, at = file.read_text().split()
         assert (right, float(at) - killed < AT_ONCE_SECONDS) == ("True", True)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="/proc tells which is the service")
+@pytest.mark.parametrize(("version", "method"), [(None, "spawn"), ("0.16.6", "fork")])
+def test_the_service_is_killed_while_they_log(case, tmp_path, version, method):
+    # The owner's own finish() would wait for it.
+    assert case(version, method, "service_killed", returncode=-9) == ["True", "[0]"]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="/proc tells which is the service")
+@pytest.mark.parametrize(("version", "method"), [(None, "spawn"), ("0.16.6", "fork")])
+def test_the_service_ends_a_moment_before_the_owner(case, tmp_path, version, method):
+    case(version, method, "service_killed_first", returncode=-9)
+    told_when_killed(tmp_path, ["worker 0"])
 
 
 @where

@@ -22,6 +22,8 @@ _ATTACH_SECONDS = 60
 # How long a worker waits until the service has read all that it has sent, and where
 # wandb drops what is not sent yet (0.21.2 to 0.22.0): a backend that is away stops it.
 _FLUSH_SECONDS, _LONG_FLUSH_SECONDS = 30, 300
+# How long an owner is given to end after its service has.
+_END_SECONDS = 2
 
 # Threads of former runs that end, with what wakes them: see _end_routers.
 _routers: List[Tuple[Any, Callable[[], None]]] = []
@@ -102,11 +104,26 @@ class Service(Way):
         self.unflushed = True
         try:
             return upstream(run, *args, **kwargs)
-        except Exception:
+        except Exception as error:
             # It may have ended meanwhile: say so, not "Broken pipe".
             self.watch.doubt()
             self.check()
+            if isinstance(error, OSError) or type(error).__module__.startswith("wandb.sdk"):
+                self._refuse_if_ended(error)
             raise
+
+    def _refuse_if_ended(self, error: Exception) -> None:
+        """Say so where the service has ended, and whether its owner has.
+
+        Of an owner that is killed the service may know a moment before its file tells.
+        """
+        deadline = time.monotonic() + _END_SECONDS
+        while is_gone(self.payload["service"]):
+            if time.monotonic() > deadline:
+                raise Unreachable("W&B's service has ended, and it can't be begun anew") from error
+            time.sleep(0.02)
+            self.watch.doubt()
+            self.check()
 
     def flush(self, run: Any) -> None:
         """Wait until the service has read all that this worker has sent.
