@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import wandb
 from conftest import clean_env
 from limits import HANG_SECONDS
 
@@ -62,6 +63,12 @@ def test_with_the_shim(release, version, python):
     assert not failed
     reasons = {verdict.reason for verdict in verdicts.values() if verdict.passed is None}
     assert reasons <= {"torch is not installed"}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("python", ["3.14", "3.15"])
+def test_with_the_shim_where_forkserver_is_the_default(release, python):
+    test_with_the_shim(release, wandb.__version__, python)
 
 
 @each(WITHOUT)
