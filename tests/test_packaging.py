@@ -261,6 +261,8 @@ def test_console_scripts_are_patched(installed):
 def test_torchrun(dists, environment, tmp_path):
     installed = environment(dists["wheel"], f"wandb=={newest()}")
     environments.link_torch(installed.folder)
+    if "ModuleNotFoundError" in installed.attempt("-W", "ignore", "-c", "import torch").stderr:
+        pytest.skip("this torch is not for that interpreter")
     (tmp_path / "train.py").write_text(SCRIPT.replace("print(rank", "print(os.environ['RANK']"))
     script = tmp_path / "train.py"
     script.write_text("import os, torch\n" + script.read_text())
@@ -299,7 +301,9 @@ MODULES = "import sys; print(sorted(sys.modules)); print([type(f).__name__ for f
 @pytest.mark.parametrize("python", ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13"])
 def test_at_start_up_nothing_is_imported_but_one_module_of_ours(environment, dists, python):
     env = environment(python=os.environ.get("TEST_PYTHON", python))
-    (env.site / "other.pth").write_text("#\n")  # some releases import a codec to read one
+    # Some releases import a codec to read a .pth file; 3.15, pkgutil for any .start file.
+    (env.site / "other.pth").write_text("#\n")
+    (env.site / "other.start").write_text("os:getpid\n")
     modules, finders = map(eval, env.run("-c", MODULES).splitlines())
     env.install("--no-deps", dists["wheel"])
     with_us, with_finder = map(eval, env.run("-c", MODULES).splitlines())
