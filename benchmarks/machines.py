@@ -348,7 +348,7 @@ def report(arms, rates, growth, steps, took, shared, folder, quick):
         cases["workers"][workers] = {"rows_per_s": rate, "owner_alone": own}
         rows = f"{rate:,.0f} rows/s"
         goals.append(
-            harness.goal(f"the owner alone to {workers} worker(s)", own / rate, 1.25, rows)
+            harness.goal(f"rows a second: the owner to {workers} remote", own / rate, 1.25, rows)
         )
     medians = {name: statistics.median(found) for name, found in steps.items()}
     ratio = medians["a thread of the owner's logs"] / medians["a remote worker logs"]

@@ -7,7 +7,7 @@ and pickled. It began with https://github.com/wandb/wandb/issues/2007.
 Environment variable ``WANDB_DDP_PATCH=0`` turns it off.
 
 Importing it imports nothing that a bare interpreter has not loaded already: the
-rest of the package is imported once wandb is.
+rest of the package is imported once wandb or torch is.
 """
 
 import os
@@ -139,7 +139,7 @@ def spawn(
     daemon: bool = False,
     start_method: "Optional[str]" = None,
 ) -> "Any":
-    """Start workers as torch.multiprocessing.spawn does, many times faster.
+    """Start workers as torch.multiprocessing.spawn does, on Linux many times faster.
 
     Workers are forked from a process that has imported torch, wandb and the
     script once, and get this process's environment of now. Where it has a run,
@@ -189,16 +189,17 @@ def share(run: "Any" = None, host: "Optional[str]" = None, port: int = 0) -> "Op
     """Open a run of this process to workers on other machines.
 
     From then on, what the run is pickled into holds an address and a token: whoever
-    has it can use the run, until it is finished. Nothing that is not shared is open.
+    has it can use the run, and run code in this process, until the run is finished.
+    Nothing that is not shared is open.
     The environment variable ``WANDB_DDP_PATCH_SHARE``, as ``1`` or ``HOST[:PORT]``, does
     the same for each run when it is first handed over.
 
     Args:
         run: The run; by default ``wandb.run``.
         host: The address by which workers reach this machine, where this process then
-            listens. By default that by which ``MASTER_ADDR`` is reached, or the way out
-            of this machine. One that is not this machine's own, as behind a translated
-            address, is handed out as it is.
+            listens. By default that by which ``MASTER_ADDR``, or else ``SLURMD_NODENAME``,
+            is reached, or the way out of this machine. One that is not this machine's
+            own, as behind a translated address, is handed out as it is.
         port: The port; 0 for any that is free.
 
     Returns:
@@ -217,9 +218,9 @@ def share(run: "Any" = None, host: "Optional[str]" = None, port: int = 0) -> "Op
 def broadcast(run: "Any" = None, src: int = 0, group: "Any" = None) -> "Any":
     """Give each rank of a torch.distributed group the run of one of them.
 
-    It is live there as ``wandb.run``, ``wandb.config`` and ``wandb.log``. It is shared with
-    other machines if the group spans several, and not otherwise. Every rank of the group
-    calls this.
+    It is live there as ``wandb.run``, ``wandb.config`` and ``wandb.log``. It is shared, see
+    :func:`share`, if the group spans several machines; up to wandb 0.12 always, because
+    ranks do not reach each other otherwise. Every rank of the group calls this.
 
     Args:
         run: The run, on rank ``src``; by default ``wandb.run``.

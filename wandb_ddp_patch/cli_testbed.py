@@ -25,8 +25,8 @@ def _add_testbed(commands: _Commands) -> None:
         "testbed",
         help="run every probe on other wandbs: releases, wheels, source trees",
         description="Runs every probe on each wandb that a SPEC stands for, without and with"
-        " the shim, in cached virtual environments. The exit status is 0 only if none fails"
-        " with the shim (nor, of what classes alone can do, with the exported diff).",
+        " the shim, this package, in cached virtual environments. The exit status is 0 only if"
+        " none fails with the shim, nor, of those that the exported diff can mend, with that.",
     )
     testbed.add_argument(
         "specs",
@@ -37,6 +37,7 @@ def _add_testbed(commands: _Commands) -> None:
         " SPEC@3.9 names the Python for it",
     )
     _add_how(testbed)
+    _add_trees(testbed)
     testbed.add_argument("--report", metavar="DIR", help="write Markdown, JSON and HTML there")
     testbed.add_argument(
         "--readme", metavar="FILE", help="put the table between this file's <!-- matrix --> lines"
@@ -70,17 +71,27 @@ def _add_how(testbed: argparse.ArgumentParser) -> None:
         help="the Python to run on, such as 3.9; may be given several times (default: this one's)",
     )
     testbed.add_argument(
-        "--jobs", type=positive_number, metavar="N", help="how many probes run at once"
+        "--jobs",
+        type=positive_number,
+        metavar="N",
+        help="how many probes run at once (default: two for each core)",
     )
     testbed.add_argument(
-        "--only", action="append", default=[], metavar="PROBE", help="run this probe alone"
+        "--only",
+        action="append",
+        default=[],
+        metavar="PROBE",
+        help="run this probe alone; may be given several times",
     )
     testbed.add_argument(
         "--timeout", type=positive_number, default=60, metavar="S", help="seconds for a probe (60)"
     )
     testbed.add_argument(
-        "--keep", action="store_true", help="keep the environments of wheels and trees"
+        "--keep", action="store_true", help="keep the environments of wheels, sdists and trees"
     )
+
+
+def _add_trees(testbed: argparse.ArgumentParser) -> None:
     testbed.add_argument(
         "--with-export",
         action="store_true",
@@ -94,7 +105,11 @@ def _add_how(testbed: argparse.ArgumentParser) -> None:
         " (default: tests/unit_tests)",
     )
     testbed.add_argument(
-        "--maxfail", type=positive_number, default=100, metavar="N", help="end a run of them there"
+        "--maxfail",
+        type=positive_number,
+        default=100,
+        metavar="N",
+        help="end a run of them after N failures (100)",
     )
 
 
@@ -105,8 +120,8 @@ def _add_export(commands: _Commands) -> None:
     export = commands.add_parser(
         "export-diff",
         help="print the patches as a diff against a wandb source tree",
-        description="Prints a unified diff, for git apply or patch -p1, that puts the patches'"
-        " own source into the classes of a wandb source tree.",
+        description="Prints a unified diff, for git apply or patch -p1, with which the"
+        " classes of a wandb source tree do by themselves what the patches do.",
     )
     export.add_argument("tree", metavar="TREE", help="a checkout, or an unpacked sdist")
     export.add_argument("--topic", action="append", default=[], help=f"{_TOPICS} (default: all)")
