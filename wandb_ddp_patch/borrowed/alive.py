@@ -80,7 +80,7 @@ class _Seen:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a signal's handler may log, too
         self.descriptor: Optional[int] = None
         self.ended = False
 
@@ -112,7 +112,7 @@ class _Seen:
 
 # By path: one for all runs of an owner.
 _seen: Dict[str, _Seen] = {}
-_seeing = threading.Lock()
+_seeing = threading.RLock()
 
 
 class Watch:
@@ -156,7 +156,7 @@ class Watch:
 def after_fork_in_child() -> None:
     """Let go of what the parent has open: each process looks for itself."""
     global _seeing
-    _seeing = threading.Lock()
+    _seeing = threading.RLock()
     for seen in _seen.values():
         seen.close()
     _seen.clear()

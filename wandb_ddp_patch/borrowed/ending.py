@@ -34,6 +34,17 @@ def forget(run: Any) -> None:
     _used[:] = [pair for pair in _used if pair[0] is not run]
 
 
+def leave_over(but: Any) -> None:
+    """Let go of the runs that are over, for one that is connected next."""
+    for run, way in used():
+        if run is not but and way.is_over():
+            try:
+                way.leave(run)
+            except Exception as error:  # of an earlier call, and nobody has heard of it
+                wandb: Any = sys.modules["wandb"]
+                wandb.termwarn(f"A call on an earlier run failed: {type(error).__name__}: {error}")
+
+
 def used() -> List[Any]:
     """Give the runs that are to be flushed, with their ways."""
     return list(_used)

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Any, Tuple
 
-from . import link, locks
+from . import link, locks, payload, ways
 from .facts import fact
 
 # Which have something of the parent's to let go of.
@@ -28,21 +28,24 @@ _ROOMS = (
 )
 
 
+# How long a fork waits for another thread that attaches a run: that takes parts of a
+# second, but where a service is busy.
+_CONNECTING_SECONDS = 5
+
+
 def _started_runs() -> Tuple[Any, ...]:
     return tuple(run for run in link.runs() if _has_started(run))
 
 
 def _has_started(run: Any) -> bool:
     own = run.__dict__
-    return bool(own.get("_attach_id")) or (
-        own.get("_backend") is not None and not fact(run, "disabled")
-    )
+    if own.get("_attach_id") or isinstance(link.of(run), link.Borrowed):
+        return True
+    return own.get("_backend") is not None and not fact(run, "disabled")
 
 
 def inherit(run: Any) -> None:
     """Make a run that this process got by a fork one that it borrows."""
-    from . import payload, ways  # late: only forks need them, and what is pickled
-
     tied = link.of(run)
     if isinstance(tied, link.Borrowed):  # a worker's worker: it connects anew
         data, state = tied.payload, tied.state
@@ -52,41 +55,42 @@ def inherit(run: Any) -> None:
             state = link.FINISHED_BEFORE
     if state is not link.FINISHED_BEFORE:
         state = link.APART
-    link.tie(run, link.Borrowed(data, ways.home(data), state))
+    way = None
+    with contextlib.suppress(Exception):  # there may be no descriptor left to read it
+        way = ways.home(data)
+    link.tie(run, link.Borrowed(data, way, state))
 
 
 def _before() -> None:
     # A child would inherit the locks that another thread holds while it
     # connects, and wait for ever.
-    link.connecting.acquire(timeout=40)
+    link.connecting.acquire(timeout=_CONNECTING_SECONDS)
+    runs: Tuple[Any, ...] = ()
     with contextlib.suppress(Exception):
         runs = _started_runs()
-        if runs:
-            _read_for_child()
+    if runs:
+        with contextlib.suppress(Exception):
+            _wait_for_imports()
+        with contextlib.suppress(Exception):
             locks.find()
-        for run in runs:
+    for run in runs:
+        with contextlib.suppress(Exception):
             _share(run, link.of(run))
 
 
-def _read_for_child() -> None:
-    """Read the modules that a child's runs need, and wait for those being read.
-
-    The child may have no descriptor left to read them; and it would inherit the lock of
-    a module that another thread is reading, and wait for ever.
-    """
-    for name in ("payload", *_ROOMS):
+def _wait_for_imports() -> None:
+    """Wait for modules that another thread is reading: a child would wait for ever."""
+    for name in _ROOMS:
         module = f"{__package__}.{name}"
-        if name == "payload" or module in sys.modules:
+        if module in sys.modules:
             importlib.import_module(module)
 
 
 def _share(run: Any, tied: Any) -> None:
-    from . import payload, ways  # late: see inherit
-
     if isinstance(tied, link.Owned):
         is_first = not tied.shared
         ways.share(run)
-        if is_first:
+        if is_first:  # read what the child needs: it may have no descriptor left for that
             ways.kind(payload.written(run))
 
 
@@ -97,14 +101,16 @@ def _after_in_parent() -> None:
 
 def _after_in_child() -> None:
     link.after_fork_in_child()
-    with contextlib.suppress(Exception):
-        for name in _ROOMS:
-            # What is not loaded has nothing to let go of.
-            module: Any = sys.modules.get(f"{__package__}.{name}")
-            if module is not None:
+    for name in _ROOMS:
+        # What is not loaded has nothing to let go of.
+        module: Any = sys.modules.get(f"{__package__}.{name}")
+        if module is not None:
+            with contextlib.suppress(Exception):
                 module.after_fork_in_child()
-        for run in _started_runs():
-            inherit(run)
+    for run in link.runs():
+        with contextlib.suppress(Exception):
+            if _has_started(run):
+                inherit(run)
 
 
 if hasattr(os, "register_at_fork"):

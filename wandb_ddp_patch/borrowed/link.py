@@ -12,10 +12,11 @@ import os
 import threading
 import uuid
 import weakref
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, ContextManager, Dict, Optional, Tuple, Union
 
 from ..errors import Unreachable
 from .facts import ENTRY
+from .processes import is_me
 
 if TYPE_CHECKING:
     Link = Union["Owned", "Borrowed"]
@@ -35,7 +36,7 @@ APART, CONNECTING, CONNECTED, LEFT, FINISHED_BEFORE = (
 
 NO_WAY = "this release's runs work in one process, and no local socket could be made"
 
-# One run connects at a time: wandb's own attaching knows of one only.
+# One run attaches at a time: wandb knows of one only.
 connecting = threading.RLock()
 
 
@@ -50,6 +51,10 @@ class Way:
     """
 
     attaches = unflushed = elsewhere = False
+
+    def connecting(self) -> ContextManager[Any]:
+        """Give the lock that is held meanwhile, and that the same thread may take again."""
+        return connecting
 
     def connect(self, run: Any) -> None:
         """Connect; raises Unreachable, at once, where that can't be."""
@@ -69,6 +74,10 @@ class Way:
 
     def leave(self, run: Any) -> None:
         """Let go of what is open: this process is done with the run, for now."""
+
+    def is_over(self) -> bool:
+        """Say whether the run is known to be over."""
+        return False
 
     def resume(self, run: Any) -> bool:
         """Take up a run that was left; False where it has to be connected anew."""
@@ -147,19 +156,19 @@ class Borrowed:
             return
         if self.state is LEFT:
             raise Unreachable("this worker has called finish()")
-        with connecting:
+        with connecting if self.way is None else self.way.connecting():
             if self.state is not APART:
                 return  # another thread has done it, or it is what calls us
             if self.payload["finished"]:
                 raise Unreachable("it was finished before it was sent here")
             elsewhere = self.way is not None and self.way.elsewhere
-            if self.payload["owner"] == os.getpid() and not elsewhere:
+            if is_me(self.payload["owner"], self.payload.get("process")) and not elsewhere:
                 raise Unreachable("it has ended: nothing in this process holds it any more")
-            if self.way is None:
-                raise Unreachable(NO_WAY)
             from . import descriptors  # late: importing wandb must stay quick
 
             descriptors.check()
+            if self.way is None:
+                raise Unreachable(NO_WAY)
             self.state = CONNECTING
             try:
                 self.way.connect(run)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from types import ModuleType
 from typing import Any, Dict, Tuple
 
 _KINDS = (type(threading.Lock()), type(threading.RLock()))
@@ -25,7 +26,10 @@ def find() -> None:
     modules = list(sys.modules.items())
     _seen = len(modules)
     for name, module in modules:
-        if name not in _names and (name == "wandb" or name.startswith("wandb.")):
+        # What is blocked from being imported is None there.
+        if name in _names or not isinstance(module, ModuleType):
+            continue
+        if name == "wandb" or name.startswith("wandb."):
             if getattr(getattr(module, "__spec__", None), "_initializing", False):
                 _seen = 0  # it may make more of them: look again
             else:
@@ -33,16 +37,17 @@ def find() -> None:
 
 
 def _is_lock(value: Any) -> bool:
-    return isinstance(value, _KINDS)
+    return type(value) in _KINDS  # to ask for __class__ makes lazy modules import
 
 
 def after_fork_in_child() -> None:
     """Put new ones in their places: also for the thread that may hold one and goes on."""
     new: Dict[int, Any] = {}
     for name, names in _names.items():
-        own = vars(sys.modules[name]) if name in sys.modules else {}
+        module = sys.modules.get(name)
+        own = vars(module) if isinstance(module, ModuleType) else {}
         for key in names:
             old = own.get(key)
             if _is_lock(old):
-                make = threading.Lock if isinstance(old, _KINDS[0]) else threading.RLock
+                make = threading.Lock if type(old) is _KINDS[0] else threading.RLock
                 own[key] = new.setdefault(id(old), make())

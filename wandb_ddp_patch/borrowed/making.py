@@ -40,10 +40,10 @@ def is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (str, int, float, bool))
 
 
-def portable(error: Exception) -> Exception:
+def portable(error: BaseException) -> Exception:
     """Make of an error one that can be sent: itself, if that can be."""
     try:
-        if type(pickle.loads(pickle.dumps(error))) is type(error):
+        if isinstance(error, Exception) and type(pickle.loads(pickle.dumps(error))) is type(error):
             return error
     except Exception:
         pass

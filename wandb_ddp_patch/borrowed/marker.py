@@ -21,7 +21,7 @@ except ImportError:
 # So that no worker goes on without having seen that its run is over.
 _GRACE_SECONDS = 1.25 * TRUST_SECONDS
 
-_NAME = r"wandb_ddp_patch-[0-9a-f]{32}"
+_NAME = r"wandb_ddp_patch-[0-9a-f]{32}(\.new)?"
 # Room for names of runs, so that a disk which fills up later does not matter.
 _ROOM = bytes(4096)
 # Younger files may be about to be locked.
@@ -42,16 +42,21 @@ class _OwnFile:
             with contextlib.suppress(OSError):
                 if os.path.samestat(os.lstat(self.path), os.fstat(self.descriptors[-1])):
                     return
-        descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | BINARY, 0o600)
+        # Where it is locked, not before it is: a free lock says that its owner has ended.
+        new = self.path if fcntl is None else f"{self.path}.new"
+        descriptor = os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR | BINARY, 0o600)
         try:
             if fcntl is not None:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.write(descriptor, _ROOM)
             for n, key in enumerate(self.over):
                 _write(descriptor, n, key)
+            if fcntl is not None:
+                os.rename(new, self.path)
         except BaseException:
             os.close(descriptor)
-            os.unlink(self.path)
+            with contextlib.suppress(OSError):
+                os.unlink(new)
             raise
         self.descriptors.append(descriptor)
 

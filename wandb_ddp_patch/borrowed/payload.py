@@ -10,7 +10,7 @@ from typing import Any, Dict
 from . import current, descriptors, link, steps  # noqa: F401
 from .facts import facts
 from .link import Borrowed
-from .processes import identity
+from .processes import identity, is_me
 
 
 def of(run: Any) -> Dict[str, Any]:
@@ -105,7 +105,7 @@ def attached(run: Any) -> None:
 
 def _sent_back(payload: Dict[str, Any]) -> Any:
     """Find the run of this process that a worker has attached to by its id, or None."""
-    if not payload.get("by_id") or payload["owner"] != os.getpid():
+    if not payload.get("by_id") or not is_me(payload["owner"], payload.get("process")):
         return None
     for run in link.runs():
         tied = link.of(run)

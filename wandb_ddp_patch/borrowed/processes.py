@@ -67,6 +67,14 @@ def is_here(known: str) -> bool:
     return ours[:2] == theirs[:2] and theirs[2] == _place(theirs[3])
 
 
+def is_me(pid: Optional[int], known: Optional[str]) -> bool:
+    """Say whether this is the process with a number, and an identity where that is known."""
+    if pid != os.getpid():
+        return False
+    here = identity() if known else None  # two containers may both have a process 1
+    return known is None or here is None or here == known
+
+
 def has_ended(known: Optional[str]) -> bool:
     """Say whether a process has ended for sure.
 

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from multiprocessing import AuthenticationError, connection, process
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, ContextManager, Dict, Optional, Tuple
 
 from ..errors import FINISHED, NotPlain, Unreachable
 from .current import make_current
@@ -56,6 +56,9 @@ class Relay(Way):
     def __init__(self, payload: Dict[str, Any]) -> None:
         self.address, self.key = payload["relay"], payload["key"]
         self.owner = payload.get("process")  # not in payloads of 0.1.0
+
+    def connecting(self) -> ContextManager[Any]:
+        return _connecting
 
     def connect(self, run: Any) -> None:
         _connected(self.address, self.owner)
@@ -129,7 +132,8 @@ class _Line:
 
     def __init__(self, address: Address, owner: Optional[str]) -> None:
         self.address, self.owner = address, owner
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
+        self.busy = False
         self.connection = self._connection()
 
     def _connection(self) -> Any:
@@ -147,8 +151,11 @@ class _Line:
 
     def ask(self, request: bytes) -> Any:
         with self.lock:
+            if self.busy:  # this thread's own call: a signal's handler has come between
+                return self._ask_apart(request)
             if self.connection.closed:  # another thread's call has failed
                 return _connected(self.address, self.owner).ask(request)
+            self.busy = True
             try:
                 self.connection.send_bytes(request)
                 deadline = time.monotonic() + _PATIENCE_SECONDS
@@ -162,6 +169,15 @@ class _Line:
                 _lines.pop(self.address, None)
                 self.connection.close()
                 raise
+            finally:
+                self.busy = False
+
+    def _ask_apart(self, request: bytes) -> Any:
+        line = _Line(self.address, self.owner)
+        try:
+            return line.ask(request)
+        finally:
+            line.connection.close()
 
 
 _lines: Dict[Address, _Line] = {}

@@ -46,9 +46,7 @@ class Service(Way):
 
     def connect(self, run: Any) -> None:
         self.check()
-        for used, way in ending.used():
-            if used is not run and way.watch.says_over():
-                way.leave(used)
+        ending.leave_over(run)
         _end_routers()
         self._attach(run)
         self.has_attached(run)
@@ -93,6 +91,9 @@ class Service(Way):
                 f" (process id {self.payload['owner']}) has ended, or it is on another machine,"
                 " with which the run was not shared (wandb_ddp_patch.share)"
             )
+
+    def is_over(self) -> bool:
+        return self.watch.says_over()
 
     def check(self) -> None:
         if self.watch.says_over():

@@ -84,6 +84,12 @@ class _Server:
 
     def _serve(self, accepted: Any) -> None:
         # The worker has ended, only looks whether we live, or is a stranger.
+        try:
+            self._answer_all(accepted)
+        finally:
+            self._drop(accepted)
+
+    def _answer_all(self, accepted: Any) -> None:
         with contextlib.suppress(EOFError, OSError, AuthenticationError):
             if _is_of_another_user(accepted):
                 raise AuthenticationError
@@ -94,7 +100,6 @@ class _Server:
             _limit_reading(accepted, 0)
             while True:
                 accepted.send_bytes(self._answer(accepted.recv_bytes()))
-        self._drop(accepted)
 
     def _drop(self, accepted: Any) -> None:
         self.connections.discard(accepted)
@@ -109,7 +114,7 @@ class _Server:
                 if run is None or link.own(run).over:
                     raise Unreachable(FINISHED)
                 result = make(run, name, args, kwargs)
-        except Exception as error:
+        except BaseException as error:  # also SystemExit, of a module that it imports
             return pickle.dumps((False, portable(error)))
         try:
             return pickle.dumps((True, result))

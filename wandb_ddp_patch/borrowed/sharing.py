@@ -9,6 +9,7 @@ from typing import Any, Optional
 from . import link, ways
 from .current import make_current
 from .facts import fact
+from .making import portable
 from .processes import is_here, machine
 
 
@@ -75,4 +76,4 @@ def _packed(run: Any, spans_machines: bool) -> bytes:
             share(run, None, 0)
         return pickle.dumps(run)
     except Exception as error:
-        return pickle.dumps(error)
+        return pickle.dumps(portable(error))

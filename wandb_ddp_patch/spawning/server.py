@@ -20,6 +20,16 @@ _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__fi
 # Linux takes variables of up to 128 KiB.
 _LONGEST_VARIABLE = 100_000
 _lock = threading.Lock()
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread of the parent may hold it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
 # Whether this process has started a forkserver, rather than found its program's.
 has_started = False
 

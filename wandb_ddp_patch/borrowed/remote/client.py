@@ -64,14 +64,17 @@ class Client:
         self._thread = threading.Thread(target=self._work, name="wandb_ddp_patch", daemon=True)
         self._thread.start()
 
-    def close(self) -> List[Exception]:
+    def close(self, in_vain: bool = False) -> List[Exception]:
         """Say goodbye, after what was sent before.
+
+        Args:
+            in_vain: Whether the owner has been waited for already, and in vain.
 
         Returns:
             What calls have raised that nobody has heard of.
         """
         self.window.leave()
-        self._thread.join(self._patience)
+        self._thread.join(_GONE_SECONDS if in_vain else self._patience)
         return self.window.take_errors()
 
     def abandon(self) -> None:

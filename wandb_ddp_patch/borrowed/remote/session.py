@@ -112,7 +112,7 @@ class Session:
             # Up to 0.12, what is not committed is put together later.
             kept = kwargs.get("commit") is False
             return True, make(run, name, args, kwargs)
-        except Exception as error:
+        except BaseException as error:  # also SystemExit, of a module that it imports
             return False, portable(error)
         finally:
             if used and not kept:

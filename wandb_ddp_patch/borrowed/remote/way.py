@@ -6,7 +6,7 @@ import hashlib
 import os
 import sys
 import threading
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Callable, ContextManager, Dict, Tuple
 
 from ...errors import NotPlain
 from .. import ending
@@ -59,8 +59,17 @@ class Remote(Way):
         self._address: Tuple[str, int] = share["host"], share["port"]
         self._token: bytes = share["token"]
         self._warned = False
+        self._lock = threading.RLock()
+
+    def connecting(self) -> ContextManager[Any]:
+        return self._lock  # it may take minutes, which is nothing to other runs, and forks
+
+    def is_over(self) -> bool:
+        line = _lines.get(self.payload["key"])
+        return line is None or line[0].window.over is not None
 
     def connect(self, run: Any) -> None:
+        ending.leave_over(run)
         self._client()
         make_current(run)
         _leave_at_the_end()
@@ -68,11 +77,14 @@ class Remote(Way):
 
     def _client(self) -> Client:
         key = self.payload["key"]
-        with _connecting:
-            if key not in _lines:
-                run = bytes.fromhex(key)
-                _lines[key] = Client(self._address, run, self._token, patience()), self
-            return _lines[key][0]
+        line = _lines.get(key)
+        if line is None:
+            with self._lock:
+                if key not in _lines:
+                    run = bytes.fromhex(key)
+                    _lines[key] = Client(self._address, run, self._token, patience()), self
+                line = _lines[key]
+        return line[0]
 
     def call(
         self, run: Any, name: str, upstream: Callable[..., Any], args: Any, kwargs: Any
@@ -123,7 +135,7 @@ class Remote(Way):
     def leave(self, run: Any) -> None:
         ending.forget(run)
         line = _lines.pop(self.payload["key"], None)
-        for error in line[0].close() if line else ():
+        for error in line[0].close(self._warned) if line else ():
             raise error
 
 
@@ -156,7 +168,6 @@ def _warn(message: str) -> None:
 
 # By the run's key.
 _lines: Dict[str, Tuple[Client, Remote]] = {}
-_connecting = threading.RLock()
 _hooked = 0  # the process at whose end they are left
 
 
@@ -176,14 +187,12 @@ def _leave_all() -> None:
     lines = list(_lines.values())
     for client, way in lines:
         way.flush(None)
-        for error in client.close():
+        for error in client.close(way._warned):
             _warn(f"What this worker has logged was refused: {type(error).__name__}: {error}.")
 
 
 def after_fork_in_child() -> None:
     """Let go of the parent's lines: each process has its own."""
-    global _connecting
-    _connecting = threading.RLock()
     for client, _ in _lines.values():
         client.abandon()
     _lines.clear()

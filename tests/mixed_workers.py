@@ -1,0 +1,206 @@
+"""A script for test_mixed.py, on any release: a worker that is more than a worker.
+
+Usage: mixed_workers.py METHOD CASE. It has runs of several owners, forks, is interrupted by
+signals, or sends what its owner can't load. Of a run that is shared it may think that it is
+on another machine.
+"""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import socket
+import sys
+import threading
+import time
+
+import wandb
+from faulty_workers import ROWS, join, log, main, say
+from limits import AT_ONCE_SECONDS, WAIT_SECONDS
+
+import wandb_ddp_patch
+from wandb_ddp_patch.borrowed import link, processes
+
+
+def shared(run):
+    wandb_ddp_patch.share(run, host="127.0.0.1")
+    return pickle.dumps(run)
+
+
+def elsewhere(payload):
+    """Load a run as on another machine than its owner's."""
+    is_here, processes.is_here = processes.is_here, lambda known: False
+    try:
+        return pickle.loads(payload)
+    finally:
+        processes.is_here = is_here
+
+
+def start_and_join(context, function, *arguments):
+    worker = context.Process(target=function, args=arguments)
+    worker.start()
+    join([worker])
+
+
+# --- a worker elsewhere forks -------------------------------------------------
+
+
+def fork_elsewhere(payload):
+    run = elsewhere(payload)
+    run.log({"worker 0": 0})
+    start_and_join(multiprocessing.get_context("fork"), log, run, "fork")
+
+
+def case_fork_elsewhere(context, run):
+    start_and_join(context, fork_elsewhere, shared(run))
+
+
+def fork_while_connecting(payload):
+    """Its owner does not answer, and a thread waits for that: a fork does not."""
+    run = elsewhere(payload)
+    silent = socket.socket()
+    silent.bind(("127.0.0.1", 0))
+    silent.listen(8)
+    link.of(run).way._address = silent.getsockname()
+    threading.Thread(target=log, args=(run, "thread"), daemon=True).start()
+    time.sleep(1)
+    begun = time.monotonic()
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+    say(time.monotonic() - begun < AT_ONCE_SECONDS)
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def case_fork_while_connecting(context, run):
+    start_and_join(context, fork_while_connecting, shared(run))
+
+
+# --- runs of several owners -----------------------------------------------------
+
+
+def own_another(payloads, ended):
+    run = wandb.init(mode="offline", project="p")
+    payloads.put(shared(run))
+    assert ended.wait(WAIT_SECONDS)
+    run.finish()
+
+
+def use_both(far, near):
+    far, near = elsewhere(far), pickle.loads(near)
+    for run, name in ((far, "far"), (near, "near"), (far, "far, again")):
+        log(run, name)
+
+
+def case_two_owners(context, run):
+    payloads, ended = context.Queue(), context.Event()
+    other = context.Process(target=own_another, args=(payloads, ended))
+    other.start()
+    far = payloads.get(timeout=WAIT_SECONDS)
+    start_and_join(context, use_both, far, pickle.dumps(run))
+    ended.set()
+    join([other])
+
+
+def use_one(payload):
+    log(elsewhere(payload), "worker 0")
+
+
+def count():
+    from wandb_ddp_patch.borrowed import ending
+    from wandb_ddp_patch.borrowed.remote import way
+
+    return len(ending.used()), len(way._lines)
+
+
+def case_run_after_run(context, run):
+    with context.Pool(1) as pool:
+        for _ in range(4):
+            pool.apply(use_one, (shared(run),))
+            run.finish()
+            run = wandb.init(mode="offline", project="p")
+        say(*pool.apply(count))
+
+
+# --- what comes between -----------------------------------------------------------
+
+
+def log_in_a_handler(run):
+    signals = []
+
+    def handler(number, frame):
+        run.log({"signal": len(signals)})
+        signals.append(number)
+
+    signal.signal(signal.SIGALRM, handler)
+    begun, rows = time.monotonic(), 0
+    while time.monotonic() < begun + 3:
+        if rows % 5 == 0:
+            signal.setitimer(signal.ITIMER_REAL, 0.003 + 0.0007 * (rows % 30))
+        run.log({"worker 0": rows})
+        rows += 1
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    say(rows, len(signals))
+
+
+def case_log_in_a_handler(context, run):
+    start_and_join(context, log_in_a_handler, run)
+
+
+MODULE = """
+import os, sys
+if os.environ["OWNER"] == str(os.getpid()):
+    sys.exit(2)
+class Number(float):
+    pass
+"""
+
+
+def send_what_exits(run):
+    if isinstance(run, bytes):
+        run = elsewhere(run)
+    import script_of_the_users
+
+    deadline = time.monotonic() + WAIT_SECONDS
+    try:
+        run.log({"worker 0": script_of_the_users.Number(1)})
+        while time.monotonic() < deadline:  # from elsewhere, it comes out of a later call
+            run.log({"later": 1})
+            time.sleep(0.1)
+    except Exception as error:
+        say("SystemExit: 2" in str(error))
+    log(run, "worker 0")
+
+
+def case_send_what_exits_elsewhere(context, run):
+    case_send_what_exits(context, shared(run))
+
+
+def case_send_what_exits(context, run):
+    with open("script_of_the_users.py", "w") as file:
+        file.write(MODULE)
+    os.environ["OWNER"] = str(os.getpid())
+    os.environ["PYTHONPATH"] += os.pathsep + os.getcwd()
+    sys.path.append(os.getcwd())
+    start_and_join(context, send_what_exits, run)
+
+
+def case_blocked_modules(context, run):
+    """None among the modules, which blocks an import, from before and from after a fork."""
+    run.log({"before": 0})
+    sys.modules["wandb.blocked"] = None
+    start_and_join(context, log, run, "worker 0")
+    locks = sys.modules["wandb_ddp_patch.borrowed.locks"]
+    # Those that wandb itself does not need to go on.
+    for name in ("wandb.integration.weave.weave", "wandb.vendor.pynvml.pynvml"):
+        if locks._names.get(name):
+            say("blocked")
+            sys.modules[name] = None
+    start_and_join(context, log, run, "worker 1")
+
+
+if __name__ == "__main__":
+    assert ROWS
+    main(globals())

@@ -1,0 +1,59 @@
+"""Workers that have several owners, fork, are interrupted, or send what can't be loaded."""
+
+import mixed_workers
+import pytest
+from test_faults import ALL, case_of, rows_in
+
+
+@pytest.fixture
+def case(tmp_path, release):
+    return case_of(mixed_workers.__file__, tmp_path, release)
+
+
+@pytest.mark.parametrize("version", [None, "0.12.21"])
+def test_a_worker_on_another_machine_forks(case, tmp_path, version):
+    assert case(version, "spawn", "fork_elsewhere") == ["[0]", "[0]"]
+    assert rows_in(tmp_path) == {"worker 0": [0], "fork": ALL}
+
+
+def test_a_fork_does_not_wait_for_an_owner_that_is_silent(case):
+    assert case(None, "spawn", "fork_while_connecting") == ["True", "[0]"]
+
+
+@pytest.mark.parametrize("version", [None, "0.16.6"])
+def test_runs_of_another_machine_and_of_this_one(case, tmp_path, version):
+    assert case(version, "spawn", "two_owners") == ["[0]", "[0]"]
+    assert rows_in(tmp_path) == {"far": ALL, "near": ALL, "far, again": ALL}
+
+
+def test_a_worker_elsewhere_keeps_no_run_that_is_over(case, tmp_path):
+    assert case(None, "spawn", "run_after_run") == ["1 1"]
+    assert rows_in(tmp_path)["worker 0"] == ALL * 4
+
+
+# wandb 0.31.0 itself waits for ever then, in any process.
+def test_a_signals_handler_logs_in_the_middle_of_a_row(case, tmp_path):
+    said, ended = case("0.12.21", "spawn", "log_in_a_handler")
+    assert ended == "[0]"
+    rows, signals = map(int, said.split())
+    found = rows_in(tmp_path)
+    assert sorted(found["worker 0"]) == list(range(rows))
+    assert sorted(found["signal"]) == list(range(signals))
+
+
+# From 0.13 on, a worker on the same machine makes its rows itself.
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [
+        ("0.12.21", "send_what_exits"),
+        *((v, "send_what_exits_elsewhere") for v in (None, "0.12.21")),
+    ],
+)
+def test_loading_a_row_ends_in_sys_exit_at_the_owner(case, tmp_path, version, name):
+    assert case(version, "spawn", name) == ["True", "[0]"]
+    assert rows_in(tmp_path)["worker 0"] == ALL
+
+
+@pytest.mark.parametrize("version", [None, "0.12.21"])
+def test_an_import_of_wandbs_is_blocked(case, tmp_path, version):
+    assert case(version, "fork", "blocked_modules") == ["[0]", "blocked", "[0]"]
