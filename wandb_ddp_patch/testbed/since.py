@@ -15,9 +15,10 @@ from .releases import RELEASES, numbers
 
 _STATUS = """
 import json, wandb_ddp_patch
-import wandb
-try: import torch
-except ImportError: pass
+import importlib, wandb
+for name in ("torch", "yaml"):  # which grafts wait for
+    try: importlib.import_module(name)
+    except ImportError: pass
 print(json.dumps({one.target: one.state for one in wandb_ddp_patch.status()}))
 """
 
