@@ -571,3 +571,14 @@ def test_pickle_of_reverted_config_is_upstreams(reverted):
 def test_lock_is_free_after_all_this():
     assert _patches._lock.acquire(timeout=60)
     _patches._lock.release()
+
+
+def test_functions_before_init_look_like_functions(fresh):
+    code = """
+    import functools, typing
+    import wandb_ddp_patch, wandb
+    wrapped = functools.wraps(wandb.log)(lambda: None)
+    print(wandb.log.__qualname__, wandb.log.__module__, wrapped.__qualname__)
+    print(typing.get_type_hints(wandb.log))
+    """
+    assert fresh(code) == "log wandb log\n{}\n"

@@ -101,6 +101,53 @@ def work(rank, argument):
     assert out.splitlines() == ["('1', 'old') None 1", names, "('2', None) None 2", names]
 
 
+def test_workers_have_the_streams_of_now(fresh, tmp_path):
+    # As a file for each stage, pytest's capfd, and wandb up to 0.12 put them elsewhere.
+    fresh(
+        TOP
+        + """
+def work(rank, name):
+    print(name, flush=True)
+    print(name, file=sys.stderr, flush=True)
+"""
+        + MAIN
+        + """
+    old = os.dup(1), os.dup(2)
+    for name in ("first", "second"):
+        file = os.open(name, os.O_WRONLY | os.O_CREAT)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        os.close(file)
+        wandb_ddp_patch.spawn(work, args=(name,))
+        os.dup2(old[0], 1)
+        os.dup2(old[1], 2)
+"""
+    )
+    for name in ("first", "second"):
+        assert (tmp_path / name).read_text() == f"{name}\n" * 2
+
+
+def test_a_worker_prints_in_one_run_after_another(fresh):
+    # wandb's console of a run is a pipe then, which is gone with it.
+    out = fresh(
+        TOP
+        + """
+def work(rank):
+    for i in range(500):
+        print("a line of some length that a worker prints", i, flush=True)
+"""
+        + MAIN
+        + """
+    for n in range(2):
+        run = wandb.init(project="p", settings=wandb.Settings(console="redirect"))
+        wandb_ddp_patch.spawn(work)
+        run.finish()
+""",
+        quiet=False,
+    )
+    assert out.count("a line of some length") == 1000
+
+
 def test_the_script_is_imported_once(fresh):
     out = fresh(
         TOP

@@ -2,8 +2,10 @@
 
 import contextlib
 import copy
+import gzip
 import io
 import json
+import lzma
 import os
 import re
 import shutil
@@ -129,6 +131,43 @@ def test_a_release_needs_what_the_known_one_before_it_does():
 )
 def test_bad_input_is_a_line(arguments, words):
     one_line(testbed(*arguments), *words)
+
+
+def test_a_broken_sdist_is_a_line(tmp_path, sdist):
+    whole = sdist.read_bytes()
+    broken = {
+        "cut.tar.gz": whole[:100],
+        "cut-later.tar.gz": whole[: len(whole) // 2],
+        "damaged.tar.gz": whole[:2000] + bytes(2000) + whole[4000:],
+        "damaged.tar.xz": lzma.compress(whole)[:-5000] + bytes(5000),
+        "of-nothing.tar.gz": gzip.compress(bytes(20480)),
+    }
+    for name, data in broken.items():
+        (tmp_path / name).write_bytes(data)
+        one_line(testbed(str(tmp_path / name)), name)
+
+
+def test_what_was_interrupted_is_made_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_DDP_PATCH_CACHE", str(tmp_path / "cache"))
+    base = tmp_path / "cache" / "environments" / "base"
+    wandb = base / "lib" / "python3.11" / "site-packages" / "wandb"
+    for folder, version in ((wandb, "1.0.0"), (tmp_path / "tree" / "wandb", "1.0.1")):
+        (folder / "sdk").mkdir(parents=True)
+        (folder / "__init__.py").write_text(f'__version__ = "{version}"')
+    (base / "bin").mkdir()
+    (base / "bin" / "python").symlink_to(sys.executable)
+    (base / "ready").touch()
+    monkeypatch.setattr(environments, "environment", lambda *_: str(base / "bin" / "python"))
+
+    def made():
+        return environments.overlaid("tree", tmp_path / "tree", "1.0.0", "3.11")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(environments, "site_packages", lambda folder: sys.exit("interrupted"))
+        with pytest.raises(SystemExit):
+            made()
+    site = environments.site_packages(Path(made()).parent.parent)
+    assert "1.0.1" in (site / "wandb" / "__init__.py").read_text()
 
 
 def test_without_uv_it_says_what_to_install(monkeypatch, capsys):

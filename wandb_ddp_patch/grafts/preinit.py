@@ -47,6 +47,9 @@ class PreInitCallable:
         # 0.10 to 0.12.10 hand over a PreInitObject.
         self._name = str(getattr(name, "_name", name))
         self.__name__ = self._name
+        # As a function has them: who registers or wraps functions reads them.
+        self.__module__, self.__qualname__ = "wandb", self._name.split(".", 1)[-1]
+        self.__annotations__ = {}
         if destination:
             self.__wrapped__ = destination
             self.__doc__ = destination.__doc__

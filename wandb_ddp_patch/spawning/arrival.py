@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from multiprocessing import reduction
 from typing import Any, Callable, Dict
 
 from ..borrowed.current import make_current
@@ -49,12 +50,26 @@ class _Surroundings:
 
     def __reduce__(self) -> Any:
         if self.method == "forkserver":
-            return _surround, (dict(os.environ),)
+            streams = {n: reduction.DupFd(n) for n in (1, 2) if _is_open(n)}
+            return _surround, (dict(os.environ), streams)
         return type(None), ()
 
 
-def _surround(environ: Dict[str, str]) -> None:
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def _surround(environ: Dict[str, str], streams: Dict[int, Any]) -> None:
     """Make a worker that a forkserver has forked what a spawned one is."""
+    # Where the forkserver's own lead to, nobody may read any more.
+    for number, now in streams.items():
+        descriptor = now.detach()
+        os.dup2(descriptor, number)
+        os.close(descriptor)
     before = os.environ.get("OMP_NUM_THREADS")
     for name in set(os.environ) - set(environ):
         del os.environ[name]

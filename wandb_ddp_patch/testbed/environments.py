@@ -107,23 +107,37 @@ def overlaid(label: str, tree: Path, release: str, python: str) -> str:
     with locked(folder.with_name(folder.name + ".lock")):
         if not (folder / "ready").exists():
             shutil.rmtree(folder, ignore_errors=True)
-            shutil.copytree(base.parent.parent, folder, symlinks=True)
-            site = site_packages(folder)
-            for old in (site / "wandb").rglob("*.py"):
-                if not (tree / old.relative_to(site)).exists():
-                    old.unlink()
-            for source in sources:
-                target = site / source.relative_to(tree)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, target)
-            (folder / "notes").write_text("\n".join(_install_declared(folder, needs)), "utf-8")
+            site = _laid_over(base.parent.parent, tree, sources, folder)
+            notes = _install_declared(folder, needs)
+            (folder / "notes").write_text("\n".join(notes), "utf-8")
             subprocess.run(
                 [interpreter_of(folder), "-m", "compileall", "-q", str(site / "wandb")],
                 stdout=subprocess.DEVNULL,
                 check=False,  # a broken file is the probes' to find
             )
-            (folder / "ready").touch()
+            if not any("can't be installed" in note for note in notes):
+                (folder / "ready").touch()  # else the index may do better the next time
     return interpreter_of(folder)
+
+
+def _laid_over(base: Path, tree: Path, sources: List[Path], folder: Path) -> Path:
+    """Copy an environment, with a tree's Python files for wandb's; give its site-packages."""
+    # Not its mark: what is copied is not ready yet.
+    shutil.copytree(
+        base,
+        folder,
+        symlinks=True,
+        ignore=lambda path, _: {"ready"} if path == str(base) else set(),
+    )
+    site = site_packages(folder)
+    for old in (site / "wandb").rglob("*.py"):
+        if not (tree / old.relative_to(site)).exists():
+            old.unlink()
+    for source in sources:
+        target = site / source.relative_to(tree)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    return site
 
 
 def _declared(tree: Path) -> List[Path]:

@@ -98,9 +98,16 @@ def _file(path: Path) -> Target:
         if not name or not zipfile.is_zipfile(path):
             raise Failure(f"{path.name}: that is no wheel of wandb")
         return Target(path.stem.rsplit("-", 3)[0] + ".whl", name.group(1), str(path))
-    if not tarfile.is_tarfile(path):
+    if not _is_tar(path):
         raise Failure(f"{path.name}: neither a wheel nor an sdist")
     return _tree(trees.unpacked(path), path.name)
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        return tarfile.is_tarfile(path)
+    except Exception:  # a broken one: EOFError, and what its compression raises
+        return False
 
 
 def _tree(path: Path, label: Optional[str] = None) -> Target:

@@ -89,8 +89,10 @@ def unpacked(sdist: Path) -> Path:
             try:
                 with tarfile.open(sdist) as file:
                     _extract(file, folder)
-            except (OSError, tarfile.TarError, EOFError, ValueError) as error:
+            except Exception as error:  # also what its compression raises
                 raise Failure(f"{sdist.name}: can't be unpacked: {error}") from None
+            if not any(folder.glob("*/wandb/__init__.py")):  # tarfile may stop where it is damaged
+                raise Failure(f"{sdist.name}: can't be unpacked: it is no sdist, or not whole")
             (folder / "ready").touch()
     return next((path for path in folder.iterdir() if path.is_dir()), folder)
 
