@@ -15,11 +15,11 @@ import threading
 import time
 
 import wandb
-from faulty_workers import ROWS, join, log, main, say
+from faulty_workers import join, log, main, say, start_and_join
 from limits import AT_ONCE_SECONDS, WAIT_SECONDS
 
 import wandb_ddp_patch
-from wandb_ddp_patch.borrowed import link, processes
+from wandb_ddp_patch.borrowed import link, ways
 
 
 def shared(run):
@@ -29,17 +29,15 @@ def shared(run):
 
 def elsewhere(payload):
     """Load a run as on another machine than its owner's."""
-    is_here, processes.is_here = processes.is_here, lambda known: False
+    is_here, ways.is_here = ways.is_here, lambda known: False
     try:
         return pickle.loads(payload)
     finally:
-        processes.is_here = is_here
+        ways.is_here = is_here
 
 
-def start_and_join(context, function, *arguments):
-    worker = context.Process(target=function, args=arguments)
-    worker.start()
-    join([worker])
+def in_worker(context, function, *arguments):
+    start_and_join([context.Process(target=function, args=arguments)])
 
 
 # --- a worker elsewhere forks -------------------------------------------------
@@ -48,11 +46,11 @@ def start_and_join(context, function, *arguments):
 def fork_elsewhere(payload):
     run = elsewhere(payload)
     run.log({"worker 0": 0})
-    start_and_join(multiprocessing.get_context("fork"), log, run, "fork")
+    in_worker(multiprocessing.get_context("fork"), log, run, "fork")
 
 
 def case_fork_elsewhere(context, run):
-    start_and_join(context, fork_elsewhere, shared(run))
+    in_worker(context, fork_elsewhere, shared(run))
 
 
 def fork_while_connecting(payload):
@@ -75,7 +73,7 @@ def fork_while_connecting(payload):
 
 
 def case_fork_while_connecting(context, run):
-    start_and_join(context, fork_while_connecting, shared(run))
+    in_worker(context, fork_while_connecting, shared(run))
 
 
 # --- runs of several owners -----------------------------------------------------
@@ -99,7 +97,7 @@ def case_two_owners(context, run):
     other = context.Process(target=own_another, args=(payloads, ended))
     other.start()
     far = payloads.get(timeout=WAIT_SECONDS)
-    start_and_join(context, use_both, far, pickle.dumps(run))
+    in_worker(context, use_both, far, pickle.dumps(run))
     ended.set()
     join([other])
 
@@ -146,7 +144,23 @@ def log_in_a_handler(run):
 
 
 def case_log_in_a_handler(context, run):
-    start_and_join(context, log_in_a_handler, run)
+    in_worker(context, log_in_a_handler, run)
+
+
+def log_while_connecting(run):
+    from wandb_ddp_patch.borrowed import relay
+
+    def interrupted(run):
+        signal.raise_signal(signal.SIGALRM)
+        make_current(run)
+
+    make_current, relay.make_current = relay.make_current, interrupted
+    signal.signal(signal.SIGALRM, lambda number, frame: run.log({"signal": 0}))
+    run.log({"worker 0": 0})
+
+
+def case_log_while_connecting(context, run):
+    in_worker(context, log_while_connecting, run)
 
 
 MODULE = """
@@ -184,23 +198,22 @@ def case_send_what_exits(context, run):
     os.environ["OWNER"] = str(os.getpid())
     os.environ["PYTHONPATH"] += os.pathsep + os.getcwd()
     sys.path.append(os.getcwd())
-    start_and_join(context, send_what_exits, run)
+    in_worker(context, send_what_exits, run)
 
 
 def case_blocked_modules(context, run):
     """None among the modules, which blocks an import, from before and from after a fork."""
     run.log({"before": 0})
     sys.modules["wandb.blocked"] = None
-    start_and_join(context, log, run, "worker 0")
+    in_worker(context, log, run, "worker 0")
     locks = sys.modules["wandb_ddp_patch.borrowed.locks"]
     # Those that wandb itself does not need to go on.
     for name in ("wandb.integration.weave.weave", "wandb.vendor.pynvml.pynvml"):
         if locks._names.get(name):
             say("blocked")
             sys.modules[name] = None
-    start_and_join(context, log, run, "worker 1")
+    in_worker(context, log, run, "worker 1")
 
 
 if __name__ == "__main__":
-    assert ROWS
     main(globals())

@@ -41,6 +41,11 @@ def test_a_signals_handler_logs_in_the_middle_of_a_row(case, tmp_path):
     assert sorted(found["signal"]) == list(range(signals))
 
 
+def test_a_signals_handler_logs_while_its_run_connects(case, tmp_path):
+    assert case("0.12.21", "spawn", "log_while_connecting") == ["[0]"]
+    assert rows_in(tmp_path) == {"worker 0": [0], "signal": [0]}
+
+
 # From 0.13 on, a worker on the same machine makes its rows itself.
 @pytest.mark.parametrize(
     ("version", "name"),

@@ -41,8 +41,13 @@ def leave_over(but: Any) -> None:
             try:
                 way.leave(run)
             except Exception as error:  # of an earlier call, and nobody has heard of it
-                wandb: Any = sys.modules["wandb"]
-                wandb.termwarn(f"A call on an earlier run failed: {type(error).__name__}: {error}")
+                warn(f"A call on an earlier run failed: {type(error).__name__}: {error}")
+
+
+def warn(message: str) -> None:
+    """Say what nobody is there to catch, where wandb says the like."""
+    wandb: Any = sys.modules["wandb"]
+    wandb.termwarn(message)
 
 
 def used() -> List[Any]:

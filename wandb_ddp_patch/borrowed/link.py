@@ -26,13 +26,8 @@ if TYPE_CHECKING:
 # States of a borrowed run: not connected yet, being connected by a thread that calls
 # it meanwhile, connected, left by finish(), and finished already when it was inherited
 # by a fork: then wandb itself says so.
-APART, CONNECTING, CONNECTED, LEFT, FINISHED_BEFORE = (
-    "apart",
-    "connecting",
-    "connected",
-    "left",
-    "finished before",
-)
+APART, CONNECTING, CONNECTED = "apart", "connecting", "connected"
+LEFT, FINISHED_BEFORE = "left", "finished before"
 
 NO_WAY = "this release's runs work in one process, and no local socket could be made"
 
@@ -140,7 +135,8 @@ class Borrowed:
                 self.way.check()  # type: ignore[union-attr]
             else:
                 self._connect(run)
-                if self.state is not CONNECTED:
+                # Where wandb attaches, it is what calls us; else a signal's handler may be.
+                if self.state is not CONNECTED and (self.way is None or self.way.attaches):
                     return upstream(run, *args, **kwargs)
             return self.way.call(run, name, upstream, args, kwargs)  # type: ignore[union-attr]
         except Unreachable as why:

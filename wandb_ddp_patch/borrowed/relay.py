@@ -193,7 +193,7 @@ def _connected(address: Address, owner: Optional[str]) -> _Line:
     with _connecting:
         if address not in _lines:
             try:
-                _lines[address] = _Line(address, owner)
+                _lines.setdefault(address, _Line(address, owner))
             except AuthenticationError:
                 raise Unreachable(
                     "this process was not started with multiprocessing by the one that"

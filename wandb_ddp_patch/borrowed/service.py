@@ -109,22 +109,23 @@ class Service(Way):
             # It may have ended meanwhile: say so, not "Broken pipe".
             self.watch.doubt()
             self.check()
-            if isinstance(error, OSError) or type(error).__module__.startswith("wandb.sdk"):
+            if _is_of_connection(error):
                 self._refuse_if_ended(error)
             raise
 
     def _refuse_if_ended(self, error: Exception) -> None:
         """Say so where the service has ended, and whether its owner has.
 
-        Of an owner that is killed the service may know a moment before its file tells.
+        Of an owner that is killed the service may know a moment before its file tells, and
+        the sockets of a process that is killed are closed one after the other.
         """
         deadline = time.monotonic() + _END_SECONDS
-        while is_gone(self.payload["service"]):
-            if time.monotonic() > deadline:
-                raise Unreachable("W&B's service has ended, and it can't be begun anew") from error
+        while time.monotonic() < deadline:
             time.sleep(0.02)
             self.watch.doubt()
             self.check()
+        if is_gone(self.payload["service"]):
+            raise Unreachable("W&B's service has ended, and it can't be begun anew") from error
 
     def flush(self, run: Any) -> None:
         """Wait until the service has read all that this worker has sent.
@@ -152,8 +153,7 @@ class Service(Way):
                 else f"W&B's service has not said within {seconds} s that it has them. They arrive"
                 " if it goes on before the run is finished"
             )
-        wandb: Any = sys.modules["wandb"]
-        wandb.termwarn(
+        ending.warn(
             f"The last rows that this worker logged to run {self.payload['known']['id']} may be"
             f" lost: {why}."
         )
@@ -197,6 +197,14 @@ def _end_routers() -> None:
             with contextlib.suppress(Exception):
                 wake()
         router.join()
+
+
+def _is_of_connection(error: Exception) -> bool:
+    if isinstance(error, (ConnectionError, EOFError)):
+        return True
+    kind = type(error)
+    named = "Closed" in kind.__name__ or "Abandoned" in kind.__name__
+    return named and kind.__module__.startswith("wandb.sdk")
 
 
 def _sends_late(interface: Any) -> bool:

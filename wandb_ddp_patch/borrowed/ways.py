@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, Optional, Tuple
 
 from . import link, marker
 from .link import Way
+from .processes import is_here
 
 _sharing = threading.RLock()
 
@@ -27,13 +28,10 @@ def home(payload: Dict[str, Any]) -> Optional[Way]:
 def kind(payload: Dict[str, Any]) -> Optional[Callable[[Dict[str, Any]], Way]]:
     """Choose the class of that way; its module has been read then."""
     shared = payload.get("share")  # not in payloads of runs that are not shared
-    if shared:
-        from .processes import is_here  # late, as below
+    if shared and not is_here(shared["machine"]):
+        from .remote.way import Remote  # late: only runs that are shared need it
 
-        if not is_here(shared["machine"]):
-            from .remote.way import Remote
-
-            return Remote
+        return Remote
     if payload["attach_id"]:
         from .service import Service  # late, as relay: only one of them is needed
 

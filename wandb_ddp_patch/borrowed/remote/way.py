@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import threading
 from typing import Any, Callable, ContextManager, Dict, Tuple
 
@@ -77,14 +76,12 @@ class Remote(Way):
 
     def _client(self) -> Client:
         key = self.payload["key"]
-        line = _lines.get(key)
-        if line is None:
-            with self._lock:
-                if key not in _lines:
-                    run = bytes.fromhex(key)
-                    _lines[key] = Client(self._address, run, self._token, patience()), self
-                line = _lines[key]
-        return line[0]
+        with self._lock:
+            if key not in _lines:
+                client = Client(self._address, bytes.fromhex(key), self._token, patience())
+                if _lines.setdefault(key, (client, self))[0] is not client:
+                    client.close()  # a signal's handler has been here meanwhile
+            return _lines[key][0]
 
     def call(
         self, run: Any, name: str, upstream: Callable[..., Any], args: Any, kwargs: Any
@@ -127,7 +124,7 @@ class Remote(Way):
         if line and missing and not self._warned:
             self._warned = True
             why = line[0].window.over or f"no answer within {patience():.0f} s"
-            _warn(
+            ending.warn(
                 f"The last {missing} message(s) of this worker to run"
                 f" {self.payload['known']['id']} may be lost: {why}."
             )
@@ -159,11 +156,6 @@ def _one_machine_only(what: str) -> Exception:
     )
 
 
-def _warn(message: str) -> None:
-    wandb: Any = sys.modules["wandb"]
-    wandb.termwarn(message)
-
-
 # --- this process's lines -----------------------------------------------------
 
 # By the run's key.
@@ -188,7 +180,9 @@ def _leave_all() -> None:
     for client, way in lines:
         way.flush(None)
         for error in client.close(way._warned):
-            _warn(f"What this worker has logged was refused: {type(error).__name__}: {error}.")
+            ending.warn(
+                f"What this worker has logged was refused: {type(error).__name__}: {error}."
+            )
 
 
 def after_fork_in_child() -> None:
