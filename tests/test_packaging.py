@@ -38,6 +38,8 @@ if __name__ == "__main__":
     process.join()
     assert process.exitcode == 0
 """
+# Another interpreter than this one: the nightly run asks for some.
+TEST_PYTHON = os.environ.get("TEST_PYTHON")
 # What only a patched wandb can do, in a line.
 COPY = "import copy, wandb; copy.copy(wandb.Config()); print('patched')"
 
@@ -48,8 +50,7 @@ class Environment:
     def __init__(self, folder, *packages, python=None):
         self.folder = folder
         self.python = str(folder / ("Scripts" if os.name == "nt" else "bin") / "python")
-        # The nightly run asks for others.
-        python = python or os.environ.get("TEST_PYTHON")
+        python = python or TEST_PYTHON
         try:
             python = environments.find_python(python) if python else sys.executable
         except environments.NoPython as error:
@@ -298,9 +299,12 @@ def test_jupyter_kernels(dists, environment, tmp_path):
 MODULES = "import sys; print(sorted(sys.modules)); print([type(f).__name__ for f in sys.meta_path])"
 
 
-@pytest.mark.parametrize("python", ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13"])
+PYTHONS = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13"]
+
+
+@pytest.mark.parametrize("python", [TEST_PYTHON] if TEST_PYTHON else PYTHONS)
 def test_at_start_up_nothing_is_imported_but_one_module_of_ours(environment, dists, python):
-    env = environment(python=os.environ.get("TEST_PYTHON", python))
+    env = environment(python=python)
     # Some releases import a codec to read a .pth file; 3.15, pkgutil for any .start file.
     (env.site / "other.pth").write_text("#\n")
     (env.site / "other.start").write_text("os:getpid\n")

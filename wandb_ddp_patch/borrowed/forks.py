@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import os
 import sys
-from typing import Any, Tuple
+from typing import Any, Callable
 
 from . import link, locks, payload, ways
 from .facts import fact
@@ -27,14 +27,9 @@ _ROOMS = (
     "ways",
 )
 
-
 # How long a fork waits for another thread that attaches a run: that takes parts of a
 # second, but where a service is busy.
 _CONNECTING_SECONDS = 5
-
-
-def _started_runs() -> Tuple[Any, ...]:
-    return tuple(run for run in link.runs() if _has_started(run))
 
 
 def _has_started(run: Any) -> bool:
@@ -65,17 +60,12 @@ def _before() -> None:
     # A child would inherit the locks that another thread holds while it
     # connects, and wait for ever.
     link.connecting.acquire(timeout=_CONNECTING_SECONDS)
-    runs: Tuple[Any, ...] = ()
-    with contextlib.suppress(Exception):
-        runs = _started_runs()
+    runs = link.runs()
     if runs:
-        with contextlib.suppress(Exception):
-            _wait_for_imports()
-        with contextlib.suppress(Exception):
-            locks.find()
+        _try(_wait_for_imports)
+        _try(locks.find)
     for run in runs:
-        with contextlib.suppress(Exception):
-            _share(run, link.of(run))
+        _try(_share, run)
 
 
 def _wait_for_imports() -> None:
@@ -86,8 +76,9 @@ def _wait_for_imports() -> None:
             importlib.import_module(module)
 
 
-def _share(run: Any, tied: Any) -> None:
-    if isinstance(tied, link.Owned):
+def _share(run: Any) -> None:
+    tied = link.of(run)
+    if isinstance(tied, link.Owned) and _has_started(run):
         is_first = not tied.shared
         ways.share(run)
         if is_first:  # read what the child needs: it may have no descriptor left for that
@@ -105,12 +96,20 @@ def _after_in_child() -> None:
         # What is not loaded has nothing to let go of.
         module: Any = sys.modules.get(f"{__package__}.{name}")
         if module is not None:
-            with contextlib.suppress(Exception):
-                module.after_fork_in_child()
+            _try(module.after_fork_in_child)
     for run in link.runs():
-        with contextlib.suppress(Exception):
-            if _has_started(run):
-                inherit(run)
+        _try(_inherit_if_started, run)
+
+
+def _inherit_if_started(run: Any) -> None:
+    if _has_started(run):
+        inherit(run)
+
+
+def _try(function: Callable[..., None], *args: Any) -> None:
+    # A fault in one must keep neither the fork nor the rest from going on.
+    with contextlib.suppress(Exception):
+        function(*args)
 
 
 if hasattr(os, "register_at_fork"):

@@ -7,7 +7,7 @@ import re
 from typing import Any, Dict
 
 # Some of them for those who call runs: a worker may have no descriptor left by then.
-from . import current, descriptors, link, steps  # noqa: F401
+from . import current, descriptors, link, steps, ways  # noqa: F401
 from .facts import facts
 from .link import Borrowed
 from .processes import identity, is_me
@@ -22,8 +22,6 @@ def of(run: Any) -> Dict[str, Any]:
     if isinstance(tied, Borrowed):  # a worker passes it on
         return {**tied.payload, "config": run.__dict__["_config"]}
     if run.__dict__.get("_attach_id") or run.__dict__.get("_backend"):
-        from . import ways  # late: importing wandb must stay quick
-
         ways.share(run)
     payload = written(run)
     if payload["known"]["disabled"]:
@@ -72,8 +70,6 @@ def load(payload: Dict[str, Any]) -> Any:
         return load_disabled(payload)
     from wandb.sdk.wandb_run import Run
 
-    from . import ways  # late, as above
-
     run = Run.__new__(Run)
     config = payload["config"]
     run.__dict__.update(
@@ -92,7 +88,7 @@ def load(payload: Dict[str, Any]) -> Any:
 
 def attached(run: Any) -> None:
     """Make a run that has attached by its id one that this process borrows."""
-    from .service import Service  # late, as above
+    from .service import Service  # late: not all releases need it
 
     data = written(run)
     data["attach_id"], data["by_id"] = data["attach_id"] or data["known"]["id"], True
@@ -116,8 +112,6 @@ def _sent_back(payload: Dict[str, Any]) -> Any:
 
 def _take(run: Any, borrowed: Borrowed, payload: Dict[str, Any]) -> None:
     """Take over what the owner has changed since this process got the run."""
-    from . import ways  # late, as above
-
     if borrowed.state is link.LEFT:  # a pool's next task
         resumed = borrowed.way is not None and borrowed.way.resume(run)
         borrowed.state = link.CONNECTED if resumed else link.APART

@@ -20,6 +20,8 @@ _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__fi
 # Linux takes variables of up to 128 KiB.
 _LONGEST_VARIABLE = 100_000
 _lock = threading.Lock()
+# Whether this process has started a forkserver, rather than found its program's.
+has_started = False
 
 
 def _after_fork_in_child() -> None:
@@ -29,9 +31,6 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
-
-# Whether this process has started a forkserver, rather than found its program's.
-has_started = False
 
 
 class _Names(List[str]):

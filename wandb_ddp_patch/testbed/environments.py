@@ -108,14 +108,15 @@ def overlaid(label: str, tree: Path, release: str, python: str) -> str:
         if not (folder / "ready").exists():
             shutil.rmtree(folder, ignore_errors=True)
             site = _laid_over(base.parent.parent, tree, sources, folder)
-            notes = _install_declared(folder, needs)
+            lacking = _install_declared(folder, needs)
+            notes = lacking + _without_torch(folder)
             (folder / "notes").write_text("\n".join(notes), "utf-8")
             subprocess.run(
                 [interpreter_of(folder), "-m", "compileall", "-q", str(site / "wandb")],
                 stdout=subprocess.DEVNULL,
                 check=False,  # a broken file is the probes' to find
             )
-            if not any("can't be installed" in note for note in notes):
+            if not lacking:
                 (folder / "ready").touch()  # else the index may do better the next time
     return interpreter_of(folder)
 
@@ -155,12 +156,16 @@ def _install_declared(folder: Path, needs: List[Path]) -> List[str]:
         done = run_uv("pip", "install", "--python", str(folder), "-r", str(file), check=False)
         if done.returncode:
             notes.append(f"what {file.name} declares can't be installed: {why(done.stderr)}")
-    if not (folder / "torch").is_dir():
-        notes.append(
-            "no torch here for this Python: what is about it is unproven (pip install torch,"
-            " beside this package)"
-        )
     return notes
+
+
+def _without_torch(folder: Path) -> List[str]:
+    if (folder / "torch").is_dir():
+        return []
+    return [
+        "no torch here for this Python: what is about it is unproven (pip install torch,"
+        " beside this package)"
+    ]
 
 
 def notes_of(python: str) -> List[str]:
