@@ -18,7 +18,7 @@ from typing import Dict, Iterator, List, Optional, Set, Tuple
 from wandb_ddp_patch import cli, probes
 
 ROOT = Path(__file__).resolve().parent.parent
-MADE = ("build", "dist", "wandb")  # folders of a working copy that hold no pages
+MADE = ("build", "dist", "quick", "wandb")  # folders of a working copy that hold no pages
 RUN, FAILS, ELSEWHERE = "run", "run, and it fails", "run by "
 
 _FENCE = re.compile(r"[\s>]*```(\w*)\s*")
