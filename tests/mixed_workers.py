@@ -148,13 +148,13 @@ def case_log_in_a_handler(context, run):
 
 
 def log_while_connecting(run):
-    from wandb_ddp_patch.borrowed import relay
+    from wandb_ddp_patch.borrowed.remote import way
 
     def interrupted(run):
         signal.raise_signal(signal.SIGALRM)
         make_current(run)
 
-    make_current, relay.make_current = relay.make_current, interrupted
+    make_current, way.make_current = way.make_current, interrupted
     signal.signal(signal.SIGALRM, lambda number, frame: run.log({"signal": 0}))
     run.log({"worker 0": 0})
 

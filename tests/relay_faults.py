@@ -5,18 +5,19 @@ Usage: relay_faults.py METHOD CASE. Plays as faulty_workers.py does.
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
-from multiprocessing import connection
 
 import wandb
 from faulty_workers import ROWS, log, main, say, start_and_join
-from limits import AT_ONCE_SECONDS, WAIT_SECONDS
+from limits import AT_ONCE_SECONDS, SOON_SECONDS, WAIT_SECONDS
 
 import wandb_ddp_patch  # noqa: F401
-from wandb_ddp_patch.borrowed import serving
+from wandb_ddp_patch.borrowed import link
+from wandb_ddp_patch.borrowed.remote import opening
 
 # --- a call that waits for the network ---------------------------------------
 
@@ -55,27 +56,37 @@ def case_network(context, run):
 # --- threads and descriptors --------------------------------------------------
 
 
+def log_lists(run, name):
+    for i in range(ROWS):
+        run.log({name: [i]})  # no number: made by a thread of its own
+
+
 def case_no_thread(context, run):
-    """Each third thread can't be started."""
-    start, count = threading.Thread.start, [0]
+    """Two of three threads can't be started."""
+    start, count, owner = threading.Thread.start, [0], os.getpid()
 
     def start_some(self):
-        if getattr(self, "_target", None) and self._target.__name__ == "_serve":
+        if os.getpid() == owner and getattr(self._target, "__name__", "") == "_work":
             count[0] += 1
-            if count[0] % 3 == 1:
+            if count[0] % 3:
                 raise RuntimeError("can't start new thread")
         start(self)
 
     threading.Thread.start = start_some
-    workers = [context.Process(target=log, args=(run, f"worker {n}")) for n in range(4)]
-    start_and_join(workers)
+    names = [f"worker {n}" for n in range(4)]
+    start_and_join([context.Process(target=log_lists, args=(run, name)) for name in names])
+    say(count[0] > 0)
+
+
+def address_of(run):
+    return opening.open_to_workers(link.own(run))
 
 
 def case_strangers(context, run):
-    serving._PROOF_SECONDS = 5
     run.log({"before": 1})
-    address = serving.address()
-    threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    address = address_of(run)
+    threads = threading.active_count()
+    descriptors = len(os.listdir("/proc/self/fd"))
     code = (
         "import socket, sys\n"
         "sockets = [socket.socket(socket.AF_UNIX) for _ in range(200)]\n"
@@ -89,23 +100,82 @@ def case_strangers(context, run):
     start_and_join([context.Process(target=log, args=(run, "worker"))])
     say("in time", time.monotonic() - begun < 3 * AT_ONCE_SECONDS)
     deadline = time.monotonic() + WAIT_SECONDS
-    while threading.active_count() > threads + 2 and time.monotonic() < deadline:
+    while len(os.listdir("/proc/self/fd")) > descriptors + 4 and time.monotonic() < deadline:
         time.sleep(0.1)
-    say("threads", threading.active_count() <= threads + 2)
     say("descriptors", len(os.listdir("/proc/self/fd")) <= descriptors + 4)
+    say("threads", threading.active_count() <= threads + 1)
     strangers.communicate(b"")
 
 
-def ask_as_another_user(address):
+def ask_as_another_user(run):
     os.setuid(65534)
     try:
-        connection.Client(address, authkey=multiprocessing.current_process().authkey)
-    except (EOFError, OSError):
-        sys.exit(3)
+        run.log({"stranger": 1})
+    except wandb.errors.UsageError as error:
+        sys.exit(3 if "another user" in str(error) else 4)
 
 
 def case_another_user(context, run):
-    start_and_join([context.Process(target=ask_as_another_user, args=(serving.address(),))])
+    start_and_join([context.Process(target=ask_as_another_user, args=(run,))])
+
+
+def ask_without_the_key(run):
+    multiprocessing.current_process().authkey = b"another tree's"
+    try:
+        run.log({"stranger": 1})
+    except wandb.errors.UsageError as error:
+        say(str(error).split(", because ")[1].split(". ")[0])
+
+
+def case_no_key(context, run):
+    start_and_join([context.Process(target=ask_without_the_key, args=(run,))])
+
+
+# --- workers that end in the middle of it --------------------------------------
+
+
+def log_and_die(run, name):
+    log(run, name)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def case_die(context, run):
+    start_and_join([context.Process(target=log_and_die, args=(run, f"worker {n}")) for n in (0, 1)])
+    begun = time.monotonic()
+    run.finish()
+    say("at once", time.monotonic() - begun < AT_ONCE_SECONDS)
+
+
+def log_slow_and_die(run):
+    run.log({"slow": Slow("<b>bold</b>")})
+    log(run, "after")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def case_die_before_it_is_made(context, run):
+    """The owner is about to write its row, and to finish the run, when the worker dies."""
+    worker = context.Process(target=log_slow_and_die, args=(run,))
+    start_and_join([worker])
+    assert asked.wait(WAIT_SECONDS)
+    threading.Timer(1, others_are_done.set).start()
+
+
+def stopped_at_the_end(run, stopped):
+    log(run, "worker")
+    stopped.set()
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def case_stopped_worker(context, run):
+    stopped = context.Event()
+    worker = context.Process(target=stopped_at_the_end, args=(run, stopped))
+    worker.start()
+    assert stopped.wait(WAIT_SECONDS)
+    begun = time.monotonic()
+    run.finish()
+    say("soon", time.monotonic() - begun < SOON_SECONDS)
+    worker.kill()
+    worker.join()
 
 
 # --- an owner that takes its time ---------------------------------------------

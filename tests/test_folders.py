@@ -91,13 +91,14 @@ def test_a_refused_connection_means_no_more_than_it_does(play, version, why):
 
 LISTEN = """
 import sys
-from multiprocessing import connection
-from wandb_ddp_patch.borrowed import serving
+from wandb_ddp_patch.borrowed.remote import doors, wire
 sys.platform = "another"
-with serving._listener() as listener, connection.Client(listener.address) as client:
-    with listener.accept() as accepted:
-        client.send("row")
-        print(accepted.recv(), type(listener.address).__name__)
+with doors.within() as door:
+    door.listen()
+    address = doors.address(door)
+    with wire.connect(address, 10) as client, door.accept()[0] as accepted:
+        client.sendall(b"row")
+        print(accepted.recv(3).decode(), type(address).__name__)
 """
 
 

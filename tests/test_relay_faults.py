@@ -33,14 +33,14 @@ def int_or_text(value):
 
 @where
 def test_threads_that_cannot_be_started(case, tmp_path, version, method):
-    assert case(version, method, "no_thread") == ["[0, 0, 0, 0]"]
-    rows = rows_in(tmp_path)
+    assert case(version, method, "no_thread") == ["[0, 0, 0, 0]", "True"]
+    rows = rows_in(tmp_path, lambda value: int(value.strip("[]")))
     assert [rows[f"worker {n}"] for n in range(4)] == [ALL] * 4
 
 
 def test_silent_strangers(case, tmp_path):
     said = case("0.12.21", "fork", "strangers")
-    assert said == ["[0]", "in time True", "threads True", "descriptors True"]
+    assert said == ["[0]", "in time True", "descriptors True", "threads True"]
     assert rows_in(tmp_path)["worker"] == ALL
 
 
@@ -49,6 +49,30 @@ def test_silent_strangers(case, tmp_path):
 )
 def test_another_user_is_not_heard(case):
     assert case("0.12.21", "fork", "another_user") == ["[3]"]
+
+
+def test_who_does_not_hold_the_key_of_the_tree_is_told(case):
+    why = "this process was not started with multiprocessing by the one that called wandb.init()"
+    assert case("0.12.21", "fork", "no_key") == [why, "[0]"]
+
+
+@where
+def test_a_worker_is_killed_when_it_has_logged(case, tmp_path, version, method):
+    assert case(version, method, "die") == ["[-9, -9]", "at once True"]
+    rows = rows_in(tmp_path)
+    assert rows["worker 0"] == rows["worker 1"] == ALL
+
+
+def test_a_worker_is_killed_before_its_rows_are_made(case, tmp_path):
+    said = case("0.12.21", "fork", "die_before_it_is_made")
+    assert said == ["[-9]", "asked True"]
+    rows = rows_in(tmp_path, int_or_text)
+    assert (len(rows["slow"]), rows["after"]) == (1, ALL)
+
+
+def test_a_worker_that_is_stopped_does_not_hold_up_the_end_for_long(case, tmp_path):
+    assert case("0.12.21", "fork", "stopped_worker") == ["soon True"]
+    assert rows_in(tmp_path)["worker"] == ALL
 
 
 def test_an_owner_that_was_stopped_for_long(case, tmp_path):

@@ -19,11 +19,9 @@ _ROOMS = (
     "locks",
     "making",
     "marker",
-    "relay",
     "remote.opening",
     "remote.way",
     "service",
-    "serving",
     "ways",
 )
 

@@ -33,13 +33,13 @@ def kind(payload: Dict[str, Any]) -> Optional[Callable[[Dict[str, Any]], Way]]:
 
         return Remote
     if payload["attach_id"]:
-        from .service import Service  # late, as relay: only one of them is needed
+        from .service import Service  # late, as the others: only one is needed
 
         return Service if payload["service"] else None
     if payload["relay"]:
-        from .relay import Relay
+        from .remote.near import Near
 
-        return Relay
+        return Near
     return None
 
 
@@ -58,9 +58,9 @@ def _share(run: Any, owned: link.Owned) -> None:
     elif owned.shared:
         return
     elif own.get("_backend") is not None:
-        from . import serving  # late: only releases up to 0.12 need it
+        from .remote import opening  # late: only releases up to 0.12 need it
 
-        owned.relay = serving.address()
+        owned.relay = opening.open_to_workers(owned)
     else:
         return
     if not owned.shared:
@@ -76,16 +76,14 @@ def end(run: Any, owned: link.Owned) -> None:
     """Tell workers that a run of this process is over; it is about to be finished."""
     if owned.over:
         return
-    if owned.share is not None:
+    if owned.share is not None or owned.relay is not None:
         from .remote import opening  # late, as above
 
         opening.end(owned)
     if run.__dict__.get("_attach_id"):
         marker.end(owned.key)
     else:
-        from . import serving  # late, as above
-
-        serving.end(run)
+        owned.over = True
 
 
 # The process at whose end they are over, and its service.
@@ -109,13 +107,10 @@ def _hook(service: Optional[str]) -> None:
 
 def _before_the_end(pid: int) -> None:
     if pid == os.getpid():  # not a fork, which has inherited the hook
-        from . import serving  # late, as above
-
-        remote = sys.modules.get(f"{__package__}.remote.opening")
-        if remote is not None:
-            remote.end_all()
+        opening = sys.modules.get(f"{__package__}.remote.opening")
+        if opening is not None:
+            opening.end_all()
         marker.end_all()
-        serving.end_all()
 
 
 def after_fork_in_child() -> None:

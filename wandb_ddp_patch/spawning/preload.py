@@ -73,7 +73,7 @@ def _import(names: List[str]) -> None:
 def _load_wandb_further() -> None:
     # What wandb imports when a first config and run arrive, and when the run
     # attaches; and what we do.
-    ours = [f"wandb_ddp_patch.borrowed.{name}" for name in ("service", "relay")]
+    ours = [f"wandb_ddp_patch.borrowed.{name}" for name in ("service", "remote.near")]
     _import(["wandb.apis.public", "wandb.sdk.launch.inputs.internal", *ours])
     from wandb.sdk.wandb_config import Config
 

@@ -1,5 +1,6 @@
-"""A run on other machines than its owner's: see docs/machines.md for the protocol.
+"""A run that its owner writes for others: see docs/machines.md for the protocol.
 
-From the ground up, each uses only what stands before it: frames, handshake, lanes; files;
-calls; session; hub; opening (the owner's side), client (the worker's); way.
+For workers on other machines, and, up to 0.12, where a run works in one process only, for
+all. From the ground up, each uses only what stands before it: frames, handshake, lanes;
+files; session; shared; hub; opening (the owner's side), client (the worker's); way; near.
 """

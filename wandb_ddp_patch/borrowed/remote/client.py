@@ -1,6 +1,7 @@
 """A worker's line to an owner: one thread, which connects, sends and receives.
 
-A connection that breaks is made anew, and goes on where the owner has got to.
+A connection that breaks is made anew, and goes on where the owner has got to. To an owner
+on this machine who logs sends as well: then a row is there, should this process be killed.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import random
 import socket
 import threading
 import time
-from typing import List, Optional
+from typing import Callable, List, NamedTuple, Optional
 
 from ...errors import Unreachable
 from . import handshake
 from .frames import BrokenError
-from .window import Window
+from .window import Load, Window
 from .wire import Address, Wire
 
 # How long rows may come together before they are sent, while nobody waits for them.
@@ -28,8 +29,23 @@ _SILENT_SECONDS = 20.0
 _GONE_SECONDS = 3.0
 _TICK_SECONDS = 1.0
 
+_NOBODY = (ConnectionRefusedError, FileNotFoundError)
+
 GONE = "the process that called wandb.init() has ended, or no longer has it"
+STRANGE = "who answers at its address does not hold its token"
 LEFT = "this worker has left it"
+
+
+class NearOwner(NamedTuple):
+    """What is to be said of an owner on this machine.
+
+    Attributes:
+        why_gone: Asked, with what connecting has raised, where it does not answer.
+        why_strange: Said where it does not hold our token.
+    """
+
+    why_gone: Callable[[Exception], str]
+    why_strange: str
 
 
 class Client:
@@ -40,6 +56,7 @@ class Client:
         run: What identifies the run, 16 bytes.
         token: The run's.
         patience: Seconds that an owner is waited for that can't be reached.
+        near: Where the owner is on this machine.
 
     Attributes:
         window: What is sent, and what comes back.
@@ -48,17 +65,28 @@ class Client:
         Unreachable: There is no such owner at that address.
     """
 
-    def __init__(self, address: Address, run: bytes, token: bytes, patience: float) -> None:
+    def __init__(
+        self,
+        address: Address,
+        run: bytes,
+        token: bytes,
+        patience: float,
+        near: Optional[NearOwner] = None,
+    ) -> None:
         self._address, self._run, self._token = address, run, token
-        self._patience = patience
+        self._patience, self._near = patience, near
+        # A network may reset a connection; on one machine only the owner does.
+        self._gone_errors = (*_NOBODY, EOFError, *((ConnectionError,) if near else ()))
         self._session = os.urandom(16)
-        self.window = Window(patience, self._wake)
+        self.window = Window(patience, self._wake, direct=near is not None)
         self._heard = self._sent = 0.0
+        self._sending = threading.RLock()
+        self._sender: Optional[int] = None
         self._wakes, self._wakened = socket.socketpair()
         self._wakes.setblocking(False)
         self._wakened.setblocking(False)
-        self._wire = self._connected(first=True)
-        if self._wire is None:
+        self._wire: Optional[Wire] = None
+        if not self._connect(first=True):
             self._close_pair()
             raise Unreachable(str(self.window.over))
         self._thread = threading.Thread(target=self._work, name="wandb_ddp_patch", daemon=True)
@@ -83,6 +111,36 @@ class Client:
             self._wire.close()
         self._close_pair()
 
+    def post(self, kind: int, body: bytes) -> None:
+        """Send something without waiting for it; to an owner on this machine it is then sent.
+
+        Raises:
+            Exception: As :meth:`Window.post`.
+        """
+        self.window.post(kind, body)
+        if self._near is not None:
+            self._send_now()
+
+    def _send_now(self) -> None:
+        if self._sender == threading.get_ident():
+            return  # a signal's handler has come in between: it is sent by what goes on then
+        with self._sending:
+            self._sender, wire = threading.get_ident(), self._wire
+            try:
+                while wire is not None and self._send(wire, paused=False) is not None:
+                    pass
+            except OSError:
+                wire.cut()  # type: ignore[union-attr]  # the thread connects anew
+            finally:
+                self._sender = None
+
+    def _send(self, wire: Wire, paused: bool) -> Optional[Load]:
+        load = self.window.load(paused)
+        if load is not None:
+            wire.send(load.made, load.items, load.asks)
+            self._sent = time.monotonic()
+        return load
+
     def _wake(self) -> None:
         with contextlib.suppress(OSError):  # it has been told, or has ended
             self._wakes.send(b"\0")
@@ -99,24 +157,30 @@ class Client:
                 self._serve(self._wire)
                 break
             except (OSError, EOFError, BrokenError):
-                self._wire.close()
-            self._wire = self._connected()
-        if self._wire is not None:
-            self._wire.close()
+                pass
+            if not self._connect():
+                break
+        self._let_go()
         self.window.end(LEFT)
         self._close_pair()
+
+    def _let_go(self) -> None:
+        wire = self._wire
+        if wire is not None:
+            wire.cut()  # who sends meanwhile lets go of it
+            with self._sending:
+                self._wire = None
+            wire.close()
 
     def _serve(self, wire: Wire) -> None:
         """Send and receive, until the run is over or this worker has left it."""
         window = self.window
         while window.over is None and not (window.leaving and not window.count()):
             pause = self._sent + _PAUSE_SECONDS - time.monotonic()
-            load = window.load(paused=pause > 0)
-            if load is not None:
-                wire.send(load.made, load.items, load.asks)
-                self._sent = time.monotonic()
-                if load.more:
-                    continue
+            with self._sending:
+                load = self._send(wire, paused=pause > 0)
+            if load is not None and load.more:
+                continue
             seconds = pause if load is None and pause > 0 else _PAUSE_SECONDS
             if load is None and pause <= 0:
                 seconds = _TICK_SECONDS  # until somebody wakes us
@@ -137,31 +201,34 @@ class Client:
 
     # --- connecting -----------------------------------------------------------
 
-    def _connected(self, first: bool = False) -> Optional[Wire]:
-        """Connect, for the first time or anew; None where that can't be."""
+    def _connect(self, first: bool = False) -> bool:
+        """Connect, for the first time or anew; False where that can't be."""
+        self._let_go()
         begun, gone, pause = time.monotonic(), 0.0, 0.05
         while True:
             now = time.monotonic()
             try:
                 knock = handshake.Knock(self._run, self._session, self._token)
                 wire = Wire(self._address, knock, self.window.taken, self._patience)
-                self.window.resume(wire.taken)
-                self._heard = time.monotonic()
-                return wire
+                with self._sending:
+                    self.window.resume(wire.taken)
+                    self._heard = time.monotonic()
+                    self._wire = wire
+                return True
             except handshake.NotProvenError:
-                self.window.end("who answers at its address does not hold its token")
-                return None
-            except (ConnectionRefusedError, FileNotFoundError, EOFError) as error:
+                self.window.end(self._near.why_strange if self._near else STRANGE)
+                return False
+            except self._gone_errors as error:
                 gone = gone or now
-                nobody = first and not isinstance(error, EOFError)
+                nobody = first and isinstance(error, _NOBODY)
                 if nobody or time.monotonic() > gone + _GONE_SECONDS:
-                    self.window.end(GONE)
-                    return None
+                    self.window.end(self._near.why_gone(error) if self._near else GONE)
+                    return False
             except OSError as error:
                 gone = 0.0
                 if time.monotonic() > begun + self._patience:
                     self.window.end(self._unreachable(error))
-                    return None
+                    return False
             time.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, 1.0)
 

@@ -10,6 +10,7 @@ import threading
 import time
 from typing import Any, Callable, Deque, Dict, Set
 
+from . import doors
 from .crew import Crew
 from .peer import Peer
 from .session import Session
@@ -185,13 +186,17 @@ class Hub:
             self._drop(next(iter(self._strangers)))
         for name, run in list(self.runs.items()):
             if run.is_ending:
-                run.end_if_all_is_said()
+                run.end_if_all_is_said(self._somebody_comes(now))
             elif run.is_past:  # a process may have thousands, one after the other
                 del self.runs[name]
         if self._shut and now > self._shut:
             self._shut = 0.0
             for door in self._doors:
                 self._listen(door, True)
+
+    def _somebody_comes(self, now: float) -> bool:
+        # It may be a worker that comes back.
+        return any(stranger.begun > now - _JUST_SECONDS for stranger in self._strangers)
 
     # --- doors ----------------------------------------------------------------
 
@@ -214,9 +219,12 @@ class Hub:
             except BlockingIOError:
                 return
             except OSError:  # no descriptors are left, or it has gone already
-                _allow_more()
+                doors.allow_more()
                 return self._shut_doors()
-            self._welcome(connection)
+            if doors.is_of_another_user(connection):
+                connection.close()
+            else:
+                self._welcome(connection)
 
     def _welcome(self, connection: socket.socket) -> None:
         self._asked = True
@@ -234,12 +242,3 @@ class Hub:
             self._shut = time.monotonic() + _TICK_SECONDS
             for door in self._doors:
                 self._listen(door, False)
-
-
-def _allow_more() -> None:
-    """Let this process have as many descriptors as the system lets it: one a worker."""
-    with contextlib.suppress(Exception):  # there is none on Windows, and no such limit
-        import resource
-
-        now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, min(most, 1 << 16)), most))

@@ -7,7 +7,7 @@ from the first item that the other side does not have.
 from __future__ import annotations
 
 from collections import deque
-from typing import Deque, List, Optional
+from typing import Deque, List, Optional, Tuple
 
 from .frames import FRAME_BYTES, PIECE_BYTES, BrokenError, Item
 
@@ -22,24 +22,45 @@ class Outgoing:
         last: The number of the last one.
         made: The last one that the other side has made.
         size: The bytes of those that it has not.
+        is_busy: Whether an item is being put.
     """
 
     def __init__(self) -> None:
         self.last = self.made = self.size = 0
         self._sent: Deque[Item] = deque()
         self._unsent: Deque[Item] = deque()
+        self._late: Deque[Tuple[int, bytes]] = deque()
+        self.is_busy = False
 
     def __len__(self) -> int:
         """Count the items that are not made yet."""
-        return self.last - self.made
+        return self.last - self.made + len(self._late)
 
     @property
     def unsent(self) -> int:
         """The number of items that are not on the wire."""
-        return len(self._unsent)
+        return len(self._unsent) + len(self._late)
 
     def put(self, kind: int, body: bytes) -> int:
-        """Add an item; return its number. What is long goes in parts."""
+        """Add an item. What is long goes in parts.
+
+        Returns:
+            Its number; 0 where it is known later, because a signal's handler has come
+            between this thread and an item that it puts.
+        """
+        if self.is_busy:
+            self._late.append((kind, body))
+            return 0
+        self.is_busy = True
+        try:
+            number = self._put(kind, body)
+            while self._late:
+                self._put(*self._late.popleft())
+            return number
+        finally:
+            self.is_busy = False
+
+    def _put(self, kind: int, body: bytes) -> int:
         for at in range(0, len(body) - PIECE_BYTES, PIECE_BYTES):
             self._add(PART, body[at : at + PIECE_BYTES])
             rest = at + PIECE_BYTES
@@ -53,6 +74,8 @@ class Outgoing:
 
     def take(self) -> List[Item]:
         """Take what goes into the next frame."""
+        if self._late and not self.is_busy:
+            self.put(*self._late.popleft())
         items, size = [], 0
         while self._unsent and size < FRAME_BYTES:
             item = self._unsent.popleft()

@@ -1,4 +1,4 @@
-"""Opening a run of this process to other machines, and closing it again."""
+"""Opening a run of this process to workers, near and far, and closing it again."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from typing import Any, Dict, Optional, Tuple
 
 from .. import link
 from ..processes import machine
-from . import handshake
+from . import doors, handshake, kin
 from .hub import Hub
 from .shared import SharedRun
+from .wire import Address
 
 _hub: Optional[Hub] = None
 _starting = threading.RLock()
 # Ports that this process listens at, by the host and port that were asked for.
 _doors: Dict[Tuple[Optional[str], int], Tuple[str, int]] = {}
+# The address at which it listens for its own machine.
+_within: Optional[Address] = None
 
 
 class NoAddressError(OSError):
@@ -56,6 +59,26 @@ def open_to_machines(owned: link.Owned, host: Optional[str], port: int) -> Dict[
         return owned.share
 
 
+def open_to_workers(owned: link.Owned) -> Optional[Address]:
+    """Let workers of this process's tree, and on this machine, connect to a run of its.
+
+    Returns:
+        The address for payloads; None where there can be no local socket.
+    """
+    global _within
+    with _starting:
+        try:
+            if _within is None:
+                door = doors.within()
+                hub().open(door)
+                _within = doors.address(door)
+        except (OSError, RuntimeError):  # no descriptors, or threads, are left
+            return None
+        run = SharedRun(owned.key, kin.token(owned.key), is_near=True)
+        hub().runs.setdefault(kin.name(owned.key), run)
+        return _within
+
+
 def hub() -> Hub:
     """Get this process's hub; start it if there is none."""
     global _hub
@@ -69,26 +92,11 @@ def _open(host: Optional[str], port: int) -> Tuple[str, int]:
     told = host or likely_host()
     # A host that is not this machine's own stands for it elsewhere, as behind a
     # translated address.
-    door = _bound(told, port) or _bound(likely_host(), port)
+    door = doors.towards_others(told, port) or doors.towards_others(likely_host(), port)
     if door is None:
         raise OSError(errno.EADDRNOTAVAIL, f"{told} is no address of this machine")
     hub().open(door)
     return told, door.getsockname()[1]
-
-
-def _bound(host: str, port: int) -> Optional[socket.socket]:
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    door = socket.socket(family, kind, protocol)
-    try:
-        if os.name == "posix":
-            door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        door.bind(address)
-    except OSError as error:
-        door.close()
-        if error.errno == errno.EADDRNOTAVAIL:
-            return None
-        raise
-    return door
 
 
 def likely_host() -> str:
@@ -158,13 +166,18 @@ def parse(told: str) -> Tuple[Optional[str], int]:
 
 
 def end(owned: link.Owned) -> None:
-    """End a run for workers on other machines, after what they have logged before."""
-    if _hub is None:
+    """End a run for its workers, after what they have logged before."""
+    if _hub is not None:
+        for name in (bytes.fromhex(owned.key), kin.name(owned.key)):
+            run = _hub.runs.get(name)
+            if run is not None:
+                _end(_hub, run)
+
+
+def _end(hub: Hub, run: SharedRun) -> None:
+    if run.over:
         return
-    run = _hub.runs.get(bytes.fromhex(owned.key))
-    if run is None or run.over:
-        return
-    silent = _hub.end(run)
+    silent = hub.end(run)
     if silent:
         wandb: Any = sys.modules["wandb"]
         wandb.termwarn(
@@ -174,18 +187,18 @@ def end(owned: link.Owned) -> None:
 
 
 def end_all() -> None:
-    """End all runs of this process for workers on other machines: it ends."""
-    for run in link.runs():
-        tied = link.of(run)
-        if isinstance(tied, link.Owned) and tied.share is not None:
-            end(tied)
+    """End all runs of this process for workers: it ends."""
+    if _hub is not None:
+        for run in list(_hub.runs.values()):
+            _end(_hub, run)
 
 
 def after_fork_in_child() -> None:
     """Let go of what belongs to the parent."""
-    global _hub, _starting
+    global _hub, _starting, _within
     _starting = threading.RLock()
     _doors.clear()
+    _within = None
     if _hub is not None:
         _hub.close()
         _hub = None

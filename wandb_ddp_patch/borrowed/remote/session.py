@@ -47,6 +47,11 @@ class Session:
         self._waiting: Deque[Item] = collections.deque()
         self._busy = False
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether something that has come is not made yet, also where the worker has gone."""
+        return self._busy or bool(self._waiting)
+
     def take(self, items: List[Item]) -> None:
         """Take in what has come, and make what can be made now.
 

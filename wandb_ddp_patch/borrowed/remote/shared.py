@@ -1,4 +1,4 @@
-"""A run that is open to other machines: its token, its workers, and how it ends."""
+"""A run that is open to workers: its token, who they are, and how it ends."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from .session import Session
 # How long a run that ends waits for what its workers have logged before: for one that is
 # connected, and for one whose connection has been lost.
 _CONNECTED_SECONDS, _LOST_SECONDS = 30.0, 5.0
+# The same for workers of this machine: what they have logged is here before log() returns,
+# and their connections are not lost while they live.
+_NEAR_SECONDS = 5.0
 # How long a worker that has gone may come back to hear that it has been heard.
 _GONE_SECONDS = 300.0
 
@@ -23,10 +26,13 @@ class SharedRun:
     Args:
         key: The run's.
         token: What its workers hold.
+        is_near: Whether they are on this machine.
     """
 
-    def __init__(self, key: str, token: bytes) -> None:
+    def __init__(self, key: str, token: bytes, is_near: bool = False) -> None:
         self.key, self.token = key, token
+        self._seconds = (_NEAR_SECONDS, 0.0) if is_near else (_CONNECTED_SECONDS, _LOST_SECONDS)
+        self._is_near = is_near
         self.sessions: Dict[bytes, Session] = {}
         self.over = False
         self.ended = threading.Event()
@@ -73,15 +79,22 @@ class SharedRun:
             if session.peer is not None:
                 session.peer.push()
 
-    def end_if_all_is_said(self) -> None:
-        """End the run, if no worker is to be waited for any more."""
+    def end_if_all_is_said(self, somebody_comes: bool = False) -> None:
+        """End the run, if no worker is to be waited for any more.
+
+        Args:
+            somebody_comes: Whether there is a connection whose worker is not known yet.
+        """
         now = time.monotonic()
-        late = now > (self._begun or now) + _CONNECTED_SECONDS
-        waits = [s for s in self.sessions.values() if self._waits_for(s, now)]
-        if waits and not late:
+        sessions = list(self.sessions.values())
+        at_work = [s for s in sessions if s.is_at_work]
+        silent = [s for s in sessions if s not in at_work and self._waits_for(s, now)]
+        waits = at_work or silent or (self._is_near and somebody_comes)
+        late = _CONNECTED_SECONDS if at_work else self._seconds[0]
+        if waits and now < (self._begun or now) + late:
             return
-        self.over, self.silent = True, len(waits)
-        for session in list(self.sessions.values()):
+        self.over, self.silent = True, 0 if self._is_near else len(at_work + silent)
+        for session in sessions:
             session.over = True
             self.tell(session)
             session.end()
@@ -90,4 +103,4 @@ class SharedRun:
     def _waits_for(self, session: Session, now: float) -> bool:
         if session.ended or session.said_all:
             return False
-        return session.peer is not None or now < session.lost + _LOST_SECONDS
+        return session.peer is not None or now < session.lost + self._seconds[1]

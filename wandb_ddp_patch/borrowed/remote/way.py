@@ -31,6 +31,7 @@ _OWN_CALLS = (
     "_summary_update_callback",
     "pin_config_keys",
 )
+WORKS = ", ".join(name for name in CALLS if name[0] != "_")
 _ROWS = ("log", "_log", "_history_callback", "_partial_history_callback")
 
 PATIENCE_SECONDS = 300.0
@@ -52,11 +53,10 @@ class Remote(Way):
     """
 
     elsewhere = True
+    own_calls: Tuple[str, ...] = _OWN_CALLS
 
     def __init__(self, payload: Dict[str, Any]) -> None:
-        self.payload, share = payload, payload["share"]
-        self._address: Tuple[str, int] = share["host"], share["port"]
-        self._token: bytes = share["token"]
+        self.payload = payload
         self._warned = False
         self._lock = threading.RLock()
 
@@ -78,10 +78,16 @@ class Remote(Way):
         key = self.payload["key"]
         with self._lock:
             if key not in _lines:
-                client = Client(self._address, bytes.fromhex(key), self._token, patience())
+                client = self.new_client()
                 if _lines.setdefault(key, (client, self))[0] is not client:
                     client.close()  # a signal's handler has been here meanwhile
             return _lines[key][0]
+
+    def new_client(self) -> Client:
+        """Connect to the owner."""
+        share = self.payload["share"]
+        address, run = (share["host"], share["port"]), bytes.fromhex(self.payload["key"])
+        return Client(address, run, share["token"], patience())
 
     def call(
         self, run: Any, name: str, upstream: Callable[..., Any], args: Any, kwargs: Any
@@ -97,24 +103,36 @@ class Remote(Way):
             wandb.errors.UsageError: It is one that only the owner itself can make.
             Exception: What the call itself, or a row before it, has raised.
         """
-        if name not in CALLS and name not in _OWN_CALLS:
-            raise _one_machine_only(f"run.{name}()")
-        window = self._client().window
+        if name not in CALLS and name not in self.own_calls:
+            raise self.not_here(f"run.{name}()")
+        client = self._client()
         self.unflushed = True
         if name in _ROWS and packing.is_plain_row(args, kwargs):
-            window.post(messages.ROW, packing.pack_plain(name, args, kwargs))
+            client.post(messages.ROW, packing.pack_plain(name, args, kwargs))
             return None
-        pack = packing.pack_save if name == "save" else None
-        packed = pack(*args, **kwargs) if pack else packing.pack(name, args, kwargs)
+        packed = self.pack(name, args, kwargs)
         for file in packed.files:
-            _send(window, file)
+            _send(client, file)
         if name in _ROWS and packing.is_row(args, kwargs):
-            window.post(messages.LARGE_ROW, packed.body)
+            client.post(messages.LARGE_ROW, packed.body)
             return None
         try:
-            return window.ask(messages.CALL, packed.body)
+            return client.window.ask(messages.CALL, packed.body)
         except NotPlain:
-            raise _one_machine_only(f"run.{args[0]}") from None
+            raise self.not_here(f"run.{args[0]}") from None
+
+    def pack(self, name: str, args: Any, kwargs: Any) -> packing.Packed:
+        """Make bytes of a call that is no row of numbers and strings."""
+        if name == "save":
+            return packing.pack_save(*args, **kwargs)
+        return packing.pack(name, args, kwargs)
+
+    def not_here(self, what: str) -> Exception:
+        """Make the error for what only the owner's process can do."""
+        return usage_error(
+            f"{what} does not work in a worker on another machine: use it in the process that"
+            f" called wandb.init(). What works there: {WORKS}, finish, config and summary."
+        )
 
     def flush(self, run: Any) -> None:
         """Wait until the owner has made all that this worker has sent; say what is missing."""
@@ -136,7 +154,7 @@ class Remote(Way):
             raise error
 
 
-def _send(window: Any, file: packing.Reference) -> None:
+def _send(client: Client, file: packing.Reference) -> None:
     digest = hashlib.sha256()
     with open(file.path, "rb") as content:
         while True:
@@ -144,16 +162,8 @@ def _send(window: Any, file: packing.Reference) -> None:
             if not piece:
                 break
             digest.update(piece)
-            window.post(messages.PIECE, files.piece(file.id, piece))
-    window.post(messages.WHOLE, files.last_piece(file.id, digest.digest()))
-
-
-def _one_machine_only(what: str) -> Exception:
-    works = ", ".join(name for name in CALLS if name[0] != "_")
-    return usage_error(
-        f"{what} does not work in a worker on another machine: use it in the process that"
-        f" called wandb.init(). What works there: {works}, finish, config and summary."
-    )
+            client.post(messages.PIECE, files.piece(file.id, piece))
+    client.post(messages.WHOLE, files.last_piece(file.id, digest.digest()))
 
 
 # --- this process's lines -----------------------------------------------------

@@ -16,6 +16,10 @@ from .lanes import Incoming, Outgoing
 
 _ITEMS, _BYTES = 10_000, 1 << 24
 _TICK_SECONDS = 1.0
+_IN_BETWEEN = (
+    "a signal's handler has come in the middle of another call of this thread: there it can"
+    " log, but not ask"
+)
 
 
 class Load(NamedTuple):
@@ -33,14 +37,15 @@ class Window:
     Args:
         patience: Seconds without progress after which nobody waits any more.
         wake: Called when there is something to send that the sender does not know of.
+        direct: Whether who posts has it sent at once, so that the sender need not know.
 
     Attributes:
         over: Why nothing can be sent any more, or None.
         leaving: Whether this worker has said goodbye.
     """
 
-    def __init__(self, patience: float, wake: Callable[[], None]) -> None:
-        self._patience, self._wake_sender = patience, wake
+    def __init__(self, patience: float, wake: Callable[[], None], direct: bool = False) -> None:
+        self._patience, self._wake_sender, self._direct = patience, wake, direct
         self._changed = threading.Condition()
         self._out, self._in = Outgoing(), Incoming()
         self._answers: Dict[int, Optional[Tuple[bool, Any]]] = {}
@@ -67,6 +72,8 @@ class Window:
                 if len(self._out) < _ITEMS and self._out.size < _BYTES:
                     break
                 self._changed.wait(_TICK_SECONDS)
+            if kind in messages.ANSWERED and self._out.is_busy:
+                raise RuntimeError(_IN_BETWEEN)
             number = self._out.put(kind, body)
             if kind in messages.ANSWERED:
                 self._answers[number] = None
@@ -127,7 +134,7 @@ class Window:
 
     def _wake(self, urgent: bool) -> None:
         self._urgent = self._urgent or urgent
-        if self._idle or urgent or self._out.size > FRAME_BYTES:
+        if urgent or (not self._direct and (self._idle or self._out.size > FRAME_BYTES)):
             self._idle = False
             self._wake_sender()
 

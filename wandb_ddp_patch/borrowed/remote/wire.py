@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 from typing import Any, Iterator, List, Tuple, Union
@@ -76,6 +77,11 @@ class Wire:
         if not data:
             raise EOFError
         return self._opener.feed(data)
+
+    def cut(self) -> None:
+        """End what goes over it, also in another thread."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._socket.close()

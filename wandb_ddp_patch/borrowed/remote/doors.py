@@ -1,0 +1,84 @@
+"""Sockets at which an owner listens: for its machine, and for others."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+import sys
+import uuid
+from multiprocessing import util
+from typing import Optional
+
+from .wire import Address
+
+
+def towards_others(host: str, port: int) -> Optional[socket.socket]:
+    """Bind a socket to an address of this machine; None where it is not this machine's.
+
+    Raises:
+        OSError: It can't be had: another process has it, or may.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    door = socket.socket(family, kind, protocol)
+    try:
+        if os.name == "posix":
+            door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        door.bind(address)
+    except OSError as error:
+        door.close()
+        if error.errno == errno.EADDRNOTAVAIL:
+            return None
+        raise
+    return door
+
+
+def within() -> socket.socket:
+    """Bind a socket that only processes of this machine reach."""
+    if sys.platform == "linux":
+        # Without a file: workers may have another temporary folder, and cleaners remove it.
+        return _local(f"\0wandb_ddp_patch-{uuid.uuid4().hex}")
+    with contextlib.suppress(AttributeError, OSError):
+        # There is none on Windows; or the folder is missing or full, or its name too long.
+        return _local(os.path.join(util.get_temp_dir(), uuid.uuid4().hex))
+    door = socket.socket()
+    door.bind(("127.0.0.1", 0))
+    return door
+
+
+def _local(name: str) -> socket.socket:
+    door = socket.socket(socket.AF_UNIX)
+    try:
+        door.bind(name)
+    except OSError:
+        door.close()
+        raise
+    return door
+
+
+def address(door: socket.socket) -> Address:
+    """Say how a worker finds a socket."""
+    known = door.getsockname()
+    if isinstance(known, tuple):
+        return known[0], known[1]
+    return known.decode() if isinstance(known, bytes) else known
+
+
+def is_of_another_user(connection: socket.socket) -> bool:
+    """Say whether who has connected is neither this user nor root, where that can be told."""
+    if sys.platform != "linux" or connection.family != socket.AF_UNIX:
+        return False
+    size = struct.calcsize("3i")
+    known = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    return struct.unpack("3i", known)[1] not in (os.geteuid(), 0)
+
+
+def allow_more() -> None:
+    """Let this process have as many descriptors as the system lets it: one a worker."""
+    with contextlib.suppress(Exception):  # there is none on Windows, and no such limit
+        import resource
+
+        now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, min(most, 1 << 16)), most))
