@@ -81,7 +81,9 @@ class Client:
         self.window = Window(patience, self._wake, direct=near is not None)
         self._heard = self._sent = 0.0
         self._sending = threading.RLock()
+        self._receiving = threading.RLock()
         self._sender: Optional[int] = None
+        self._receiver: Optional[int] = None
         self._wakes, self._wakened = socket.socketpair()
         self._wakes.setblocking(False)
         self._wakened.setblocking(False)
@@ -117,9 +119,29 @@ class Client:
         Raises:
             Exception: As :meth:`Window.post`.
         """
+        if self._near is None:
+            self.window.post(kind, body)
+            return
+        wire = self._wire
+        if wire is not None:
+            with contextlib.suppress(OSError, EOFError, BrokenError):  # the thread sees it, too
+                self._receive(wire)
         self.window.post(kind, body)
-        if self._near is not None:
-            self._send_now()
+        self._send_now()
+
+    def _receive(self, wire: Wire) -> None:
+        """Take in what has come: the end of the run, too, before anything is sent after it."""
+        if self._receiver == threading.get_ident():
+            return  # as below
+        with self._receiving:
+            self._receiver = threading.get_ident()
+            try:
+                if wire.is_readable:
+                    for frame in wire.receive():
+                        self.window.receive(frame)
+                    self._heard = time.monotonic()
+            finally:
+                self._receiver = None
 
     def _send_now(self) -> None:
         if self._sender == threading.get_ident():
@@ -185,9 +207,7 @@ class Client:
             if load is None and pause <= 0:
                 seconds = _TICK_SECONDS  # until somebody wakes us
             if wire.wait(self._wakened, seconds):
-                for frame in wire.receive():
-                    window.receive(frame)
-                self._heard = time.monotonic()
+                self._receive(wire)
             with contextlib.suppress(BlockingIOError):
                 self._wakened.recv(4096)
             self._doubt()

@@ -21,8 +21,8 @@ from .shared import SharedRun
 _STRANGERS, _PROOF_SECONDS, _JUST_SECONDS = 256, 5.0, 1.0
 _BACKLOG = 1024
 # How long the thread lets rows come together while nobody waits: each time it wakes, the
-# owner's own threads wait for it.
-_PAUSE_SECONDS = 0.005
+# owner's own threads wait for it. Not where so many bytes have come: they are together.
+_PAUSE_SECONDS, _MANY_BYTES = 0.005, 2048
 # How late workers may hear of what was made, while they do not ask.
 _TELL_SECONDS = 0.05
 _TICK_SECONDS = 0.05
@@ -160,8 +160,8 @@ class Hub:
             if ready & selectors.EVENT_WRITE:
                 peer.write()
             if ready & selectors.EVENT_READ:
-                peer.read()
-                self._asked = self._asked or peer.urgent
+                many = peer.read() > _MANY_BYTES
+                self._asked = self._asked or peer.urgent or many
         except Exception:  # it has gone, or is a stranger
             self._drop(peer)
 

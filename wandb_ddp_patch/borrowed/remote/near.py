@@ -12,6 +12,7 @@ import time
 from typing import Any, Dict, Tuple
 
 from ...errors import FINISHED
+from .. import ending
 from ..link import usage_error
 from ..processes import has_ended, identity
 from . import kin, packing
@@ -41,6 +42,20 @@ class Near(Remote):
         patience = _FOR_EVER_SECONDS if seen else PATIENCE_SECONDS
         about = NearOwner(self._why_gone, _STRANGE)
         return Client(self.payload["relay"], kin.name(key), kin.token(key), patience, about)
+
+    def leave(self, run: Any) -> None:
+        if self.is_over():
+            super().leave(run)
+        else:  # the next task of a pool need not connect anew
+            ending.forget(run)
+            for error in self.client().window.take_errors():
+                raise error
+
+    def resume(self, run: Any) -> bool:
+        if self.is_over():
+            return False
+        ending.flush_at_the_end(run, self)
+        return True
 
     def pack(self, name: str, args: Any, kwargs: Any) -> packing.Packed:
         # The owner may be in another folder.

@@ -37,8 +37,11 @@ class Peer:
         self._came, self._out = bytearray(), bytearray()
         self._told = self._untold_bytes = 0
 
-    def read(self) -> None:
+    def read(self) -> int:
         """Read what has come.
+
+        Returns:
+            How many bytes that was.
 
         Raises:
             Exception: There is no more, or it is no worker's.
@@ -46,10 +49,11 @@ class Peer:
         try:
             data = self.connection.recv(_READ_BYTES)
         except BlockingIOError:
-            return
+            return 0
         if not data:
             raise EOFError
         self._read(data)
+        return len(data)
 
     def _read_hello(self, data: bytes) -> None:
         self._came += data

@@ -69,12 +69,13 @@ class Remote(Way):
 
     def connect(self, run: Any) -> None:
         ending.leave_over(run)
-        self._client()
+        self.client()
         make_current(run)
         _leave_at_the_end()
         ending.flush_at_the_end(run, self)
 
-    def _client(self) -> Client:
+    def client(self) -> Client:
+        """Get this process's line to the owner; connect, if there is none."""
         key = self.payload["key"]
         with self._lock:
             if key not in _lines:
@@ -105,7 +106,7 @@ class Remote(Way):
         """
         if name not in CALLS and name not in self.own_calls:
             raise self.not_here(f"run.{name}()")
-        client = self._client()
+        client = self.client()
         self.unflushed = True
         if name in _ROWS and packing.is_plain_row(args, kwargs):
             client.post(messages.ROW, packing.pack_plain(name, args, kwargs))

@@ -48,6 +48,10 @@ class Wire:
         except BaseException:
             self.close()
             raise
+        self._poll: Any = None
+        if hasattr(select, "poll"):  # made once: it is asked for each row
+            self._poll = select.poll()
+            self._poll.register(self._socket, select.POLLIN)
         self._sealer, self._opener = Sealer(keys.of_worker), Opener(keys.of_owner)
 
     def _exactly(self, count: int) -> bytes:
@@ -70,6 +74,13 @@ class Wire:
             Whether it has come here.
         """
         return _is_readable(self._socket, other, seconds)
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether something has come."""
+        if self._poll is not None:
+            return bool(self._poll.poll(0))
+        return bool(select.select([self._socket], [], [], 0)[0])
 
     def receive(self) -> Iterator[Frame]:
         """Give the frames that have come."""
