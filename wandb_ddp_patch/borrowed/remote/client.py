@@ -1,7 +1,6 @@
 """A worker's line to an owner: one thread, which connects, sends and receives.
 
-A connection that breaks is made anew, and goes on where the owner has got to. To an owner
-on this machine who logs sends as well: then a row is there, should this process be killed.
+A connection that breaks is made anew, and goes on where the owner has got to.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import random
 import socket
 import threading
 import time
-from typing import Callable, List, NamedTuple, Optional
+from typing import List, Optional, Tuple, Type
 
 from ...errors import Unreachable
 from . import handshake
@@ -32,20 +31,7 @@ _TICK_SECONDS = 1.0
 _NOBODY = (ConnectionRefusedError, FileNotFoundError)
 
 GONE = "the process that called wandb.init() has ended, or no longer has it"
-STRANGE = "who answers at its address does not hold its token"
 LEFT = "this worker has left it"
-
-
-class NearOwner(NamedTuple):
-    """What is to be said of an owner on this machine.
-
-    Attributes:
-        why_gone: Asked, with what connecting has raised, where it does not answer.
-        why_strange: Said where it does not hold our token.
-    """
-
-    why_gone: Callable[[Exception], str]
-    why_strange: str
 
 
 class Client:
@@ -56,7 +42,6 @@ class Client:
         run: What identifies the run, 16 bytes.
         token: The run's.
         patience: Seconds that an owner is waited for that can't be reached.
-        near: Where the owner is on this machine.
 
     Attributes:
         window: What is sent, and what comes back.
@@ -65,33 +50,25 @@ class Client:
         Unreachable: There is no such owner at that address.
     """
 
-    def __init__(
-        self,
-        address: Address,
-        run: bytes,
-        token: bytes,
-        patience: float,
-        near: Optional[NearOwner] = None,
-    ) -> None:
+    # What says that nobody is there, or that who is does not speak with us.
+    gone_errors: Tuple[Type[Exception], ...] = (*_NOBODY, EOFError)
+    strange = "who answers at its address does not hold its token"
+    direct = False  # see Window
+
+    def __init__(self, address: Address, run: bytes, token: bytes, patience: float) -> None:
         self._address, self._run, self._token = address, run, token
-        self._patience, self._near = patience, near
-        # A network may reset a connection; on one machine only the owner does.
-        self._gone_errors = (*_NOBODY, EOFError, *((ConnectionError,) if near else ()))
+        self._patience = patience
         self._session = os.urandom(16)
-        self.window = Window(patience, self._wake, direct=near is not None)
+        self.window = Window(patience, self._wake, self.direct)
         self._heard = self._sent = 0.0
-        self._sending = threading.RLock()
-        self._receiving = threading.RLock()
-        self._sender: Optional[int] = None
-        self._receiver: Optional[int] = None
         self._wakes, self._wakened = socket.socketpair()
         self._wakes.setblocking(False)
         self._wakened.setblocking(False)
         self._wire: Optional[Wire] = None
+        self._thread = threading.Thread(target=self._work, name="wandb_ddp_patch", daemon=True)
         if not self._connect(first=True):
             self._close_pair()
             raise Unreachable(str(self.window.over))
-        self._thread = threading.Thread(target=self._work, name="wandb_ddp_patch", daemon=True)
         self._thread.start()
 
     def close(self, in_vain: bool = False) -> List[Exception]:
@@ -114,54 +91,16 @@ class Client:
         self._close_pair()
 
     def post(self, kind: int, body: bytes) -> None:
-        """Send something without waiting for it; to an owner on this machine it is then sent.
+        """Send something without waiting for it.
 
         Raises:
             Exception: As :meth:`Window.post`.
         """
-        if self._near is None:
-            self.window.post(kind, body)
-            return
-        wire = self._wire
-        if wire is not None:
-            with contextlib.suppress(OSError, EOFError, BrokenError):  # the thread sees it, too
-                self._receive(wire)
         self.window.post(kind, body)
-        self._send_now()
 
-    def _receive(self, wire: Wire) -> None:
-        """Take in what has come: the end of the run, too, before anything is sent after it."""
-        if self._receiver == threading.get_ident():
-            return  # as below
-        with self._receiving:
-            self._receiver = threading.get_ident()
-            try:
-                if wire.is_readable:
-                    for frame in wire.receive():
-                        self.window.receive(frame)
-                    self._heard = time.monotonic()
-            finally:
-                self._receiver = None
-
-    def _send_now(self) -> None:
-        if self._sender == threading.get_ident():
-            return  # a signal's handler has come in between: it is sent by what goes on then
-        with self._sending:
-            self._sender, wire = threading.get_ident(), self._wire
-            try:
-                while wire is not None and self._send(wire, paused=False) is not None:
-                    pass
-            except OSError:
-                wire.cut()  # type: ignore[union-attr]  # the thread connects anew
-            finally:
-                self._sender = None
-
-    def _send(self, wire: Wire, paused: bool) -> Optional[Load]:
-        load = self.window.load(paused)
-        if load is not None:
-            wire.send(load.made, load.items, load.asks)
-            self._sent = time.monotonic()
-        return load
+    def why_gone(self, error: Exception) -> str:
+        """Say why nobody speaks with us, after what connecting has raised."""
+        return GONE
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):  # it has been told, or has ended
@@ -187,20 +126,33 @@ class Client:
         self._close_pair()
 
     def _let_go(self) -> None:
-        wire = self._wire
-        if wire is not None:
-            wire.cut()  # who sends meanwhile lets go of it
-            with self._sending:
-                self._wire = None
-            wire.close()
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
+
+    def _use(self, wire: Wire) -> None:
+        self.window.resume(wire.taken)
+        self._heard = time.monotonic()
+        self._wire = wire
+
+    def _send(self, wire: Wire, paused: bool) -> Optional[Load]:
+        load = self.window.load(paused)
+        if load is not None:
+            wire.send(load.made, load.items, load.asks)
+            self._sent = time.monotonic()
+        return load
+
+    def _receive(self, wire: Wire) -> None:
+        for frame in wire.receive():
+            self.window.receive(frame)
+        self._heard = time.monotonic()
 
     def _serve(self, wire: Wire) -> None:
         """Send and receive, until the run is over or this worker has left it."""
         window = self.window
         while window.over is None and not (window.leaving and not window.count()):
             pause = self._sent + _PAUSE_SECONDS - time.monotonic()
-            with self._sending:
-                load = self._send(wire, paused=pause > 0)
+            load = self._send(wire, paused=pause > 0)
             if load is not None and load.more:
                 continue
             seconds = pause if load is None and pause > 0 else _PAUSE_SECONDS
@@ -230,19 +182,16 @@ class Client:
             try:
                 knock = handshake.Knock(self._run, self._session, self._token)
                 wire = Wire(self._address, knock, self.window.taken, self._patience)
-                with self._sending:
-                    self.window.resume(wire.taken)
-                    self._heard = time.monotonic()
-                    self._wire = wire
+                self._use(wire)
                 return True
             except handshake.NotProvenError:
-                self.window.end(self._near.why_strange if self._near else STRANGE)
+                self.window.end(self.strange)
                 return False
-            except self._gone_errors as error:
+            except self.gone_errors as error:
                 gone = gone or now
                 nobody = first and isinstance(error, _NOBODY)
                 if nobody or time.monotonic() > gone + _GONE_SECONDS:
-                    self.window.end(self._near.why_gone(error) if self._near else GONE)
+                    self.window.end(self.why_gone(error))
                     return False
             except OSError as error:
                 gone = 0.0

@@ -1,4 +1,4 @@
-"""The same for a run of this machine, where releases have no service: up to 0.12.
+"""A way home to an owner on this machine, where releases have no service: up to 0.12.
 
 Such a run works in one process only. Its owner makes what workers log, as for those on
 other machines: over a local socket, with a token that all processes of its tree can make.
@@ -8,22 +8,135 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 from ...errors import FINISHED
 from .. import ending
 from ..link import usage_error
 from ..processes import has_ended, identity
 from . import kin, packing
-from .client import Client, NearOwner
+from .client import Client
+from .frames import BrokenError
 from .way import PATIENCE_SECONDS, WORKS, Remote
+from .window import Load
+from .wire import Wire
 
 # An owner that is seen to live is waited for: it may be stopped, or in a long call.
 _FOR_EVER_SECONDS = 1e6
 # How long a process may take from the end of its sockets to its own.
 _END_SECONDS = 1
-_STRANGE = "this process was not started with multiprocessing by the one that called wandb.init()"
+# How long an owner that we have just heard may take for the next word.
+_WORD_SECONDS = 20
+
+
+class NearClient(Client):
+    """A line to an owner on this machine: who logs sends it, and hears what has come before.
+
+    So a row is with the owner when log() returns, should this process be killed; and no row
+    is sent to a run of which the owner has said that it is over.
+
+    Args:
+        payload: What the run came with.
+
+    Raises:
+        Unreachable: There is no such owner.
+    """
+
+    # A network may reset a connection; here only the owner does.
+    gone_errors = (*Client.gone_errors, ConnectionError, BrokenError)
+    strange = (
+        "this process was not started with multiprocessing by the one that called wandb.init()"
+    )
+    direct = True
+
+    def __init__(self, payload: Dict[str, Any]) -> None:
+        self._pid = payload["owner"]
+        self._owner = payload.get("process")  # not in payloads of 0.1.0
+        # Which thread does so now: a signal's handler may come in between.
+        self._sending, self._receiving = threading.RLock(), threading.RLock()
+        self._sender: Optional[int] = None
+        self._receiver: Optional[int] = None
+        seen = self._owner is not None and identity() is not None
+        patience = _FOR_EVER_SECONDS if seen else PATIENCE_SECONDS
+        key = payload["key"]
+        super().__init__(payload["relay"], kin.name(key), kin.token(key), patience)
+
+    def post(self, kind: int, body: bytes) -> None:
+        wire = self._wire
+        try:
+            if wire is not None and wire.is_readable:
+                self._receive(wire)
+        except (OSError, EOFError, BrokenError):
+            wire.cut()  # type: ignore[union-attr]  # the thread connects anew
+        self.window.post(kind, body)
+        self._send_now()
+
+    def _send_now(self) -> None:
+        if self._sender == threading.get_ident():
+            return  # it is sent by what the handler has come between
+        with self._sending:
+            self._sender, wire = threading.get_ident(), self._wire
+            try:
+                while wire is not None and super()._send(wire, paused=False) is not None:
+                    pass
+            except OSError:
+                wire.cut()  # type: ignore[union-attr]  # as above
+            finally:
+                self._sender = None
+
+    def _send(self, wire: Wire, paused: bool) -> Optional[Load]:
+        with self._sending:
+            return super()._send(wire, paused)
+
+    def _receive(self, wire: Wire) -> None:
+        if self._receiver == threading.get_ident():
+            return
+        with self._receiving:
+            self._receiver = threading.get_ident()
+            try:
+                if wire.is_readable:
+                    super()._receive(wire)
+            finally:
+                self._receiver = None
+
+    def _use(self, wire: Wire) -> None:
+        with self._sending:
+            super()._use(wire)
+        # Its first words: it may have finished the run already.
+        if wire.wait(self._wakened, _WORD_SECONDS):
+            self._receive(wire)
+
+    def _let_go(self) -> None:
+        if self._wire is not None:
+            self._wire.cut()  # who sends meanwhile lets go of it
+        with self._sending, self._receiving:
+            super()._let_go()
+
+    def why_gone(self, error: Exception) -> str:
+        """Say why nobody answers at the owner's address, as far as it can be told."""
+        deadline = time.monotonic() + _END_SECONDS
+        if self._is_of_another_user():
+            return "this process runs as another user than the one that called wandb.init()"
+        if not isinstance(error, OSError) or self._owner is None or identity() is None:
+            return FINISHED
+        while not has_ended(self._owner):  # its sockets are closed a little before
+            if time.monotonic() > deadline:
+                return (
+                    "nobody answers where the process that called wandb.init() takes calls: it has"
+                    " ended, or this process is in another container or network namespace"
+                )
+            time.sleep(0.01)
+        return FINISHED
+
+    def _is_of_another_user(self) -> bool:
+        # As doors.py tells it the owner, who then says nothing.
+        try:
+            theirs = os.stat(f"/proc/{self._pid}").st_uid
+        except OSError:
+            return False
+        return os.geteuid() not in (theirs, 0)
 
 
 class Near(Remote):
@@ -32,16 +145,8 @@ class Near(Remote):
     elsewhere = False
     own_calls = (*Remote.own_calls, "_tensorboard_callback")
 
-    def __init__(self, payload: Dict[str, Any]) -> None:
-        super().__init__(payload)
-        self._owner = payload.get("process")  # not in payloads of 0.1.0
-
     def new_client(self) -> Client:
-        key = self.payload["key"]
-        seen = self._owner is not None and identity() is not None
-        patience = _FOR_EVER_SECONDS if seen else PATIENCE_SECONDS
-        about = NearOwner(self._why_gone, _STRANGE)
-        return Client(self.payload["relay"], kin.name(key), kin.token(key), patience, about)
+        return NearClient(self.payload)
 
     def leave(self, run: Any) -> None:
         if self.is_over():
@@ -71,30 +176,6 @@ class Near(Remote):
             f"{what} does not work in a worker in wandb {version}: use it in the process that"
             f" called wandb.init(). What works in a worker: {WORKS}, finish, config and summary."
         )
-
-    def _why_gone(self, error: Exception) -> str:
-        """Say why nobody answers at the owner's address, as far as it can be told."""
-        deadline = time.monotonic() + _END_SECONDS
-        if self._is_another_users():
-            return "this process runs as another user than the one that called wandb.init()"
-        if not isinstance(error, OSError) or self._owner is None or identity() is None:
-            return FINISHED
-        while not has_ended(self._owner):  # its sockets are closed a little before
-            if time.monotonic() > deadline:
-                return (
-                    "nobody answers where the process that called wandb.init() takes calls: it has"
-                    " ended, or this process is in another container or network namespace"
-                )
-            time.sleep(0.01)
-        return FINISHED
-
-    def _is_another_users(self) -> bool:
-        # As doors.is_of_another_user() tells it the owner, who then says nothing.
-        try:
-            theirs = os.stat(f"/proc/{self.payload['owner']}").st_uid
-        except OSError:
-            return False
-        return os.geteuid() not in (theirs, 0)
 
 
 def _absolute(
