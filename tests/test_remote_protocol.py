@@ -136,6 +136,25 @@ def test_long_items_go_in_parts(size):
     assert came == [(number, messages.CALL, body)]
 
 
+@pytest.mark.parametrize("size", [1, frames.PIECE_BYTES + 1])
+def test_a_signals_handler_puts_an_item_in_the_middle_of_another(monkeypatch, size):
+    out, into = Outgoing(), Incoming()
+    add, bodies = Outgoing._add, [os.urandom(size), b"handler", b"after"]
+
+    def interrupted(self, kind, body):
+        monkeypatch.setattr(Outgoing, "_add", add)
+        assert out.put(messages.ROW, bodies[1]) == 0
+        assert (out.unsent, len(out), out.take()) == (1, 1, [])
+        return add(self, kind, body)
+
+    monkeypatch.setattr(Outgoing, "_add", interrupted)
+    out.put(messages.ROW, bodies[0])
+    out.put(messages.ROW, bodies[2])
+    items = [item for _ in range(3) for item in out.take()]
+    assert [whole.body for whole in map(into.take, items) if whole is not None] == bodies
+    assert len(out) == into.taken == out.last
+
+
 # --- files ----------------------------------------------------------------------
 
 

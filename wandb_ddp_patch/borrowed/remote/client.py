@@ -11,7 +11,7 @@ import random
 import socket
 import threading
 import time
-from typing import List, Optional, Tuple, Type
+from typing import Any, List, Optional, Tuple, Type
 
 from ...errors import Unreachable
 from . import handshake
@@ -98,6 +98,14 @@ class Client:
         """
         self.window.post(kind, body)
 
+    def ask(self, kind: int, body: bytes) -> Any:
+        """Have a call made: see :meth:`Window.ask`."""
+        return self.window.ask(kind, body)
+
+    def flush(self) -> int:
+        """Wait until all that was sent has been made: see :meth:`Window.flush`."""
+        return self.window.flush()
+
     def why_gone(self, error: Exception) -> str:
         """Say why nobody speaks with us, after what connecting has raised."""
         return GONE
@@ -113,17 +121,22 @@ class Client:
     # --- the thread -----------------------------------------------------------
 
     def _work(self) -> None:
-        while self._wire is not None:
-            try:
-                self._serve(self._wire)
-                break
-            except (OSError, EOFError, BrokenError):
-                pass
-            if not self._connect():
-                break
-        self._let_go()
-        self.window.end(LEFT)
-        self._close_pair()
+        try:
+            while self._wire is not None:
+                try:
+                    self._serve(self._wire)
+                    break
+                except (OSError, EOFError, BrokenError):
+                    pass
+                if not self._connect():
+                    break
+        except BaseException as error:
+            self.window.end(f"its line has failed: {error!r}")
+            raise
+        finally:
+            self._let_go()
+            self.window.end(LEFT)
+            self._close_pair()
 
     def _let_go(self) -> None:
         if self._wire is not None:

@@ -6,11 +6,12 @@ other machines: over a local socket, with a token that all processes of its tree
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
 import time
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Set, Tuple
 
 from ...errors import FINISHED
 from .. import ending
@@ -20,7 +21,7 @@ from . import kin, packing
 from .client import Client
 from .frames import BrokenError
 from .way import PATIENCE_SECONDS, WORKS, Remote
-from .window import Load
+from .window import IN_BETWEEN, Load
 from .wire import Wire
 
 # An owner that is seen to live is waited for: it may be stopped, or in a long call.
@@ -29,6 +30,8 @@ _FOR_EVER_SECONDS = 1e6
 _END_SECONDS = 1
 # How long an owner that we have just heard may take for the next word.
 _WORD_SECONDS = 20
+# How long to wait at once for the thread to read what has come.
+_MOMENT_SECONDS = 0.01
 
 
 class NearClient(Client):
@@ -54,52 +57,58 @@ class NearClient(Client):
     def __init__(self, payload: Dict[str, Any]) -> None:
         self._pid = payload["owner"]
         self._owner = payload.get("process")  # not in payloads of 0.1.0
-        # Which thread does so now: a signal's handler may come in between.
-        self._sending, self._receiving = threading.RLock(), threading.RLock()
+        self._sending = threading.RLock()
+        # Threads that post now, and the one that sends: a signal's handler may come between.
+        self._posting: Set[int] = set()
         self._sender: Optional[int] = None
-        self._receiver: Optional[int] = None
         seen = self._owner is not None and identity() is not None
         patience = _FOR_EVER_SECONDS if seen else PATIENCE_SECONDS
         key = payload["key"]
         super().__init__(payload["relay"], kin.name(key), kin.token(key), patience)
 
     def post(self, kind: int, body: bytes) -> None:
-        wire = self._wire
+        me = threading.get_ident()
+        if me in self._posting:  # in a handler: what it has come between will send that, too
+            self.window.post(kind, body)
+            return
+        self._posting.add(me)
         try:
-            if wire is not None and wire.is_readable:
-                self._receive(wire)
-        except (OSError, EOFError, BrokenError):
-            wire.cut()  # type: ignore[union-attr]  # the thread connects anew
-        self.window.post(kind, body)
-        self._send_now()
+            self._hear()
+            self.window.post(kind, body)
+            self._send_now(me)
+        finally:
+            self._posting.discard(me)
 
-    def _send_now(self) -> None:
+    def ask(self, kind: int, body: bytes) -> Any:
         if self._sender == threading.get_ident():
-            return  # it is sent by what the handler has come between
+            raise RuntimeError(IN_BETWEEN)
+        return super().ask(kind, body)
+
+    def flush(self) -> int:
+        # In a handler, what it has come between holds the line.
+        return 0 if self._sender == threading.get_ident() else super().flush()
+
+    def _hear(self) -> None:
+        """Wait until what has come has been read, by the thread."""
+        wire = self._wire
+        with contextlib.suppress(OSError, ValueError, EOFError):  # the thread connects anew
+            while wire is not None and wire is self._wire and wire.is_readable:
+                self.window.wait(_MOMENT_SECONDS)
+
+    def _send_now(self, me: int) -> None:
         with self._sending:
-            self._sender, wire = threading.get_ident(), self._wire
+            self._sender, wire = me, self._wire
             try:
                 while wire is not None and super()._send(wire, paused=False) is not None:
                     pass
             except OSError:
-                wire.cut()  # type: ignore[union-attr]  # as above
+                wire.cut()  # type: ignore[union-attr]  # the thread connects anew
             finally:
                 self._sender = None
 
     def _send(self, wire: Wire, paused: bool) -> Optional[Load]:
         with self._sending:
             return super()._send(wire, paused)
-
-    def _receive(self, wire: Wire) -> None:
-        if self._receiver == threading.get_ident():
-            return
-        with self._receiving:
-            self._receiver = threading.get_ident()
-            try:
-                if wire.is_readable:
-                    super()._receive(wire)
-            finally:
-                self._receiver = None
 
     def _use(self, wire: Wire) -> None:
         with self._sending:
@@ -111,7 +120,7 @@ class NearClient(Client):
     def _let_go(self) -> None:
         if self._wire is not None:
             self._wire.cut()  # who sends meanwhile lets go of it
-        with self._sending, self._receiving:
+        with self._sending:
             super()._let_go()
 
     def why_gone(self, error: Exception) -> str:

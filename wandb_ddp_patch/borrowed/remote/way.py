@@ -118,7 +118,7 @@ class Remote(Way):
             client.post(messages.LARGE_ROW, packed.body)
             return None
         try:
-            return client.window.ask(messages.CALL, packed.body)
+            return client.ask(messages.CALL, packed.body)
         except NotPlain:
             raise self.not_here(f"run.{args[0]}") from None
 
@@ -139,7 +139,7 @@ class Remote(Way):
         """Wait until the owner has made all that this worker has sent; say what is missing."""
         self.unflushed = False
         line = _lines.get(self.payload["key"])
-        missing = line[0].window.flush() if line else 0
+        missing = line[0].flush() if line else 0
         if line and missing and not self._warned:
             self._warned = True
             why = line[0].window.over or f"no answer within {patience():.0f} s"

@@ -16,7 +16,7 @@ from .lanes import Incoming, Outgoing
 
 _ITEMS, _BYTES = 10_000, 1 << 24
 _TICK_SECONDS = 1.0
-_IN_BETWEEN = (
+IN_BETWEEN = (
     "a signal's handler has come in the middle of another call of this thread: there it can"
     " log, but not ask"
 )
@@ -73,7 +73,7 @@ class Window:
                     break
                 self._changed.wait(_TICK_SECONDS)
             if kind in messages.ANSWERED and self._out.is_busy:
-                raise RuntimeError(_IN_BETWEEN)
+                raise RuntimeError(IN_BETWEEN)
             number = self._out.put(kind, body)
             if kind in messages.ANSWERED:
                 self._answers[number] = None
@@ -126,6 +126,12 @@ class Window:
                 self.leaving = True
                 self._out.put(messages.BYE, b"")
                 self._wake(urgent=True)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until something has come and been taken in, within a limit."""
+        with self._changed:
+            if self.over is None:
+                self._changed.wait(seconds)
 
     def take_errors(self) -> List[Exception]:
         """Give what calls have raised that nobody has heard of."""

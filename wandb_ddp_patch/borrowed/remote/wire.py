@@ -48,10 +48,6 @@ class Wire:
         except BaseException:
             self.close()
             raise
-        self._poll: Any = None
-        if hasattr(select, "poll"):  # made once: it is asked for each row
-            self._poll = select.poll()
-            self._poll.register(self._socket, select.POLLIN)
         self._sealer, self._opener = Sealer(keys.of_worker), Opener(keys.of_owner)
 
     def _exactly(self, count: int) -> bytes:
@@ -73,14 +69,12 @@ class Wire:
         Returns:
             Whether it has come here.
         """
-        return _is_readable(self._socket, other, seconds)
+        return _is_readable(self._socket, seconds, other)
 
     @property
     def is_readable(self) -> bool:
         """Whether something has come."""
-        if self._poll is not None:
-            return bool(self._poll.poll(0))
-        return bool(select.select([self._socket], [], [], 0)[0])
+        return _is_readable(self._socket, 0)
 
     def receive(self) -> Iterator[Frame]:
         """Give the frames that have come."""
@@ -98,13 +92,15 @@ class Wire:
         self._socket.close()
 
 
-def _is_readable(one: socket.socket, other: socket.socket, seconds: float) -> bool:
+def _is_readable(one: socket.socket, seconds: float, *others: socket.socket) -> bool:
+    if one.fileno() < 0:
+        raise EOFError  # another thread has closed it
     if hasattr(select, "poll"):  # select() can't have descriptors from 1024 on
         poll = select.poll()
-        poll.register(one, select.POLLIN)
-        poll.register(other, select.POLLIN)
+        for each in (one, *others):
+            poll.register(each, select.POLLIN)
         return any(ready == one.fileno() for ready, _ in poll.poll(1000 * seconds))
-    return bool(select.select([one, other], [], [], seconds)[0].count(one))
+    return bool(select.select([one, *others], [], [], seconds)[0].count(one))
 
 
 def connect(address: Address, seconds: float) -> Any:
