@@ -13,7 +13,6 @@ import contextlib
 import copy
 import copyreg
 import gc
-import operator
 import os
 from multiprocessing import process
 from typing import Any, Dict, List, Tuple
@@ -175,18 +174,17 @@ def _copy_items(state: Dict[str, Any]) -> None:
 
 def _copy_nested(part: Any, memo: Dict[int, Tuple[Any, Any]]) -> None:
     """Put copies in place of nested dicts and lists; shared and circular ones stay so."""
-    keys = list(part) if type(part) is dict else range(len(part))
-    values = iter(part.values() if type(part) is dict else part)
-    # Types are looked at in C: that ends at the next dict or list, or when all are seen.
-    while not _NESTED.isdisjoint(map(type, values)):
-        key = keys[~operator.length_hint(values)]
-        val = part[key]
-        if id(val) not in memo:
-            # The original is kept too: ids are unique among living objects.
-            memo[id(val)] = val.copy(), val
-            if _may_hold_nested(memo[id(val)][0]):
-                _copy_nested(memo[id(val)][0], memo)
-        part[key] = memo[id(val)][0]
+    if _NESTED.isdisjoint(map(type, part.values() if type(part) is dict else part)):
+        return
+    for key, val in part.items() if type(part) is dict else enumerate(part):
+        if type(val) in _NESTED:
+            if id(val) not in memo:
+                copied = val.copy()
+                # The original is kept too: ids are unique among living objects.
+                memo[id(val)] = copied, val
+                if _may_hold_nested(copied):
+                    _copy_nested(copied, memo)
+            part[key] = memo[id(val)][0]
 
 
 # --- putting it on ----------------------------------------------------------------------
