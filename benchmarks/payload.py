@@ -6,8 +6,9 @@ a nested dict; beside it, "flat", the same without nested ones, because nested o
 what the patch has to copy, and "a run's", flat but for the dict that wandb puts into the
 config of each run. A Namespace of the standard library, a class that does nothing, holds
 the items, too: for any object a class is named and a state set, and few keys weigh less
-than that. wandb's own Config stands beside them where it works: here its error is noted.
-Each round is a process, in which pyperf measures all arms.
+than that. To load a Config, its __init__ is called, so that wandb alone can do it: the
+time of that stands beside the Namespace's. wandb's own Config stands beside them where it
+works: here its error is noted. Each round is a process, in which pyperf measures all arms.
 """
 
 import pickle
@@ -21,7 +22,8 @@ import wandb_ddp_patch
 
 SIZES = 10, 100, 1000, 10_000, 100_000
 LOOP_SECONDS = 0.02
-DICT, OBJECT, WORKAROUND, OURS = "dict", "an object", "dict(wandb.config)", "Config"
+DICT, WORKAROUND, OURS = "dict", "dict(wandb.config)", "Config"
+OBJECT, MADE = "an object", "an object, and Config()"
 DUMPS = {
     DICT: "pickle.dumps(items)",
     OBJECT: "pickle.dumps(thing)",
@@ -31,6 +33,7 @@ DUMPS = {
 LOADS = {
     DICT: "pickle.loads(of_items)",
     OBJECT: "pickle.loads(of_thing)",
+    MADE: "pickle.loads(of_thing), Config()",
     OURS: "pickle.loads(of_config)",
 }
 STATEMENTS = {"dumps": DUMPS, "loads": LOADS}
@@ -59,15 +62,17 @@ def case(size, kind):
     vars(config)["_items"].update(items)
     names = {"items": items, "thing": Namespace(_items=items), "config": config}
     payloads = {f"of_{name}": pickle.dumps(value) for name, value in names.items()}
-    return {"pickle": pickle, **names, **payloads}
+    return {"pickle": pickle, "Config": wandb.Config, **names, **payloads}
 
 
 CASES = [(size, kind) for kind in ("nested", "flat") for size in SIZES]
 CASES += [(size, "a run's") for size in SIZES[:3]]
 
 LARGE = ("dumps", DICT, 1.1), ("dumps", WORKAROUND, 1.0), ("loads", DICT, 1.1)
-# No object's ratio to a dict is near 1 with so few keys.
-SMALL = ("dumps", OBJECT, 1.0), ("loads", OBJECT, 1.0)
+# With so few keys, no object takes 1.1 of a dict's time. What we add to that of an object
+# is a copy, made in Python, because another thread may go on; and a look which process
+# it is that loads it.
+SMALL = ("dumps", OBJECT, 1.25), ("loads", MADE, 1.2)
 GOALS = {
     (100_000, "nested"): LARGE,
     (100_000, "flat"): LARGE,
