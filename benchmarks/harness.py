@@ -230,6 +230,11 @@ def seconds(value):
     return f"{figure(value / 1e-9)} ns" if value else "0 s"
 
 
+def megabytes(value):
+    """Write a number of bytes."""
+    return f"{figure(value / 1e6)} MB"
+
+
 def figure(value):
     """Write a number with three digits, and never as a power of ten."""
     return f"{value:,.0f}" if abs(value) >= 100 or abs(value) < 1e-9 else digits(value)

@@ -199,6 +199,35 @@ def worker_start(result):
     return figure
 
 
+def memory(result):
+    moments = {"logged": "after its first row", "collected": "after a garbage collection"}
+    colours = {"torch.multiprocessing.spawn": GREY, "spawn(), warm": BLUE}
+    figure, axes = plt.subplots(figsize=(9.5, 3), layout="constrained")
+    places = []
+    for when, says in moments.items():
+        for name, colour in colours.items():
+            arm = result["moments"][when][name]
+            had = arm["median_bytes"]["private"]
+            axes.barh(len(places), had / 1e6, color=colour, height=0.6)
+            axes.annotate(
+                harness.megabytes(had),
+                (had / 1e6, len(places)),
+                xytext=(5, 0),
+                textcoords="offset points",
+                va="center",
+                weight="bold" if colour == BLUE else "normal",
+            )
+            places.append(f"{name},\n{says}")
+    axes.set_yticks(range(len(places)), places)
+    axes.invert_yaxis()
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.margins(x=0.12)
+    axes.set_xlabel("megabytes that only this process has; the rest it shares with others")
+    axes.set_title(f"Private memory of one worker, with torch and wandb ({cores(result)})")
+    return figure
+
+
 def payload(result):
     sizes = [one for one in result["sizes"] if one["items"] == "nested"]
     keys = [one["keys"] for one in sizes]
@@ -349,7 +378,7 @@ def logging_rate(result):
     return figure
 
 
-PLOTS = launch, worker_start, payload, config_reads, startup, logging_rate
+PLOTS = launch, worker_start, memory, payload, config_reads, startup, logging_rate
 
 
 def main():
@@ -361,6 +390,9 @@ def main():
         result = harness.load(name, args.quick)
         if result is None:
             print(f"no result yet: {name}")
+            continue
+        if "no plot" in result:
+            print(f"no plot: {name}: {result['no plot']}")
             continue
         figure = draw(result)
         folder = harness.results(args.quick)

@@ -24,6 +24,7 @@ QUESTIONS = {
     "payload": [],
     "import_wandb": [],
     "worker_start": [],
+    "memory": [],
     "handover": [],
     "logging_rate": [],
     "launch": [],

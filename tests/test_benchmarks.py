@@ -16,6 +16,7 @@ sys.path.append(str(ROOT / "benchmarks"))
 
 import agree
 import harness
+import memory
 import run_all
 
 COSTS = ROOT / "docs" / "costs.md"
@@ -80,6 +81,27 @@ def test_arms_take_turns():
     # One of each in a warm-up round, then in the first round, then of those with more.
     assert [sorted(seen[at : at + 3]) for at in (0, 3)] == [["a", "b", "c"]] * 2
     assert [sorted(seen[at : at + 2]) for at in (6, 8)] == [["a", "b"]] * 2
+
+
+@pytest.mark.skipif(not memory.ROLLUP.exists(), reason="Linux counts so")
+def test_memory_that_is_written_to_is_private():
+    before = memory.memory()
+    kept = bytearray(b"x") * 50_000_000
+    after = memory.memory()
+    assert 50e6 <= after["private"] - before["private"] < 60e6
+    assert abs(after["shared"] - before["shared"]) < 5e6
+    assert len(kept) == 50_000_000
+
+
+def test_where_memory_is_not_counted_it_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(memory, "ROLLUP", tmp_path / "none")
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["memory.py"])
+    memory.main()
+    assert capsys.readouterr().out.splitlines()[0] == (
+        f"skipped: this system has no {tmp_path / 'none'}, which says what memory is private"
+    )
+    assert harness.load("memory")["goals"] == []
 
 
 def ask(*folders):

@@ -146,6 +146,67 @@ def test_shared_and_circular_values_stay_so(no_defaults):
     assert twin["one"] == shared
 
 
+def containers(value, found):
+    """The dicts and lists in a value, each once, by id."""
+    if type(value) in (dict, list) and id(value) not in found:
+        found[id(value)] = value
+        for part in value.values() if type(value) is dict else value:
+            containers(part, found)
+    return found
+
+
+def snapshots(config):
+    yield config.__reduce_ex__(4)[2]["_items"]
+    yield config.__getstate__()["_items"]
+
+
+@SETTINGS
+@given(items, st.lists(st.sampled_from([{}, [], {"a": 1}, [1], [{}], {"a": []}]), max_size=3))
+def test_a_snapshot_is_equal_and_shares_no_dict_or_list(no_defaults, content, others):
+    """Whatever Python says of a dict that holds none, empty ones included."""
+    content.update(enumerate(others))
+    content["loop"] = [content, others, others]
+    config = config_of(content)
+    config_items = vars(config)["_items"]
+    content["loop"][0] = config_items  # the config's own holds itself
+    originals = containers(config_items, {})
+    for taken in snapshots(config):
+        assert list(taken) == list(config_items)
+        del config_items["loop"]
+        loop = taken.pop("loop")
+        assert loop[0] is taken and loop[1] is loop[2] == others
+        assert taken == config_items
+        assert not containers(loop, {}).keys() & originals.keys()
+        config_items["loop"] = content["loop"]
+
+
+def test_a_dict_that_was_empty_may_be_filled_meanwhile(no_defaults):
+    config = config_of({"slow": Filling(), "nested": {}, "list": []})
+    vars(config["slow"])["config"] = config
+    twin = pickle.loads(pickle.dumps(config))
+    assert (twin["nested"], twin["list"]) == ({}, [])
+    assert config["nested"] and config["list"]
+
+
+class Filling:
+    """Fills the config's parts while it is pickled, as another thread might."""
+
+    def __reduce__(self):
+        self.config["nested"]["a"] = 1
+        self.config["list"].append(1)
+        return Slow, ()
+
+
+@pytest.mark.parametrize("locked", [False, True])
+def test_locks_travel_where_there_are_any(no_defaults, locked):
+    config = config_of({"lr": 1}, [("sweep", "lr")] if locked else ())
+    assert ("_locked" in config.__reduce_ex__(4)[2]) == locked
+    twin = pickle.loads(pickle.dumps(config))
+    twin.update_locked({"lr": 2}, user="another", _allow_val_change=True)
+    assert len(vars(twin)["_users"]) == 1 + locked
+    assert vars(config)["_locked"] == ({"lr": 0} if locked else {})
+
+
 def test_nesting_is_as_deep_as_pickle_allows(no_defaults):
     deep = {}
     for _ in range(400):

@@ -12,9 +12,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import copyreg
+import gc
 import os
 from multiprocessing import process
-from typing import Any, List
+from typing import Any, Dict, List, Tuple
 
 from .._graft import Graft, Undo, around, put_members, upstream_class
 from ._names import MissingNameError
@@ -24,7 +25,7 @@ class Config:
     """What wandb.sdk.wandb_config.Config should have had."""
 
     # They lead to the run, its service and the API key.
-    _LEFT_BEHIND = ("_callback", "_settings", "_artifact_callback")
+    _LEFT_BEHIND = dict.fromkeys(("_callback", "_settings", "_artifact_callback"))
 
     def __getattr__(self, key):
         # Python's protocols look up dunder names on instances: none is a
@@ -45,13 +46,26 @@ class Config:
         Where a subclass is made in another way than Config, Python's own form:
         it runs no __init__, and calls what the subclass overrides.
         """
-        if not self._is_made_as_config():
-            return object.__reduce_ex__(self, max(protocol, 2))
-        state = self.__getstate__()
-        if "_LEFT_BEHIND" in vars(type(self)):  # Config itself: __init__ has set these
-            for key in self._LEFT_BEHIND:
-                del state[key]
-        return type(self), (), state
+        cls = type(self)
+        if "_LEFT_BEHIND" not in cls.__dict__:
+            if not self._is_made_as_config():
+                return object.__reduce_ex__(self, max(protocol, 2))
+            return cls, (), self.__getstate__()
+        # Config itself: its __init__ sets what is left out here. Few have locks: sweeps do.
+        own = self.__dict__
+        state = own.copy()
+        pop = state.pop
+        for key in cls._LEFT_BEHIND:
+            pop(key, None)
+        if (
+            pop("_locked", None)
+            or pop("_users", None)
+            or pop("_users_inv", None)
+            or pop("_users_cnt", None)
+        ):
+            _copy_locks(state, own)
+        _copy_items(state)
+        return cls, (), state
 
     def __copy__(self):
         return self._copied(None)
@@ -76,19 +90,10 @@ class Config:
         return all(getattr(cls, name) is getattr(config, name) for name in ways)
 
     def __getstate__(self):
-        # dict.copy() is atomic, so another thread may go on updating. Users
-        # come after the locks: each lock then has its user.
-        state = {
-            key: val.copy() if key in ("_locked", "_users", "_users_inv") else val
-            for key, val in self.__dict__.items()
-            if key != "_items"
-        }
-        state.update(dict.fromkeys(self._LEFT_BEHIND))
-        if "_items" in self.__dict__:
-            own = self.__dict__["_items"]
-            items = state["_items"] = own.copy()
-            if not {dict, list}.isdisjoint(map(type, items.values())):
-                self._snapshot(items, {id(own): (items, own)})
+        state = self.__dict__.copy()
+        state.update(self._LEFT_BEHIND)
+        _copy_locks(state, self.__dict__)
+        _copy_items(state)
         slots = {}
         for name in copyreg._slotnames(type(self)):
             # Not with getattr(), for which an empty slot would be an item.
@@ -98,12 +103,15 @@ class Config:
 
     def __setstate__(self, state):
         state, slots = state if isinstance(state, tuple) else (state, {})
-        self.__dict__.update(dict.fromkeys(self._LEFT_BEHIND))
-        self.__dict__.update(state or {})
+        own = self.__dict__
+        own.update(self._LEFT_BEHIND)
+        own.update(state or {})
+        if "_items" in own and "_locked" not in own:  # torch.py makes it without __init__
+            own.update(_locked={}, _users={}, _users_inv={}, _users_cnt=0)
         for name, value in slots.items():
             object.__setattr__(self, name, value)
         if process.parent_process() or getattr(process.current_process(), "_inheriting", False):
-            self.__dict__["_callback"] = self._changed_in_worker
+            own["_callback"] = self._changed_in_worker
 
     @staticmethod
     def _changed_in_worker(key=None, val=None, data=None):
@@ -114,17 +122,6 @@ class Config:
             " worker. To change the run's config, pass the run and use run.config.",
             repeat=False,
         )
-
-    @classmethod
-    def _snapshot(cls, part, memo):
-        """Put copies in place of nested dicts and lists; shared and circular ones stay so."""
-        for key, val in part.items() if type(part) is dict else enumerate(part):
-            if type(val) is dict or type(val) is list:
-                if id(val) not in memo:
-                    # The original is kept too: ids are unique among living objects.
-                    memo[id(val)] = val.copy(), val
-                    cls._snapshot(memo[id(val)][0], memo)
-                part[key] = memo[id(val)][0]
 
 
 class ConfigWithKeyError:
@@ -144,9 +141,53 @@ class ConfigWithDefaults:
 
     @around
     def _load_defaults(upstream, self):
-        if os.path.exists(_DEFAULTS):
+        # Half of os.path.exists()'s time, which makes an exception.
+        if os.access(_DEFAULTS, os.F_OK):
             upstream(self)
 
+
+# --- what is pickled is a copy: other threads may go on; dict.copy() is atomic ----------
+
+_NESTED = frozenset((dict, list))
+# Up to Python 3.13, a dict that holds no containers says so: it is not tracked. Then no
+# value is looked at, which takes a third of the time of pickling. PyPy has no such thing.
+# https://docs.python.org/3/library/gc.html#gc.is_tracked
+_may_hold_nested = getattr(gc, "is_tracked", bool)
+
+
+def _copy_locks(state: Dict[str, Any], own: Dict[str, Any]) -> None:
+    # Users come after the locks: each lock then has its user.
+    for key in ("_locked", "_users", "_users_inv"):
+        if key in own:
+            state[key] = own[key].copy()
+    if "_users_cnt" in own:
+        state["_users_cnt"] = own["_users_cnt"]
+
+
+def _copy_items(state: Dict[str, Any]) -> None:
+    if "_items" in state:
+        own = state["_items"]
+        items = state["_items"] = own.copy()
+        if _may_hold_nested(items):
+            _copy_nested(items, {id(own): (items, own)})
+
+
+def _copy_nested(part: Any, memo: Dict[int, Tuple[Any, Any]]) -> None:
+    """Put copies in place of nested dicts and lists; shared and circular ones stay so."""
+    if _NESTED.isdisjoint(map(type, part.values() if type(part) is dict else part)):
+        return
+    for key, val in part.items() if type(part) is dict else enumerate(part):
+        if type(val) in _NESTED:
+            if id(val) not in memo:
+                copied = val.copy()
+                # The original is kept too: ids are unique among living objects.
+                memo[id(val)] = copied, val
+                if _may_hold_nested(copied):
+                    _copy_nested(copied, memo)
+            part[key] = memo[id(val)][0]
+
+
+# --- putting it on ----------------------------------------------------------------------
 
 # In the current folder; the name stands in wandb's _load_defaults.
 _DEFAULTS = "config-defaults.yaml"
