@@ -86,6 +86,7 @@ class Owned:
         key: What identifies the run in its payloads.
         service: WANDB_SERVICE at its start.
         shared: Whether workers may have it.
+        process: What identifies this process, see processes.py; None until it is shared.
         marker: The file that says whether it is over, for workers.
         relay: Where workers have their calls made, for releases that need it.
         share: What workers on other machines need; None where the run is not shared.
@@ -100,6 +101,7 @@ class Owned:
         self.key, self.known = key, known
         self.service = os.environ.get("WANDB_SERVICE")
         self.shared = self.over = False
+        self.process: Optional[str] = None
         self.marker: Optional[str] = None
         self.relay: Optional[Address] = None
         self.share: Optional[Dict[str, Any]] = None
