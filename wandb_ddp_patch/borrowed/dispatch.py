@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from _thread import get_ident
 from types import FunctionType
 from typing import Any, Callable, Dict, Iterator, Tuple
 
@@ -69,12 +70,17 @@ def _is_meant(name: str, function: Any) -> bool:
 
 
 def _method(name: str, upstream: Callable[..., Any]) -> Callable[..., Any]:
+    private, logs = name[0] == "_", name in _LOGS
+
     @functools.wraps(upstream)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         link = self.__dict__.get(ENTRY)
         if link is None or not link.borrowed:
             return upstream(self, *args, **kwargs)
-        if name in _LOGS:
+        # Part of a call that has been looked at already: log() makes two of them.
+        if private and link.calling == get_ident():
+            return upstream(self, *args, **kwargs)
+        if logs and (len(args) > 1 or "step" in kwargs):
             from .steps import kept  # late: importing wandb must stay quick
 
             args, kwargs = kept(args, kwargs)

@@ -12,6 +12,7 @@ import os
 import threading
 import uuid
 import weakref
+from _thread import get_ident
 from typing import TYPE_CHECKING, Any, Callable, ContextManager, Dict, Optional, Tuple, Union
 
 from ..errors import Unreachable
@@ -116,12 +117,15 @@ class Borrowed:
         known: What it knows of itself, also while it is not connected.
         state: One of the states above.
         way: How it reaches its owner; None where there is no way.
+        calling: The thread that makes a call by wandb's own method now; None where none
+            does, or where more than one has.
     """
 
     borrowed = True
 
     def __init__(self, payload: Dict[str, Any], way: Optional[Way], state: str = APART) -> None:
         self.payload, self.way, self.state = payload, way, state
+        self.calling: Optional[int] = None
         self.key: str = payload["key"]
         self.known: Dict[str, Any] = payload["known"]
 
@@ -133,14 +137,22 @@ class Borrowed:
                 Raised at once; the message says why and what to do.
         """
         try:
+            way: Any = self.way
             if self.state is CONNECTED:
-                self.way.check()  # type: ignore[union-attr]
+                way.check()
             else:
                 self._connect(run)
+                way = self.way
                 # Where wandb attaches, it is what calls us; else a signal's handler may be.
-                if self.state is not CONNECTED and (self.way is None or self.way.attaches):
+                if self.state is not CONNECTED and (way is None or way.attaches):
                     return upstream(run, *args, **kwargs)
-            return self.way.call(run, name, upstream, args, kwargs)  # type: ignore[union-attr]
+            if not way.attaches:
+                return way.call(run, name, upstream, args, kwargs)
+            self.calling = get_ident()
+            try:
+                return way.call(run, name, upstream, args, kwargs)
+            finally:
+                self.calling = None
         except Unreachable as why:
             raise usage_error(
                 f"Run {self.known['id']} can't be written from this process, because {why}."
@@ -190,7 +202,7 @@ class Borrowed:
                 self.way.flush(run)
                 self.way.leave(run)
         finally:
-            self.state = LEFT
+            self.state, self.calling = LEFT, None
             make_nobodys(run)
 
 
