@@ -24,7 +24,6 @@ import wandb
 
 import wandb_ddp_patch
 
-
 OURS = os.path.dirname(wandb_ddp_patch.__file__)
 
 

@@ -78,7 +78,7 @@ def _method(name: str, upstream: Callable[..., Any]) -> Callable[..., Any]:
         if link is None or not link.borrowed:
             return upstream(self, *args, **kwargs)
         # Part of a call that has been looked at already: log() makes two of them.
-        if private and link.calling == get_ident():
+        if private and link.way is not None and link.way.calling == get_ident():
             return upstream(self, *args, **kwargs)
         if logs and (len(args) > 1 or "step" in kwargs):
             from .steps import kept  # late: importing wandb must stay quick

@@ -12,7 +12,6 @@ import os
 import threading
 import uuid
 import weakref
-from _thread import get_ident
 from typing import TYPE_CHECKING, Any, Callable, ContextManager, Dict, Optional, Tuple, Union
 
 from ..errors import Unreachable
@@ -44,9 +43,11 @@ class Way:
             wandb's methods run in this process.
         unflushed: Whether a call was made since the last :meth:`flush`.
         elsewhere: Whether the owner is on another machine: its process numbers say nothing.
+        calling: The thread that is in a method of wandb's own; None also where several are.
     """
 
     attaches = unflushed = elsewhere = False
+    calling: Optional[int] = None
 
     def connecting(self) -> ContextManager[Any]:
         """Give the lock that is held meanwhile, and that the same thread may take again."""
@@ -117,15 +118,12 @@ class Borrowed:
         known: What it knows of itself, also while it is not connected.
         state: One of the states above.
         way: How it reaches its owner; None where there is no way.
-        calling: The thread that makes a call by wandb's own method now; None where none
-            does, or where more than one has.
     """
 
     borrowed = True
 
     def __init__(self, payload: Dict[str, Any], way: Optional[Way], state: str = APART) -> None:
         self.payload, self.way, self.state = payload, way, state
-        self.calling: Optional[int] = None
         self.key: str = payload["key"]
         self.known: Dict[str, Any] = payload["known"]
 
@@ -137,22 +135,14 @@ class Borrowed:
                 Raised at once; the message says why and what to do.
         """
         try:
-            way: Any = self.way
             if self.state is CONNECTED:
-                way.check()
+                self.way.check()  # type: ignore[union-attr]
             else:
                 self._connect(run)
-                way = self.way
                 # Where wandb attaches, it is what calls us; else a signal's handler may be.
-                if self.state is not CONNECTED and (way is None or way.attaches):
+                if self.state is not CONNECTED and (self.way is None or self.way.attaches):
                     return upstream(run, *args, **kwargs)
-            if not way.attaches:
-                return way.call(run, name, upstream, args, kwargs)
-            self.calling = get_ident()
-            try:
-                return way.call(run, name, upstream, args, kwargs)
-            finally:
-                self.calling = None
+            return self.way.call(run, name, upstream, args, kwargs)  # type: ignore[union-attr]
         except Unreachable as why:
             raise usage_error(
                 f"Run {self.known['id']} can't be written from this process, because {why}."
@@ -202,7 +192,7 @@ class Borrowed:
                 self.way.flush(run)
                 self.way.leave(run)
         finally:
-            self.state, self.calling = LEFT, None
+            self.state = LEFT
             make_nobodys(run)
 
 
