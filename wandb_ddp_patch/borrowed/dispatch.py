@@ -26,7 +26,8 @@ _LOGS = ("log", "_log")
 # the summary) are those that use the run's interface to its service; or call such ones.
 _INTERFACE = {"_backend", "_interface"}
 _MEANT = ("_log", "_define_metric", "_config_artifact_callback")
-# But not what a run calls when it begins, attaches or ends, and for its output.
+# But not what a run calls when it begins, attaches or ends, and for its output; nor what
+# _log alone calls, for each row.
 _NOT_MEANT = (
     "__",
     "_atexit",
@@ -34,6 +35,7 @@ _NOT_MEANT = (
     "_init",
     "_label",
     "_on_",
+    "_partial_history",
     "_set_",
     "_telemetry",
     "_wait",
