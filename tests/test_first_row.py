@@ -1,9 +1,10 @@
-"""What a worker does on the way to its first row, and what it need not."""
+"""What a worker does on the way to its first row and for each one, and what it need not."""
 
 import multiprocessing
 import os
 import stat
 import sys
+import textwrap
 
 import pytest
 
@@ -129,3 +130,32 @@ def test_a_call_by_itself_is_looked_at_after_one_that_has_failed(fresh, tmp_path
         ("0", None),
         ("1", "0"),
     ]
+
+
+def test_a_row_takes_no_more_calls_than_with_wandb_alone(fresh):
+    """Where it need not look at the owner's file, which is fifty times a second."""
+    code = """
+        import multiprocessing, sys, wandb
+        def log(run):
+            run.log({"x": 1})
+            counts, calls = [], []
+            def note(frame, event, argument):
+                if event == "call": calls.append(frame.f_code)
+            for n in range(20):
+                calls.clear()
+                sys.setprofile(note)
+                run.log({"x": n})
+                sys.setprofile(None)
+                counts.append(len(calls))
+            print(min(counts), any("wandb_ddp_patch" in code.co_filename for code in calls))
+        if __name__ == "__main__":
+            run = wandb.init(project="p")
+            worker = multiprocessing.get_context("spawn").Process(target=log, args=(run,))
+            worker.start()
+            worker.join()
+            run.finish()
+    """
+    patched = fresh("import wandb_ddp_patch\n" + textwrap.dedent(code)).split()
+    alone = fresh(code, WANDB_DDP_PATCH="0").split()
+    assert (patched[1], alone[1]) == ("True", "False")
+    assert int(patched[0]) <= int(alone[0])

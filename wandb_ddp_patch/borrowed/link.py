@@ -127,12 +127,11 @@ class Borrowed:
         self.key: str = payload["key"]
         self.known: Dict[str, Any] = payload["known"]
 
-    def use(self, run: Any, name: str, upstream: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Make a call on the run; connect first, if that has not been done.
+    def use(self, run: Any, name: str, upstream: Any, args: Any, kw: Any, bare: Any = None) -> Any:
+        """Make a call on the run, by ``bare`` once it is connected; connect first, if need be.
 
         Raises:
-            wandb.errors.UsageError: The run can't be reached from this process.
-                Raised at once; the message says why and what to do.
+            wandb.errors.UsageError: The run can't be reached; says at once why, and what to do.
         """
         try:
             if self.state is CONNECTED:
@@ -141,8 +140,9 @@ class Borrowed:
                 self._connect(run)
                 # Where wandb attaches, it is what calls us; else a signal's handler may be.
                 if self.state is not CONNECTED and (self.way is None or self.way.attaches):
-                    return upstream(run, *args, **kwargs)
-            return self.way.call(run, name, upstream, args, kwargs)  # type: ignore[union-attr]
+                    return upstream(run, *args, **kw)
+            way: Any = self.way
+            return way.call(run, name, bare or upstream, args, kw)
         except Unreachable as why:
             raise usage_error(
                 f"Run {self.known['id']} can't be written from this process, because {why}."
