@@ -198,8 +198,8 @@ def _install(undo: List[Undo]) -> None:
         put_members(undo, run_class, RunThatAttaches)
     if hasattr(run_class, "_on_attach"):
         put_members(undo, run_class, RunAttachedById)
-    job_inputs = getattr(run_class, "_detect_and_apply_job_inputs", None)
-    if job_inputs is not None and _JOB_INPUTS in job_inputs.__code__.co_names:
+    job_inputs = vars(run_class).get("_detect_and_apply_job_inputs")
+    if _JOB_INPUTS in getattr(getattr(job_inputs, "__code__", None), "co_names", ()):
         put_members(undo, run_class, RunWithJobInputs)
     if hasattr(run_class, "_history_callback"):
         put_members(undo, run_class, RunWithHistory)
