@@ -148,11 +148,15 @@ def worker_start(result):
         "wandb": ("import wandb", SKY),
         "loading": ("loading, unpickling", GREEN),
         "attach": ("attach: first row", BLUE),
+        "acknowledged": ("acknowledged", RED),
     }
-    figure, (axes, zoom) = plt.subplots(
-        2, figsize=(9.5, 4.4), layout="constrained", height_ratios=[2, 1]
-    )
     arms = result["parts_s"]
+    longest = max(sum(took.values()) for took in arms.values())
+    short = [name for name, took in arms.items() if sum(took.values()) < longest / 5]
+    long = [name for name in arms if name not in short]
+    figure, panels = plt.subplots(
+        2, figsize=(9.5, 5.2), layout="constrained", height_ratios=[len(long), len(short)]
+    )
 
     def bar(axes, at, took, least):
         left, whole = 0, sum(took.values())
@@ -178,24 +182,20 @@ def worker_start(result):
             weight="bold",
         )
 
-    names = list(arms)
-    longest = max(sum(took.values()) for took in arms.values())
-    for at, name in enumerate(names):
-        bar(axes, at, arms[name], longest * 0.06)
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    ours = names[-1]
-    bar(zoom, 0, arms[ours], sum(arms[ours].values()) * 0.06)
-    zoom.set_yticks([0], [f"{ours},\nenlarged"])
-    for one, over in ((axes, longest), (zoom, sum(arms[ours].values()))):
+    for one, names in zip(panels, (long, short)):
+        over = max(sum(arms[name].values()) for name in names)
+        for at, name in enumerate(names):
+            bar(one, at, arms[name], over * 0.06)
+        one.set_yticks(range(len(names)), [name.replace(", wandb", ",\nwandb") for name in names])
+        one.invert_yaxis()
         one.set_xlim(0, over * 1.1)
         one.spines["left"].set_visible(False)
         one.tick_params(axis="y", length=0)
         times_axis(one.xaxis)
     handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for _, colour in parts.values()]
     labels = [label for label, _ in parts.values()]
-    figure.legend(handles, labels, ncols=5, loc="outside lower center", fontsize=10)
-    axes.set_title(f"Where the time goes until a worker's first row is logged ({cores(result)})")
+    figure.legend(handles, labels, ncols=6, loc="outside lower center", fontsize=9)
+    panels[0].set_title(f"Where the time goes until a worker's first row is in ({cores(result)})")
     return figure
 
 

@@ -125,17 +125,18 @@ class Watch:
 
     Attributes:
         sees_owner: Whether the last look has told that it has the run.
+        trusted_until: When the next look is due, by the monotonic clock.
     """
 
     def __init__(self, path: Optional[str], key: str, owner: Optional[str] = None) -> None:
         self.path, self.key, self.owner = path, key, owner
         self.sees_owner = False
-        self._trusted_until = 0.0
+        self.trusted_until = 0.0
 
     def says_over(self) -> bool:
         """Say whether the run is over; False where nothing can be told."""
         now = time.monotonic()
-        if now < self._trusted_until or not self.path:
+        if now < self.trusted_until or not self.path:
             return False
         with _seeing:
             seen = _seen.get(self.path) or _seen.setdefault(self.path, _Seen(self.path))
@@ -145,12 +146,12 @@ class Watch:
         self.sees_owner = over is False
         if over:
             return True
-        self._trusted_until = now + TRUST_SECONDS
+        self.trusted_until = now + TRUST_SECONDS
         return False
 
     def doubt(self) -> None:
         """Have the next question asked anew: something is wrong."""
-        self._trusted_until = 0.0
+        self.trusted_until = 0.0
 
 
 def after_fork_in_child() -> None:

@@ -8,8 +8,10 @@ and ``super().log`` take the same road.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
+from _thread import get_ident
 from types import FunctionType
 from typing import Any, Callable, Dict, Iterator, Tuple
 
@@ -20,6 +22,12 @@ ENDS = ("finish", "_finish", "join", "__exit__")
 
 # Calls that take a step.
 _LOGS = ("log", "_log")
+
+# What a row goes through; and the decorators of wandb's on the way that ask once more, in a
+# run that its link has found attached and not over, or, within a call, tell once more whose
+# messages these are. Without them, a row costs no more than with wandb alone.
+_ROW = ("log", "_partial_history_callback")
+_ASKING, _TELLING = ("_attach", "_raise_if_finished"), ("_log_to_run",)
 
 # Private methods that wandb's own integrations call (TensorBoard, torch, the config and
 # the summary) are those that use the run's interface to its service; or call such ones.
@@ -54,7 +62,7 @@ def members(run_class: type, end: Callable[[Any, Any], None]) -> Iterator[Tuple[
             if name in ENDS:
                 yield name, _ending(member, end)
             elif _is_meant(name, member):
-                yield name, _method(name, member)
+                yield name, _method(name, member, _bare(name, member))
     if not hasattr(run_class, "summary"):
         yield "summary", _Summary()
 
@@ -68,17 +76,42 @@ def _is_meant(name: str, function: Any) -> bool:
     return not _INTERFACE.isdisjoint(names)
 
 
-def _method(name: str, upstream: Callable[..., Any]) -> Callable[..., Any]:
+def _bare(name: str, upstream: Any) -> Any:
+    """Take off a method what its link makes needless; what is not known stays."""
+    needless = _TELLING if name[0] == "_" else _ASKING
+    decorators: Dict[Any, Any] = {}
+    for known in (*_ASKING, *_TELLING) if name in _ROW else ():
+        with contextlib.suppress(Exception):
+            decorator = upstream.__globals__[known]
+            decorators[decorator(upstream).__code__] = known, decorator
+
+    def bare(method: Any) -> Any:
+        known, decorator = decorators.get(getattr(method, "__code__", None), (None, None))
+        own = getattr(method, "__wrapped__", None)
+        if known is None or own is None:
+            return method
+        return bare(own) if known in needless else decorator(bare(own))
+
+    return bare(upstream)
+
+
+def _method(name: str, upstream: Callable[..., Any], bare: Callable[..., Any]) -> Any:
+    private, logs = name[0] == "_", name in _LOGS
+    by_itself = upstream if private else bare
+
     @functools.wraps(upstream)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         link = self.__dict__.get(ENTRY)
         if link is None or not link.borrowed:
             return upstream(self, *args, **kwargs)
-        if name in _LOGS:
+        # Part of a call that has been looked at already: log() makes two of them.
+        if private and link.way is not None and link.way.calling == get_ident():
+            return bare(self, *args, **kwargs)
+        if logs and (len(args) > 1 or "step" in kwargs):
             from .steps import kept  # late: importing wandb must stay quick
 
             args, kwargs = kept(args, kwargs)
-        return link.use(self, name, upstream, args, kwargs)
+        return link.use(self, name, upstream, args, kwargs, by_itself)
 
     method.__name__ = name  # a bound method is pickled by this name
     return method

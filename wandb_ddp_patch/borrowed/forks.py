@@ -61,9 +61,10 @@ def _before() -> None:
     runs = link.runs()
     if runs:
         _try(_wait_for_imports)
-        _try(locks.find)
     for run in runs:
         _try(_share, run)
+    if runs:
+        _try(locks.find)  # last: sharing imports, and what was imported is looked through
 
 
 def _wait_for_imports() -> None:

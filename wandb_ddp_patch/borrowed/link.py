@@ -43,9 +43,11 @@ class Way:
             wandb's methods run in this process.
         unflushed: Whether a call was made since the last :meth:`flush`.
         elsewhere: Whether the owner is on another machine: its process numbers say nothing.
+        calling: The thread that is in a method of wandb's own; None also where several are.
     """
 
     attaches = unflushed = elsewhere = False
+    calling: Optional[int] = None
 
     def connecting(self) -> ContextManager[Any]:
         """Give the lock that is held meanwhile, and that the same thread may take again."""
@@ -86,6 +88,7 @@ class Owned:
         key: What identifies the run in its payloads.
         service: WANDB_SERVICE at its start.
         shared: Whether workers may have it.
+        process: What identifies this process, see processes.py; None until it is shared.
         marker: The file that says whether it is over, for workers.
         relay: Where workers have their calls made, for releases that need it.
         share: What workers on other machines need; None where the run is not shared.
@@ -100,6 +103,7 @@ class Owned:
         self.key, self.known = key, known
         self.service = os.environ.get("WANDB_SERVICE")
         self.shared = self.over = False
+        self.process: Optional[str] = None
         self.marker: Optional[str] = None
         self.relay: Optional[Address] = None
         self.share: Optional[Dict[str, Any]] = None
@@ -123,12 +127,11 @@ class Borrowed:
         self.key: str = payload["key"]
         self.known: Dict[str, Any] = payload["known"]
 
-    def use(self, run: Any, name: str, upstream: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Make a call on the run; connect first, if that has not been done.
+    def use(self, run: Any, name: str, upstream: Any, args: Any, kw: Any, bare: Any = None) -> Any:
+        """Make a call on the run, by ``bare`` once it is connected; connect first, if need be.
 
         Raises:
-            wandb.errors.UsageError: The run can't be reached from this process.
-                Raised at once; the message says why and what to do.
+            wandb.errors.UsageError: The run can't be reached; says at once why, and what to do.
         """
         try:
             if self.state is CONNECTED:
@@ -137,8 +140,9 @@ class Borrowed:
                 self._connect(run)
                 # Where wandb attaches, it is what calls us; else a signal's handler may be.
                 if self.state is not CONNECTED and (self.way is None or self.way.attaches):
-                    return upstream(run, *args, **kwargs)
-            return self.way.call(run, name, upstream, args, kwargs)  # type: ignore[union-attr]
+                    return upstream(run, *args, **kw)
+            way: Any = self.way
+            return way.call(run, name, bare or upstream, args, kw)
         except Unreachable as why:
             raise usage_error(
                 f"Run {self.known['id']} can't be written from this process, because {why}."

@@ -9,12 +9,14 @@ from __future__ import annotations
 import sys
 import threading
 from types import ModuleType
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Set, Tuple
 
 _KINDS = (type(threading.Lock()), type(threading.RLock()))
 
-# The names of the locks of each module of wandb's, and how many modules there were.
+# The names of the locks of each module of wandb's that has some: few have, and a fork goes
+# through these alone. Which modules have been looked through, and how many there were.
 _names: Dict[str, Tuple[str, ...]] = {}
+_done: Set[str] = set()
 _seen = 0
 
 
@@ -23,17 +25,21 @@ def find() -> None:
     global _seen
     if len(sys.modules) == _seen:
         return
-    modules = list(sys.modules.items())
-    _seen = len(modules)
-    for name, module in modules:
-        # What is blocked from being imported is None there.
-        if name in _names or not isinstance(module, ModuleType):
+    names = list(sys.modules)
+    _seen = len(names)
+    for name in names:
+        if not name.startswith("wandb") or name in _done:
             continue
-        if name == "wandb" or name.startswith("wandb."):
+        # What is blocked from being imported is None there.
+        module = sys.modules.get(name)
+        if isinstance(module, ModuleType) and name.partition(".")[0] == "wandb":
             if getattr(getattr(module, "__spec__", None), "_initializing", False):
                 _seen = 0  # it may make more of them: look again
-            else:
-                _names[name] = tuple(k for k, v in list(vars(module).items()) if _is_lock(v))
+                continue
+            _done.add(name)
+            locks = tuple(k for k, v in list(vars(module).items()) if _is_lock(v))
+            if locks:
+                _names[name] = locks
 
 
 def _is_lock(value: Any) -> bool:

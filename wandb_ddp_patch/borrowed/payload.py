@@ -10,7 +10,7 @@ from typing import Any, Dict
 from . import current, descriptors, link, steps, ways  # noqa: F401
 from .facts import facts
 from .link import Borrowed
-from .processes import identity, is_me
+from .processes import is_me
 
 
 def of(run: Any) -> Dict[str, Any]:
@@ -40,7 +40,7 @@ def written(run: Any) -> Dict[str, Any]:
         **shared,
         "key": owned.key,
         "owner": owner,
-        "process": identity(owner) if owned.shared else None,
+        "process": owned.process,
         "attach_id": own.get("_attach_id"),
         "service": owned.service,
         "marker": owned.marker,

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import threading
 import time
+from _thread import get_ident
 from typing import Any, Callable, Dict, List, Tuple
 
 from ..errors import FINISHED, Unreachable
 from . import connection, ending
 from .alive import Watch, is_gone
 from .link import Way
+from .question import Question, sends_late
 
 # How long a run is tried to be attached to a service that is busy: many workers at once.
 _ATTACH_SECONDS = 60
@@ -96,13 +97,14 @@ class Service(Way):
         return self.watch.says_over()
 
     def check(self) -> None:
-        if self.watch.says_over():
+        # Asked here, too: the answer is wanted for each row.
+        if time.monotonic() >= self.watch.trusted_until and self.watch.says_over():
             raise Unreachable(FINISHED)
 
     def call(
         self, run: Any, name: str, upstream: Callable[..., Any], args: Any, kwargs: Any
     ) -> Any:
-        self.unflushed = True
+        self.unflushed, self.calling = True, get_ident()
         try:
             return upstream(run, *args, **kwargs)
         except Exception as error:
@@ -112,6 +114,8 @@ class Service(Way):
             if _is_of_connection(error):
                 self._refuse_if_ended(error)
             raise
+        finally:
+            self.calling = None  # also where another thread is in one: it only asks more
 
     def _refuse_if_ended(self, error: Exception) -> None:
         """Say so where the service has ended, and whether its owner has.
@@ -142,9 +146,9 @@ class Service(Way):
         else:
             own = run.__dict__
             interface = own.get("_interface") or own["_backend"].interface
-            late = _sends_late(interface)
+            late = sends_late(interface)
             seconds = _LONG_FLUSH_SECONDS if late else _FLUSH_SECONDS
-            question = _Question(interface, seconds)
+            question = Question(interface, seconds)
             if question.is_answered(self.watch.says_over):
                 return
             why = (
@@ -159,6 +163,7 @@ class Service(Way):
         )
 
     def leave(self, run: Any) -> None:
+        self.calling = None
         ending.forget(run)
         # wandb keeps a run that it attaches in hooks on imports, until it is finished.
         unhook = getattr(run, "_unregister_telemetry_import_hooks", None)
@@ -205,43 +210,6 @@ def _is_of_connection(error: Exception) -> bool:
     kind = type(error)
     named = "Closed" in kind.__name__ or "Abandoned" in kind.__name__
     return named and kind.__module__.startswith("wandb.sdk")
-
-
-def _sends_late(interface: Any) -> bool:
-    publish = getattr(type(getattr(interface, "_client", None)), "publish", None)
-    return "run_soon" in getattr(getattr(publish, "__code__", None), "co_names", ())
-
-
-class _Question:
-    """A round trip to the service, in a thread: even to ask may have to wait."""
-
-    def __init__(self, interface: Any, seconds: float) -> None:
-        self.interface, self.seconds = interface, seconds
-        self.answered = False
-        self.thread = threading.Thread(target=self._ask, name="wandb_ddp_patch", daemon=True)
-
-    def _ask(self) -> None:
-        try:
-            handle = self.interface.deliver_get_summary()
-            wait = getattr(handle, "wait_or", None) or handle.wait
-            self.answered = wait(timeout=self.seconds) is not None
-        except Exception:
-            pass  # not answered
-
-    def is_answered(self, is_over: Callable[[], bool]) -> bool:
-        """Wait for the answer, but not for that of a run that is over."""
-        deadline = time.monotonic() + self.seconds
-        try:
-            self.thread.start()
-        except RuntimeError:  # none can be had, as at the interpreter's end
-            self._ask()
-            return self.answered
-        while self.thread.is_alive() and time.monotonic() < deadline:
-            self.thread.join(1)
-            if self.thread.is_alive() and is_over():
-                self.thread.join(1)
-                break
-        return self.answered
 
 
 def after_fork_in_child() -> None:

@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, Optional, Tuple
 
 from . import link, marker
 from .link import Way
-from .processes import is_here
+from .processes import identity, is_here
 
 _sharing = threading.RLock()
 
@@ -64,7 +64,7 @@ def _share(run: Any, owned: link.Owned) -> None:
     else:
         return
     if not owned.shared:
-        owned.shared = True
+        owned.shared, owned.process = True, identity()
         _hook(os.environ.get("WANDB_SERVICE"))
     if os.environ.get("WANDB_DDP_PATCH_SHARE"):
         from .remote import opening  # late: only runs that are shared need it

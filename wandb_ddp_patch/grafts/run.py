@@ -89,6 +89,17 @@ class RunAttachedById:
         upstream(self)
 
 
+class RunWithJobInputs:
+    """The same, for releases whose runs take inputs of W&B's launch jobs (0.17 on)."""
+
+    @around
+    def _detect_and_apply_job_inputs(upstream, self):
+        # To find none, wandb imports all that launches jobs: most of what attaching takes.
+        # Inputs are kept in that module only.
+        if not link().of(self).borrowed or _JOB_INPUTS in sys.modules:
+            upstream(self)
+
+
 class RunWithHistory:
     """The same, for releases in which a run puts rows together (to 0.12.9)."""
 
@@ -171,6 +182,7 @@ def making():
 
 
 _MODULE = "wandb.sdk.wandb_run"
+_JOB_INPUTS = "wandb.sdk.launch.inputs.internal"
 # Through which the config and the summary reach the run.
 _CALLBACKS = (
     "_config_callback",
@@ -186,6 +198,9 @@ def _install(undo: List[Undo]) -> None:
         put_members(undo, run_class, RunThatAttaches)
     if hasattr(run_class, "_on_attach"):
         put_members(undo, run_class, RunAttachedById)
+    job_inputs = vars(run_class).get("_detect_and_apply_job_inputs")
+    if _JOB_INPUTS in getattr(getattr(job_inputs, "__code__", None), "co_names", ()):
+        put_members(undo, run_class, RunWithJobInputs)
     if hasattr(run_class, "_history_callback"):
         put_members(undo, run_class, RunWithHistory)
     for name, member in dispatch.members(run_class, end):
