@@ -11,6 +11,9 @@ Workers, though, differ from each other by more than what is looked for. So othe
 workers log in turns through their run and through a twin of it that has wandb's own
 methods, without all that the patch has put around them: "by its part".
 
+The owner makes the rows of the relay: so each turn of a worker's, until they are made, is
+compared with one of the owner's own.
+
 Many rows take minutes: of 10,000 and more, fewer rounds are taken, as the JSON says.
 """
 
@@ -37,8 +40,10 @@ ROUNDS = {10: 7, 100: 7, 1000: 7, 10_000: 2, 100_000: 1}
 # Rows of a turn, and turns of a worker that compares.
 TURN = 50
 COMPARED = 40
-# The relay waits for an answer to each row.
+# The relay, whose rows the owner makes, one after the other.
 RELAY_ROWS = 10_000
+# Rows of a turn, and turns of a worker, where those of the relay are compared.
+RELAYED, RELAYED_TURNS = 500, 15
 
 
 class Script:
@@ -142,6 +147,16 @@ def compare(script, method, workers):
     return ratios
 
 
+def relayed(script, method, workers):
+    """Give the times of rows through the relay, until they are made, and of the owner's own."""
+    times = []
+    for _ in range(workers):
+        script.start(method, 1 + RELAYED_TURNS * RELAYED)
+        times += [script.ask("beside", RELAYED) for _ in range(RELAYED_TURNS)]
+        script.ask("end")
+    return times
+
+
 def python_of_0_12():
     """Return an interpreter with wandb 0.12.21, or None and why there is none."""
     try:
@@ -186,11 +201,13 @@ def main():
                         measured.setdefault((method, rows), []).append(one)
             workers = 1 if args.quick else 8
             by_part = {m: compare(scripts[PATCHED], m, workers) for m in METHODS}
+            workers = 1 if args.quick else 3
+            by_relay = {m: relayed(scripts[RELAY], m, workers) for m in METHODS if python}
         arrived = {name: script.arrived() for name, script in scripts.items()}
-    report(measured, by_part, arrived, why, args.quick)
+    report(measured, by_part, by_relay, arrived, why, args.quick)
 
 
-def report(measured, by_part, arrived, why, quick):
+def report(measured, by_part, by_relay, arrived, why, quick):
     cases, goals = [], []
     for (method, rows), rounds in measured.items():
         names = [name for name in arrived if name in rounds[0][0]]
@@ -225,6 +242,19 @@ def report(measured, by_part, arrived, why, quick):
         row = 1 / case["arms"][UPSTREAM]["rows_per_s"]
         what = f"a {method}ed worker logs a row, by its part"
         goals.append(harness.goal_by_part(what, ratios, 1, row, UPSTREAM))
+    for method, times in by_relay.items():
+        worker, own = (statistics.median(each[n] / RELAYED for each in times) for n in (0, 1))
+        ratios = [a / b for a, b in times]
+        goals.append(
+            harness.goal(
+                f"a {method}ed worker logs a row, wandb 0.12.21",
+                statistics.median(ratios),
+                2,
+                harness.seconds(worker),
+                f"{harness.seconds(own)}, the owner itself",
+                harness.interval(ratios),
+            )
+        )
     lost = [
         (name, method, rows, min(counts))
         for name, by_case in arrived.items()

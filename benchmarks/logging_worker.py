@@ -7,6 +7,8 @@ with the seconds that it took, or null where the worker has died:
     log ROWS            so many rows more, under KEY
     compare ROWS        so many rows twice: through the worker's run, and by a twin of that
                         with wandb's own methods; answers both times
+    beside ROWS         so many rows through the worker, until the owner has made them, and
+                        so many of the owner's own; answers both times
     end                 until the worker has ended
 
 It needs wandb alone.
@@ -81,6 +83,20 @@ class Worker:
         self.process.join()
 
 
+def beside(run, worker, rows):
+    def own():
+        for number in range(rows):
+            run.log({"own": number})
+
+    took = {}
+    for name in random.sample(("worker", "own"), 2):
+        begun = time.perf_counter()
+        # A worker's answer follows its rows: see wandb_ddp_patch/borrowed/ending.py.
+        own() if name == "own" else worker.ask("log", rows)
+        took[name] = time.perf_counter() - begun
+    return took["worker"], took["own"]
+
+
 def main():
     run = wandb.init(mode="offline", project="benchmark", config={"lr": 0.1})
     print("ready", flush=True)
@@ -90,6 +106,8 @@ def main():
         try:
             if what == "start":
                 worker = Worker(run, *args)
+            elif what == "beside":
+                took = beside(run, worker, *map(int, args))
             elif what == "end":
                 worker.end()
             else:
