@@ -65,8 +65,7 @@ def to(service: str) -> Iterator[None]:
     os.environ[_SERVICE] = service
     done = False
     try:
-        with contextlib.suppress(Exception):  # of a release that keeps them otherwise
-            _keep_settings(owner, before)
+        _keep_settings(owner, before)
         with _globals_kept():
             yield
         done = True
@@ -90,13 +89,16 @@ def _keep_settings(module: Any, before: Any) -> None:
     To load them is half of what attaching takes a fork: wandb starts git, for one.
     """
     settings = getattr(before, "_settings", None)
-    if settings is None or before._pid == os.getpid() or before.did_environment_change():
+    if settings is None or before._pid == os.getpid():
         return
-    setup = module.singleton()
-    if setup.settings_if_loaded is None and settings.root_dir == os.getcwd():
-        settings.x_stats_pid = os.getpid()
-        sys.modules["wandb"].termsetup(settings, None)
-        setup._settings_environ, setup._settings = before._settings_environ, settings
+    with contextlib.suppress(Exception):  # of a release that keeps them otherwise
+        if before.did_environment_change() or settings.root_dir != os.getcwd():
+            return
+        setup = module.singleton()
+        if setup.settings_if_loaded is None:
+            settings.x_stats_pid = os.getpid()
+            sys.modules["wandb"].termsetup(settings, None)
+            setup._settings_environ, setup._settings = before._settings_environ, settings
 
 
 def _disconnect(owner: Any, name: str) -> None:
