@@ -122,6 +122,20 @@ def case_run_after_run(context, run):
         say(*pool.apply(count))
 
 
+def use_and_leave(run):
+    log(run, "worker 0")
+    run.finish()
+
+
+def case_near_run_after_run(context, run):
+    with context.Pool(1) as pool:
+        for _ in range(4):
+            pool.apply(use_and_leave, (run,))
+            run.finish()
+            run = wandb.init(mode="offline", project="p")
+        say(*pool.apply(count))
+
+
 # --- what comes between -----------------------------------------------------------
 
 

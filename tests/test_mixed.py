@@ -31,6 +31,11 @@ def test_a_worker_elsewhere_keeps_no_run_that_is_over(case, tmp_path):
     assert rows_in(tmp_path)["worker 0"] == ALL * 4
 
 
+def test_a_worker_keeps_no_line_to_a_run_that_is_over(case, tmp_path):
+    assert case("0.12.21", "spawn", "near_run_after_run") == ["0 1"]
+    assert rows_in(tmp_path)["worker 0"] == ALL * 4
+
+
 # From 0.13 on, wandb itself waits for ever then, in any process but one elsewhere.
 @pytest.mark.parametrize(
     ("version", "name"),

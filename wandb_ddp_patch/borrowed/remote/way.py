@@ -69,6 +69,7 @@ class Remote(Way):
 
     def connect(self, run: Any) -> None:
         ending.leave_over(run)
+        _drop_over()
         self.client()
         make_current(run)
         _leave_at_the_end()
@@ -187,13 +188,22 @@ def _leave_at_the_end() -> None:
 
 
 def _leave_all() -> None:
-    lines = list(_lines.values())
-    for client, way in lines:
+    for client, way in list(_lines.values()):
         way.flush(None)
-        for error in client.close(way._warned):
-            ending.warn(
-                f"What this worker has logged was refused: {type(error).__name__}: {error}."
-            )
+        _close(client, way)
+
+
+def _drop_over() -> None:
+    """Let go of lines that were left open for another use, and are over."""
+    for key, (client, way) in list(_lines.items()):
+        if client.window.over is not None:
+            _lines.pop(key, None)
+            _close(client, way)
+
+
+def _close(client: Client, way: Remote) -> None:
+    for error in client.close(way._warned):
+        ending.warn(f"What this worker has logged was refused: {type(error).__name__}: {error}.")
 
 
 def after_fork_in_child() -> None:
