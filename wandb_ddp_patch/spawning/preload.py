@@ -22,6 +22,8 @@ why_not_loaded: Optional[str] = "the forkserver has died, and the next one has i
 # Names of the threads that importing the script has started: no fork has them.
 threads: List[str] = []
 _numpy_seed: Optional[bytes] = None
+# torch seeds itself with 64 random bits, people seed it with 32 at most: so many NumPy takes.
+_LARGEST_SEED = 2**32 - 1
 # Of Python's random module, where the script has seeded it.
 _random_state: Optional[Tuple[Any, ...]] = None
 
@@ -95,13 +97,16 @@ def set_random_state() -> None:
     """Give a worker the random numbers that a spawned one would have.
 
     Those that the script has seeded are the same in all workers, others are
-    the worker's own. Forks would all have the same of NumPy's, and none the
-    script's of Python's, which is seeded anew in each.
+    the worker's own. Forks would all have the same of NumPy's and torch's, and none
+    the script's of Python's, which is seeded anew in each.
     """
     if _random_state is not None:
         random.setstate(_random_state)
     if _numpy_seed is not None and _seed_of_numpy() == _numpy_seed:
         sys.modules["numpy.random"].seed()
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.initial_seed() > _LARGEST_SEED:
+        torch.default_generator.seed()
 
 
 def _take(handed: str) -> None:
