@@ -39,7 +39,7 @@ WARNED = """
         warnings.simplefilter("always")
         {}
     for each in caught:
-        print(each.category.__name__, each.filename == __file__, each.message)
+        print(each.category.__name__, each.filename == sys.argv[0], each.message)
 """
 
 
@@ -89,7 +89,7 @@ def test_it_can_be_off_and_taken_off(fresh):
     nothing = "[] False\nspawned\n" * 3 + "spawned\nTrue\nFalse\n"
     assert fresh(script) == nothing
     assert fresh(script, **ON, WANDB_DDP_PATCH="0") == nothing
-    script = script.replace("theirs =", "wandb_ddp_patch.use_forkserver; theirs =")
+    script = script.replace("theirs =", "wandb_ddp_patch.use_forkserver(); theirs =")
     assert fresh(script, WANDB_DDP_PATCH="0") == nothing
 
 
@@ -412,7 +412,7 @@ def work(rank):
         ("", "os.mkdir('sub'); os.chdir('sub')", "its working directory"),
         ("", "sys.argv.append('x')", "sys.argv"),
         ("", "sys.path.append('x')", "sys.path"),
-        ("", "sys.modules['__main__'].__file__ += 'x'", "its main module"),
+        ("", "__file__ = os.path.abspath('other.py')", "its main module"),
         ("", "os.umask(0o77)", "umask"),
         ("", "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)", "ignored signals"),
         ("FILE = open(__file__)", "", "leaves files or connections open"),
@@ -426,6 +426,7 @@ def work(rank):
 def test_it_spawns_and_says_why(fresh, tmp_path, imported, called, why):
     os.symlink(sys.executable, tmp_path / "python")
     (tmp_path / "x").touch()
+    copy = "import shutil; shutil.copy(__file__, 'other.py')"
     line = "mp.spawn(work, (argument,))"
     # What is done after a first start has changed since, and that start was no other.
     first = f"    {line}\n" if called and why not in ("set_executable", "more tensors") else ""
@@ -439,6 +440,7 @@ def work(rank, argument):
         + MAIN
         + f"""
     argument = []
+    {copy}
 {first}
     {called}
 """
