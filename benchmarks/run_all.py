@@ -27,6 +27,7 @@ QUESTIONS = {
     "handover": [],
     "logging_rate": [],
     "launch": [],
+    "unchanged": [],
     "machines": [],
 }
 MARK = "<!-- benchmarks -->"

@@ -16,11 +16,8 @@ import harness
 
 HERE = Path(__file__).resolve().parent
 FRAMEWORKS = HERE.parent / ".venv-frameworks" / "bin" / "python"
-OFF, FIRST, SECOND = (
-    "torch's spawn",
-    "with the variable, first",
-    "with the variable, from the second",
-)
+OFF, FIRST = "torch's spawn", "with the variable, a first start"
+SECOND = "with the variable, a later start"
 # What is started, by whom, and how much less time it is to take.
 REPORTED = "the reported script's 4 workers", {FIRST: 1 / 2, SECOND: 1 / 50}
 LIGHTNING = "Lightning's ddp_spawn, to the first batch", {SECOND: 1 / 5}
@@ -86,9 +83,7 @@ def main():
     if has_lightning(args.lightning):
         todo.append((*LIGHTNING, args.lightning, "unchanged_lightning.py"))
     else:
-        print(
-            f"Lightning is not installed for {args.lightning}, so it is left out", file=sys.stderr
-        )
+        print(f"Lightning is left out: not installed for {args.lightning}", file=sys.stderr)
     result, goals = {}, []
     for what, at_most, python, script in todo:
         arms = result[what] = measure(python, script, rounds, what)
