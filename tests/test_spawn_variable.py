@@ -459,6 +459,76 @@ def work(rank, argument):
     assert why in warning
 
 
+def test_workers_of_workers_and_other_methods_are_torchs(fresh):
+    script = (
+        TOP
+        + """
+def outer(rank):
+    try:
+        mp.spawn(say)
+    except AssertionError as error:
+        print(error, flush=True)
+
+def method(rank):
+    print(multiprocessing.get_start_method(), flush=True)
+"""
+        + MAIN
+        + """
+    mp.spawn(outer)
+    mp.spawn(outer, daemon=True)
+    for name in ("fork", "forkserver"):
+        mp.start_processes(method, start_method=name)
+"""
+    )
+    out = fresh(script, **ON)
+    assert out == fresh(script)
+    assert out.splitlines() == [
+        "spawned",
+        "daemonic processes are not allowed to have children",
+        "fork",
+        "forkserver",
+    ]
+
+
+def test_a_function_that_is_in_no_file_fails_as_before():
+    code = "import torch.multiprocessing as mp, wandb_ddp_patch\ndef f(rank): pass\nmp.spawn(f)"
+    ends = []
+    for env in ({}, ON):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=clean_env(**env), capture_output=True, text=True
+        )
+        ends.append((done.returncode, [s for s in done.stderr.splitlines() if s[:1] != " "]))
+    assert ends[0] == ends[1]
+    assert "Can't get attribute 'f'" in "".join(ends[0][1])
+
+
+def test_other_torches(fresh):
+    out = fresh(
+        TOP
+        + MAIN
+        + """
+    module = sys.modules["torch.multiprocessing.spawn"]
+    torchs = module.start_processes
+    def other(fn, workers=1, *, start_method="spawn", **more):
+        print(workers, more, flush=True)
+        torchs(fn, nprocs=workers, start_method=start_method)
+    module.start_processes = other
+    wandb_ddp_patch.use_forkserver()
+    module.start_processes(say, new=2)
+    module.start_processes(start_method="spawn", fn=say, workers=2)
+    wandb_ddp_patch.revert()
+    module.start_processes = unfit = lambda fn: None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            wandb_ddp_patch.use_forkserver()
+    print(module.start_processes is unfit, [str(each.message) for each in caught])
+""",
+    )
+    assert out.splitlines()[:5] == ["1 {'new': 2}", "forked", "2 {}", "forked", "forked"]
+    assert out.splitlines()[5].startswith("True [") and out.count("takes no fn, or no start") == 1
+
+
 @pytest.mark.parametrize("value", ["", "forkserver"])
 def test_the_reported_script_runs_with_not_one_line_changed(tmp_path, value):
     with open(tmp_path / "log", "w") as log:
