@@ -28,6 +28,7 @@ QUESTIONS = {
     "handover": [],
     "logging_rate": [],
     "launch": [],
+    "unchanged": [],
     "machines": [],
 }
 MARK = "<!-- benchmarks -->"

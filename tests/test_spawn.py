@@ -216,7 +216,7 @@ def test_a_module_is_a_script_too(tmp_path):
     assert (done.stdout, done.stderr) == ("rank 0 __mp_main__\n", "")
 
 
-@pytest.mark.parametrize("seed", ["", "numpy.random.seed(0); random.seed(0)"])
+@pytest.mark.parametrize("seed", ["", "numpy.random.seed(0); random.seed(0); torch.manual_seed(0)"])
 def test_workers_have_random_numbers_of_their_own(fresh, seed):
     pytest.importorskip("numpy")
     out = fresh(
@@ -225,7 +225,7 @@ def test_workers_have_random_numbers_of_their_own(fresh, seed):
 import numpy, random
 {seed}
 def work(rank):
-    print(numpy.random.rand(), random.random())
+    print(numpy.random.rand(), random.random(), torch.rand(1).item())
 """
         + MAIN
         + """
@@ -233,8 +233,8 @@ def work(rank):
     wandb_ddp_patch.spawn(work, nprocs=2, start_method="spawn")
 """
     )
-    assert len(out.split()) == 8
-    assert len(set(out.split())) == (2 if seed else 8)
+    assert len(out.split()) == 12
+    assert len(set(out.split())) == (3 if seed else 12)
 
 
 FAILS = (

@@ -1,13 +1,13 @@
 """Make Weights & Biases objects survive multi-process training.
 
-Importing this package is applying it: ``wandb.config``, the run, the summary
-and everything that holds them can then be handed to worker processes, copied
-and pickled. It began with https://github.com/wandb/wandb/issues/2007.
+Importing this package is applying it: ``wandb.config``, the run, the summary and everything
+that holds them can then be handed to worker processes, copied and pickled. It began with
+https://github.com/wandb/wandb/issues/2007.
 
 Environment variable ``WANDB_DDP_PATCH=0`` turns it off.
 
-Importing it imports nothing that a bare interpreter has not loaded already: the
-rest of the package is imported once wandb or torch is.
+Importing it imports nothing that a bare interpreter has not loaded already: the rest of the
+package is imported once wandb or torch is.
 """
 
 import os
@@ -19,16 +19,8 @@ if TYPE_CHECKING:
 
     from ._status import Status
 
-__all__ = [
-    "__version__",
-    "apply",
-    "broadcast",
-    "revert",
-    "share",
-    "spawn",
-    "status",
-    "warm_up",
-]
+__all__ = ["__version__", "apply", "broadcast", "revert", "share", "spawn", "status"]
+__all__ += ["use_forkserver", "warm_up"]
 __version__ = "0.1.0"
 
 
@@ -39,27 +31,17 @@ def _enabled() -> bool:
 class _Finder:
     """Stands first in ``sys.meta_path``, and lets _hooks.py find what it watches."""
 
-    # wandb itself, each of its modules that holds a class which we amend (a reload
-    # makes a new class), torch, whose list of safe globals we extend, and yaml, whose
-    # tables of representers.
+    # wandb itself, each of its modules that holds a class which we amend (a reload makes a
+    # new class), torch, whose safe globals we extend, its spawn, and yaml, whose representers.
     watched = frozenset(
-        (
-            "torch",
-            "wandb",
-            "wandb.apis.internal",
-            "wandb.integration.torch.wandb_torch",
-            "wandb.sdk.artifacts.artifact",
-            "wandb.sdk.artifacts.storage_policies.wandb_storage_policy",
-            "wandb.sdk.interface.interface",
-            "wandb.sdk.lib.disabled",
-            "wandb.sdk.lib.preinit",
-            "wandb.sdk.wandb_config",
-            "wandb.sdk.wandb_run",
-            "wandb.sdk.wandb_summary",
-            "wandb.wandb_torch",
-            "yaml",
-        )
+        {"torch", "torch.multiprocessing.spawn", "wandb", "wandb.apis.internal", "yaml"}
+        | {"wandb.integration.torch.wandb_torch", "wandb.wandb_torch"}
+        | {"wandb.sdk.artifacts.artifact", "wandb.sdk.interface.interface"}
+        | {"wandb.sdk.artifacts.storage_policies.wandb_storage_policy"}
+        | {"wandb.sdk.lib.disabled", "wandb.sdk.lib.preinit", "wandb.sdk.wandb_config"}
+        | {"wandb.sdk.wandb_run", "wandb.sdk.wandb_summary"}
     )
+    forkserver = False  # whether use_forkserver() has been called
 
     def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
         if name in self.watched:
@@ -71,20 +53,28 @@ class _Finder:
         return None
 
     def imported(self, name: str) -> None:
-        # Late, because _patches needs modules that only wandb or torch brings into the
-        # process. torch.load may meet a config before anybody has imported wandb.
-        if name == "torch" or "wandb" in sys.modules:
+        # Late: _patches needs modules that only wandb or torch brings into the process.
+        # torch.load may meet a config before anybody has imported wandb.
+        if name == "torch.multiprocessing.spawn":
+            self.switch()
+        elif name == "torch" or "wandb" in sys.modules:
             from . import _patches
 
             _patches.apply(after=name)
+
+    def switch(self) -> None:
+        asked = None if self.forkserver else os.environ.get("WANDB_DDP_PATCH_SPAWN") or "spawn"
+        if asked != "spawn" and "torch.multiprocessing.spawn" in sys.modules:
+            from .spawning import unchanged
+
+            unchanged.put_on(asked)
 
 
 _finder = _Finder()
 
 
 def _is_ours(finder: object) -> bool:
-    # By name, because a test may import this package twice. The start-up module
-    # is a finder, too.
+    # By name: a test may import this package twice. The start-up module is a finder, too.
     kind = type(finder)
     return (kind.__module__, kind.__name__) == (__name__, "_Finder") or (
         finder is sys.modules.get(__name__ + "_startup")
@@ -94,9 +84,8 @@ def _is_ours(finder: object) -> bool:
 def apply() -> None:
     """Patch wandb: now if it is loaded, else right after it is imported.
 
-    Importing the package has called this already. Calling it again, from any
-    thread, changes nothing; it is the way back after :func:`revert`. Does
-    nothing while the environment has ``WANDB_DDP_PATCH=0``.
+    Importing the package has called this already. Calling it again, from any thread, changes
+    nothing; it is the way back after :func:`revert`. Does nothing with ``WANDB_DDP_PATCH=0``.
     """
     if not _enabled():
         return
@@ -111,17 +100,18 @@ def apply() -> None:
         from . import _patches
 
         _patches.apply()
+    _finder.switch()
 
 
 def revert() -> None:
-    """Take every patch off: wandb's classes and names are as they were found.
+    """Take every patch off: wandb's classes and names, and torch's, are as they were found.
 
     Objects unpickled before keep working as far as wandb alone supports them.
     """
     sys.meta_path[:] = [finder for finder in sys.meta_path if not _is_ours(finder)]
-    patches = sys.modules.get(__name__ + "._patches")
-    if patches is not None:
-        patches.revert()
+    for name in ("._patches", ".spawning.unchanged"):
+        if __name__ + name in sys.modules:
+            sys.modules[__name__ + name].revert()
 
 
 def status() -> "List[Status]":
@@ -141,11 +131,10 @@ def spawn(
 ) -> "Any":
     """Start workers as torch.multiprocessing.spawn does, on Linux many times faster.
 
-    Workers are forked from a process that has imported torch, wandb and the
-    script once, and get this process's environment of now. Where it has a run,
-    ``wandb.run``, ``wandb.config`` and ``wandb.log`` are live in each worker,
-    without passing anything. If a worker fails, the others are ended, and the
-    run will be marked failed (exit code 1) when it is finished.
+    Workers are forked from a process that has imported torch, wandb and the script once,
+    and get this process's environment of now. Where it has a run, ``wandb.run``,
+    ``wandb.config`` and ``wandb.log`` are live in each worker, without passing anything. If
+    a worker fails, the others are ended, and the run will be marked failed (exit code 1).
 
     Args:
         fn: Called in each worker as ``fn(rank, *args)``; not a local function.
@@ -153,9 +142,9 @@ def spawn(
         nprocs: The number of workers.
         join: Whether to wait until all have ended.
         daemon: Whether they are daemons: ended with this process, and childless.
-        start_method: ``"spawn"``, ``"forkserver"`` or ``"fork"``. By default
-            forkserver, where there is one, else spawn; also spawn, with a
-            RuntimeWarning, where importing the script initialises CUDA or starts threads.
+        start_method: ``"spawn"``, ``"forkserver"`` or ``"fork"``. By default forkserver, where
+            there is one; else, or with a RuntimeWarning where importing the script
+            initialises CUDA or starts threads, spawn.
 
     Returns:
         None, or with ``join=False`` torch's ProcessContext.
@@ -163,10 +152,9 @@ def spawn(
     Raises:
         ImportError: PyTorch is not installed.
         ValueError: ``fn`` is of a notebook's cell, and workers are not forked.
-        torch.multiprocessing.ProcessRaisedException: A worker raised; with its
-            traceback.
-        torch.multiprocessing.ProcessExitedException: A worker was killed, or
-            ended with another exit status than 0.
+        torch.multiprocessing.ProcessRaisedException: A worker raised; with its traceback.
+        torch.multiprocessing.ProcessExitedException: A worker was killed, or ended with
+            another exit status than 0.
     """
     from .spawning import launch
 
@@ -176,8 +164,8 @@ def spawn(
 def warm_up() -> None:
     """Start to import what :func:`spawn` needs, in a process in the background.
 
-    Call it early, for instance before ``wandb.init()``: then the first
-    :func:`spawn` need not wait. Does nothing where spawn() forks from no server.
+    Call it early, for instance before ``wandb.init()``: then the first :func:`spawn` need not
+    wait. Does nothing where spawn() forks from no server.
     """
     if _enabled():
         from .spawning import server
@@ -185,21 +173,35 @@ def warm_up() -> None:
         server.warm_up()
 
 
+def use_forkserver() -> None:
+    """Let torch's own spawn start workers as fast as :func:`spawn` does, in unchanged code.
+
+    From then on, ``torch.multiprocessing.spawn``, and ``start_processes`` with "spawn", as
+    Lightning's ``ddp_spawn`` calls it, fork workers from a process that has imported the
+    script. They see what they see with spawn: no run but what they are passed. Where a
+    forkserver can't give that, they are spawned, and a RuntimeWarning says why.
+    ``start_processes`` taken by name before stays as it is. The environment variable
+    ``WANDB_DDP_PATCH_SPAWN=forkserver`` does the same. :func:`revert` ends it. Does nothing
+    on macOS and Windows, in workers, and with ``WANDB_DDP_PATCH=0``.
+    """
+    _finder.forkserver = True
+    apply()
+
+
 def share(run: "Any" = None, host: "Optional[str]" = None, port: int = 0) -> "Optional[str]":
     """Open a run of this process to workers on other machines.
 
-    From then on, what the run is pickled into holds an address and a token: whoever
-    has it can use the run, and run code in this process, until the run is finished.
-    Nothing that is not shared is open.
-    The environment variable ``WANDB_DDP_PATCH_SHARE``, as ``1`` or ``HOST[:PORT]``, does
-    the same for each run when it is first handed over.
+    From then on, what the run is pickled into holds an address and a token: whoever has it
+    can use the run, and run code in this process, until the run is finished. Nothing that
+    is not shared is open. The environment variable ``WANDB_DDP_PATCH_SHARE``, as ``1`` or
+    ``HOST[:PORT]``, does the same for each run when it is first handed over.
 
     Args:
         run: The run; by default ``wandb.run``.
         host: The address by which workers reach this machine, where this process then
-            listens. By default that by which ``MASTER_ADDR``, or else ``SLURMD_NODENAME``,
-            is reached, or the way out of this machine. One that is not this machine's
-            own, as behind a translated address, is handed out as it is.
+            listens. By default that by which ``MASTER_ADDR``, or else ``SLURMD_NODENAME``, is
+            reached, or the way out of this machine. One that is not this machine's own, as
+            behind a translated address, is handed out as it is.
         port: The port; 0 for any that is free.
 
     Returns:
@@ -207,8 +209,7 @@ def share(run: "Any" = None, host: "Optional[str]" = None, port: int = 0) -> "Op
 
     Raises:
         OSError: It can't listen at that address, or there is none to be guessed.
-        wandb.errors.UsageError: There is no run, it is finished, or it is not of this
-            process.
+        wandb.errors.UsageError: There is no run, or it is finished, or another process's.
     """
     from .borrowed import sharing
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
-from typing import List
+from typing import Iterator, List
 
 from . import _patches
+from ._graft import Graft
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,13 @@ class Status:
     since: str
 
 
+def _switched_on() -> Iterator[Graft]:
+    # Not loaded where nobody has asked for it.
+    unchanged = sys.modules.get(f"{__package__}.spawning.unchanged")
+    if unchanged is not None:
+        yield unchanged.GRAFT
+
+
 def status(enabled: bool) -> List[Status]:
     """Say what became of each graft."""
     return [
@@ -36,5 +45,5 @@ def status(enabled: bool) -> List[Status]:
             graft.reason if graft.state == "skipped" else graft.why,
             graft.since,
         )
-        for graft in _patches.grafts()
+        for graft in (*_patches.grafts(), *_switched_on())
     ]

@@ -1,5 +1,7 @@
 """A script: what people do with Lightning and wandb. Usage: use_lightning.py USE [STRATEGY]."""
 
+import multiprocessing
+import os
 import sys
 
 import carried
@@ -102,6 +104,30 @@ class LogsOfEachRank(pl.Callback):
 
     def on_train_batch_end(self, trainer, *_):
         self.run.log({f"rank {trainer.global_rank}": 1})
+
+
+def fit_twice(strategy):
+    """Each rank says where it comes from; see test_spawn_variable.py."""
+    run = wandb.init(project="p", config=carried.CONFIG)
+    for _ in range(2):
+        trainer = pl.Trainer(
+            devices=2,
+            strategy=strategy,
+            max_epochs=1,
+            logger=False,
+            callbacks=[LogsOfEachRank(run), SaysWhence()],
+            default_root_dir="out",
+            **QUIET,
+        )
+        trainer.fit(Model(run.config), batches(2 * 2 * BATCHES))
+    run.log({"owner": 1})
+    run.finish()
+
+
+class SaysWhence(pl.Callback):
+    def on_fit_start(self, trainer, _):
+        forked = os.getppid() != multiprocessing.parent_process().pid
+        print(f"rank {trainer.global_rank} is {'forked' if forked else 'spawned'}\n", end="")
 
 
 def checkpoint():

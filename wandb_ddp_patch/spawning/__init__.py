@@ -3,4 +3,7 @@
 launch.py starts them, server.py the forkserver, trial.py asks whether that is of use,
 preload.py runs in it, arrival.py in each worker before its function is called, and
 parent.py ends a worker whose parent has ended.
+
+unchanged.py has torch's own spawn start them: forked.py makes them what spawned workers
+are, circumstances.py says what that takes.
 """

@@ -21,7 +21,7 @@ class Job:
 
     def __reduce__(self) -> Any:
         # The parts are loaded in this order, and all of them before args.
-        surroundings = _Surroundings(self.method)
+        surroundings = Surroundings(self.method)
         return _arrive, (surroundings, self.run, self.fn, self.method, self.parent)
 
     def __call__(self, rank: int, *args: Any) -> object:
@@ -44,7 +44,9 @@ def _arrive(
     return Job(fn, method, run, parent)
 
 
-class _Surroundings:
+class Surroundings:
+    """Makes a worker have this process's environment and streams, when it is loaded there."""
+
     def __init__(self, method: str) -> None:
         self.method = method
 

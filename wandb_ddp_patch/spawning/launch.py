@@ -20,6 +20,9 @@ from . import server, trial
 from .arrival import Job
 from .parent import Parent
 
+# Each tensor on the CPU is a file descriptor.
+TOO_MANY_FDS = "the arguments hold more tensors than a forkserver's workers can be handed"
+
 
 def spawn(
     fn: Callable[..., object],
@@ -49,10 +52,9 @@ def spawn(
             try:
                 context = start(method)
             except ValueError as error:
-                if "too many fds" not in str(error) or method != "forkserver":
+                if method != "forkserver" or not has_too_many_fds(error):
                     raise
-                # Each tensor on the CPU is one. No worker has started yet.
-                why = "the arguments hold more tensors than a forkserver's workers can be handed"
+                why = TOO_MANY_FDS
         if why is not None:
             _say_why(why)
             context = start("spawn")
@@ -62,12 +64,17 @@ def spawn(
     return None if join else context
 
 
+def has_too_many_fds(error: ValueError) -> bool:
+    """Say whether a forkserver has refused a worker's arguments; none has started yet."""
+    return "too many fds" in str(error)
+
+
 def _torchs_own() -> Any:
     try:
         from torch.multiprocessing import start_processes
     except ImportError:
         raise ImportError("wandb_ddp_patch.spawn() needs PyTorch: pip install torch") from None
-    return start_processes
+    return getattr(start_processes, "torchs_own", start_processes)  # see unchanged.py
 
 
 def _say_why(why: str) -> None:
@@ -80,16 +87,20 @@ def _say_why(why: str) -> None:
 
 def _refuse_what_is_in_no_file(fn: Callable[..., object], method: str) -> None:
     """Say at once what else each worker would say of itself, and not where to put it."""
-    main = sys.modules["__main__"]
-    if method == "fork" or getattr(fn, "__module__", None) != "__main__":
-        return
-    if hasattr(main, "__file__") or getattr(main, "__spec__", None) is not None:
+    if method == "fork" or not is_in_no_file(fn):
         return
     raise ValueError(
         f"{getattr(fn, '__qualname__', fn)} is defined in a notebook's cell, or at a prompt, from"
         " where no new process can import it. Put it into a module, and import that; or pass"
         ' start_method="fork"'
     )
+
+
+def is_in_no_file(fn: Callable[..., object]) -> bool:
+    """Say whether a function is of a notebook's cell, or the like."""
+    main = sys.modules["__main__"]
+    has_file = hasattr(main, "__file__") or getattr(main, "__spec__", None) is not None
+    return getattr(fn, "__module__", None) == "__main__" and not has_file
 
 
 # --- the parent's run -------------------------------------------------------

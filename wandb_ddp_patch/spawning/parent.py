@@ -89,22 +89,25 @@ def _begun(pid: int) -> Optional[bytes]:
     return None if fields[0] in (b"Z", b"X") else fields[19]
 
 
-def end_with(parent: Parent, interrupt: bool, over: threading.Event) -> None:
+def end_with(parent: Parent, interrupt: bool, over: threading.Event, insist: bool = True) -> None:
     """Start to wait for the parent's end, and end this worker then.
 
     Args:
         interrupt: Whether SIGINT is to be sent first, which nobody else does.
         over: Is set when the user's function has ended. What Python does at the
             end of a process, such as uploading a run, has all the time it takes.
+        insist: Whether another signal follows one that is not obeyed. torch sends SIGINT alone.
     """
+    args = parent, interrupt, over, insist
     # What waits does not keep the worker alive.
-    threading.Thread(
-        target=_end_with, args=(parent, interrupt, over), name="wandb_ddp_patch", daemon=True
-    ).start()
+    threading.Thread(target=_end_with, args=args, name="wandb_ddp_patch", daemon=True).start()
 
 
-def _end_with(parent: Parent, interrupt: bool, over: threading.Event) -> None:
+def _end_with(parent: Parent, interrupt: bool, over: threading.Event, insist: bool) -> None:
     parent.wait_for_end()
+    if not insist:
+        os.kill(os.getpid(), signal.SIGINT)
+        return
     for number, seconds, is_ours in (
         (signal.SIGINT, INTERRUPTED_SECONDS, interrupt),
         (signal.SIGTERM, TERMINATED_SECONDS, True),

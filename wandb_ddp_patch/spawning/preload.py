@@ -10,10 +10,13 @@ import importlib
 import json
 import os
 import random
+import stat
 import sys
 import threading
 from multiprocessing import process, spawn
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple
+
+from .circumstances import at_exit_noted, reads_noted
 
 VARIABLE = "_WANDB_DDP_PATCH_PRELOAD"
 
@@ -21,7 +24,15 @@ VARIABLE = "_WANDB_DDP_PATCH_PRELOAD"
 why_not_loaded: Optional[str] = "the forkserver has died, and the next one has imported nothing"
 # Names of the threads that importing the script has started: no fork has them.
 threads: List[str] = []
+# What importing all that has read of the environment, and the files that gave atexit something
+# to do.
+read: Set[str] = set()
+at_exit: Set[str] = set()
+# Files and connections that it has left open.
+left_open: List[str] = []
 _numpy_seed: Optional[bytes] = None
+# torch seeds itself with 64 random bits, people seed it with 32 at most: so many NumPy takes.
+_LARGEST_SEED = 2**32 - 1
 # Of Python's random module, where the script has seeded it.
 _random_state: Optional[Tuple[Any, ...]] = None
 
@@ -37,31 +48,52 @@ def _load(
     # CUDA stays usable in forks.
     # https://docs.pytorch.org/docs/stable/notes/cuda.html#environment-variables
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    global _numpy_seed, _random_state, why_not_loaded
+    global why_not_loaded
+    had = _descriptors()
+    with reads_noted(read), at_exit_noted(at_exit):
+        why = _load_script(before, script)
+        _import(after)
+        if "wandb" in sys.modules:
+            with contextlib.suppress(Exception):
+                _load_wandb_further()
+    main = threading.main_thread()
+    threads.extend(thread.name for thread in threading.enumerate() if thread is not main)
+    now = _descriptors()
+    left_open.extend(sorted(now[number] for number in now.keys() - had.keys()))
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()  # else each worker would write it again
+    why_not_loaded = why
+
+
+def _load_script(before: List[str], script: Dict[str, Any]) -> Optional[str]:
+    global _numpy_seed, _random_state
     _import(before)
     _numpy_seed = _seed_of_numpy()
     seed = _seed(random.getstate())
     current: Any = process.current_process()
     current._inheriting = True  # what keeps an unguarded script from starting workers
-    why = None
     try:
         spawn.prepare(script)
     except BaseException as error:  # where workers fail, too, they will say it
-        why = f"importing the script has failed in the forkserver: {error!r}"
+        return f"importing the script has failed in the forkserver: {error!r}"
     finally:
         del current._inheriting
     if _seed(random.getstate()) != seed:
         _random_state = random.getstate()
-    _import(after)
-    if "wandb" in sys.modules:
-        with contextlib.suppress(Exception):
-            _load_wandb_further()
-    main = threading.main_thread()
-    threads.extend(thread.name for thread in threading.enumerate() if thread is not main)
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()  # else each worker would write it again
-    why_not_loaded = why
+    return None
+
+
+def _descriptors() -> Dict[int, str]:
+    """Give the open files and connections, where Linux shows them."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for number in map(int, os.listdir("/proc/self/fd")):
+            with contextlib.suppress(OSError):
+                mode = os.fstat(number).st_mode
+                if stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+                    found[number] = os.readlink(f"/proc/self/fd/{number}")
+    return found
 
 
 def _import(names: List[str]) -> None:
@@ -95,13 +127,16 @@ def set_random_state() -> None:
     """Give a worker the random numbers that a spawned one would have.
 
     Those that the script has seeded are the same in all workers, others are
-    the worker's own. Forks would all have the same of NumPy's, and none the
-    script's of Python's, which is seeded anew in each.
+    the worker's own. Forks would all have the same of NumPy's and torch's, and none
+    the script's of Python's, which is seeded anew in each.
     """
     if _random_state is not None:
         random.setstate(_random_state)
     if _numpy_seed is not None and _seed_of_numpy() == _numpy_seed:
         sys.modules["numpy.random"].seed()
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.initial_seed() > _LARGEST_SEED:
+        torch.default_generator.seed()
 
 
 def _take(handed: str) -> None:

@@ -12,16 +12,17 @@ import sys
 import tempfile
 import threading
 from multiprocessing import spawn, util
-from typing import Any, Iterator, List
+from typing import Any, Iterator, List, Optional
 
 from . import preload
+from .circumstances import Circumstances
 
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # Linux takes variables of up to 128 KiB.
 _LONGEST_VARIABLE = 100_000
 _lock = threading.Lock()
-# Whether this process has started a forkserver, rather than found its program's.
-has_started = False
+# Those in which this process has started a forkserver; None where it found its program's.
+started_in: Optional[Circumstances] = None
 
 
 def _after_fork_in_child() -> None:
@@ -67,7 +68,7 @@ def start() -> None:
         ChildProcessError: This process is a fork of the one that has it.
         OSError: It can't be started.
     """
-    global has_started
+    global started_in
     forkserver: Any = importlib.import_module("multiprocessing.forkserver")
     server = forkserver._forkserver
     with _lock:  # what is set here is seen by all threads
@@ -76,9 +77,10 @@ def start() -> None:
         ours = preload.__name__
         users = [n for n in server._preload_modules if n not in ("__main__", ours)]
         multiprocessing.set_forkserver_preload(_Names([ours, *users]))
+        circumstances = Circumstances()
         with _handed_over(json.dumps(_what_to_import(), default=str)):  # a Path in sys.path
             forkserver.ensure_running()
-        has_started = True
+        started_in = circumstances
 
 
 def _is_running(server: Any) -> bool:
@@ -90,8 +92,10 @@ def _is_running(server: Any) -> bool:
 
 
 def _what_to_import() -> Any:
-    data = spawn.get_preparation_data("preload")
-    keys = ("sys_path", "sys_argv", "dir", "orig_dir", "init_main_from_name", "init_main_from_path")
+    # A script may ask for the process's name, to see whether it is a worker.
+    data = spawn.get_preparation_data("SpawnProcess-1")
+    about_it = "name", "start_method", "init_main_from_name", "init_main_from_path"
+    keys = ("sys_path", "sys_argv", "dir", "orig_dir", *about_it)
     return {
         "script": {key: data[key] for key in keys if key in data},
         # In this order: the script may seed NumPy.

@@ -8,9 +8,10 @@ import os
 import sys
 import threading
 from multiprocessing import connection
-from typing import Any, Callable, Dict, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from . import preload, server
+from .forked import give_back_number
 from .parent import Parent, end_with
 
 # A worker that can do it has done it in a moment, but for other work on the machine.
@@ -23,6 +24,9 @@ _UNSEEN_SECONDS = 60
 
 # Why a forkserver, by its address, is not to be used; None where it is.
 _unfit: Dict[Any, Optional[str]] = {}
+# The same for workers that are to be as spawned ones are; and what it has read of its
+# environment.
+_unlike: Dict[Any, Tuple[Optional[str], List[str]]] = {}
 
 
 def why_not_fork() -> Optional[str]:
@@ -32,10 +36,10 @@ def why_not_fork() -> Optional[str]:
         server.start()
         address = forkserver._forkserver._forkserver_address
         if address not in _unfit:
-            why = _try()
+            why, unlike = _try()
             # It may be another one by now: Python starts one where one has died.
             address = forkserver._forkserver._forkserver_address
-            _unfit[address] = why
+            _unfit[address], _unlike[address] = why, unlike
     except ChildProcessError:
         return "this process is a fork of the one that has the forkserver"
     except OSError as error:
@@ -43,24 +47,39 @@ def why_not_fork() -> Optional[str]:
     return _unfit[address]
 
 
-def _try() -> Optional[str]:
+def why_not_as_spawned() -> Optional[str]:
+    """Say why its workers would not be as spawned ones are, once it can be used."""
+    forkserver: Any = importlib.import_module("multiprocessing.forkserver")
+    if server.started_in is None:
+        return "the program has started a forkserver itself, which has not imported the script"
+    why, read = _unlike[forkserver._forkserver._forkserver_address]
+    if why is None:
+        changed = server.started_in.changed(read)
+        why = changed and f"{changed} has changed since the forkserver has imported the script"
+    return why
+
+
+def _try() -> Tuple[Optional[str], Tuple[Optional[str], List[str]]]:
     context = multiprocessing.get_context("forkserver")
     receiver, sender = context.Pipe(duplex=False)
     with Parent() as parent, receiver:
-        args = sender, parent, server.has_started
+        args = sender, parent, server.started_in is not None
         process = context.Process(target=_report, args=args, daemon=True)
+        give_back_number(process)
+        unlike: Tuple[Optional[str], List[str]] = (None, [])
         try:
             with sender:
                 process.start()
             script: str = _answer(receiver, process, lambda: False)
             why: Optional[str] = _answer(receiver, process, _stuck(process.pid or 0))
+            unlike = _answer(receiver, process, lambda: False)
         except (EOFError, ConnectionError):
-            return "a process that imports the script and is forked then dies"
+            return "a process that imports the script and is forked then dies", unlike
         except _Stuck:
             why = _not_survived(script, "starts threads (of OpenMP)")
             process.kill()
         process.join()
-    return why
+    return why, unlike
 
 
 def _not_survived(script: str, what: str) -> str:
@@ -122,15 +141,28 @@ def _report(sender: Any, parent: Parent, is_ours: bool) -> None:
     end_with(parent, True, threading.Event())
     import torch
 
+    xpu = getattr(torch, "xpu", None)  # from torch 2.4 on
     script = getattr(sys.modules["__main__"], "__file__", "the script")
     sender.send(script)
     if is_ours and preload.why_not_loaded:
         sender.send(preload.why_not_loaded)
-    elif getattr(torch.cuda, "_is_in_bad_fork", bool)():
-        sender.send(_not_survived(script, "initialises CUDA"))
+    elif any(getattr(kind, "_is_in_bad_fork", bool)() for kind in (torch.cuda, xpu)):
+        sender.send(_not_survived(script, "initialises CUDA, or another accelerator"))
     elif preload.threads:
         sender.send(_not_survived(script, f"starts threads ({', '.join(preload.threads)})"))
     else:
         # Where the script has used torch's own threads, this never returns.
         torch.ones(1 << 18).add_(1)
         sender.send(None)
+    sender.send((_unlike_spawned(script), sorted(preload.read)))
+
+
+def _unlike_spawned(script: str) -> Optional[str]:
+    what = None
+    if preload.at_exit:
+        what = f"has atexit do something ({', '.join(sorted(preload.at_exit))})"
+    elif preload.left_open:
+        what = f"leaves files or connections open ({', '.join(preload.left_open)})"
+    elif getattr(sys.modules.get("wandb"), "run", None) is not None:
+        what = "starts a run"
+    return what and f"importing {script} {what}, which its workers would share"

@@ -1,0 +1,147 @@
+"""What importing a script may depend on: as it was for the forkserver, and as it is now.
+
+A spawned worker imports the script as things are when it is started. A forkserver's worker
+has what was imported before: for unchanged scripts, things must not have changed since.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import sys
+import sysconfig
+from multiprocessing import spawn
+from typing import Any, Callable, Iterator, List, Optional, Set
+
+# What the system gives to a new process of its parent's.
+_INHERITED = "what it hands on (ignored signals, limits, priority, processors, umask)"
+_OF_PACKAGES = tuple(
+    {path for name, path in sysconfig.get_paths().items() if name.endswith(("lib", "stdlib"))}
+)
+
+
+class Circumstances:
+    """Those of this process, as they are now."""
+
+    def __init__(self) -> None:
+        self.environ = dict(os.environ)
+        data = spawn.get_preparation_data("")
+        self._others = {
+            "its main module": [data.get(f"init_main_from_{how}") for how in ("name", "path")],
+            "sys.argv": [str(argument) for argument in sys.argv],
+            "sys.path": [str(folder) for folder in data["sys_path"]],
+            "its working directory": data["dir"],
+            _INHERITED: _inherited(),
+        }
+
+    def changed(self, read: List[str]) -> Optional[str]:
+        """Say what is another by now, or None.
+
+        Args:
+            read: The names of the environment's variables that count.
+        """
+        now = Circumstances()
+        for name in read:
+            if self.environ.get(name) != now.environ.get(name):
+                return f"the variable {name}, which is read when the script is imported,"
+        for name, value in self._others.items():
+            if value != now._others[name]:
+                return name
+        return None
+
+
+def _inherited() -> List[Any]:
+    signals = [number for number in signal.Signals if number is not signal.SIGKILL]
+    found: List[Any] = [
+        [number for number in signals if signal.getsignal(number) is signal.SIG_IGN],
+        sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+        os.getpriority(os.PRIO_PROCESS, 0),
+    ]
+    if sys.platform == "linux":
+        found.append(os.sched_getaffinity(0))
+        # Whoever asks the system for the umask sets it, for all threads.
+        with contextlib.suppress(OSError), open("/proc/self/status") as file:
+            found += [line for line in file if line.startswith("Umask:")]
+    with contextlib.suppress(ImportError):
+        import resource
+
+        kinds = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
+        found += [resource.getrlimit(kind) for kind in kinds]
+    return found
+
+
+# --- in the forkserver --------------------------------------------------------
+
+
+@contextlib.contextmanager
+def reads_noted(names: Set[str]) -> Iterator[None]:
+    """Note the names of the environment's variables that are read.
+
+    Packages look through all of them for those whose names begin with theirs (tqdm,
+    fsspec): that is not counted.
+    """
+    environ: Any = type(os.environ)
+    upstream = {name: vars(environ).get(name) for name in ("__getitem__", *_WHOLE)}
+    copied: List[str] = []  # what dict() is about to ask for
+
+    def getitem(self: Any, key: Any) -> Any:
+        if key in copied:
+            copied.remove(key)
+        elif isinstance(key, (str, bytes)):
+            names.add(os.fsdecode(key))
+        return upstream["__getitem__"](self, key)
+
+    def whole(name: str) -> Callable[[Any], Any]:
+        def method(self: Any) -> Any:
+            all_of_it = {self.decodekey(k): self.decodevalue(v) for k, v in self._data.items()}
+            if not _is_a_package(sys._getframe(1).f_code.co_filename):
+                names.update(map(os.fsdecode, all_of_it))
+            copied[:] = all_of_it if name == "keys" else []
+            return all_of_it if name == "copy" else getattr(all_of_it, name)()
+
+        return method
+
+    environ.__getitem__ = getitem
+    for name in _WHOLE:
+        setattr(environ, name, whole(name))
+    try:
+        yield
+    finally:
+        for name, method in upstream.items():
+            if method is None:
+                delattr(environ, name)
+            else:
+                setattr(environ, name, method)
+
+
+@contextlib.contextmanager
+def at_exit_noted(files: Set[str]) -> Iterator[None]:
+    """Note the files of functions that have atexit do what may be meant for once only.
+
+    Those are the user's own, and who removes files. What else packages do at the end of a
+    process, each worker does.
+    """
+    module: Any = atexit
+    register = module.register
+
+    def note(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        file = sys._getframe(1).f_code.co_filename
+        removes = getattr(function, "__module__", "") in ("os", "posix", "shutil")
+        if removes or not _is_a_package(file):
+            files.add(file)
+        return register(function, *args, **kwargs)
+
+    module.register = note
+    try:
+        yield
+    finally:
+        module.register = register
+
+
+_WHOLE = "copy", "items", "keys", "values"
+
+
+def _is_a_package(file: str) -> bool:
+    return file.startswith(("<", *_OF_PACKAGES))

@@ -1,0 +1,106 @@
+"""A process that is spawned for all who see it, and comes from the forkserver.
+
+torch gets it from multiprocessing, by a start method of its own. What a spawned process
+is and a forked one is not, it becomes: at its start in _arrive(), at its end in _bootstrap().
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import io
+import itertools
+import threading
+import weakref
+from multiprocessing import context, process, util
+from typing import Any, List
+
+from . import arrival
+from .parent import Parent, end_with
+
+METHOD = "spawn, from the forkserver of wandb_ddp_patch"
+
+
+class SpawnProcess(context.SpawnProcess):
+    """Named as it is because a process has the name of its class, and a number."""
+
+    _held: Parent
+
+    @staticmethod
+    def _Popen(worker: Any) -> Any:
+        from multiprocessing import popen_forkserver  # which not every platform has
+
+        with Parent() as worker._held:
+            try:
+                return popen_forkserver.Popen(worker)
+            except ValueError:
+                give_back_number(worker)  # too many fds: torch will be asked for another
+                raise
+            finally:
+                del worker._held
+
+    def __reduce__(self) -> Any:
+        state = dict(vars(self))
+        # Loaded before the state, in which the user's function is.
+        return _arrive, (arrival.Surroundings("forkserver"), state.pop("_held")), state
+
+    def _bootstrap(self, *args: Any, **kwargs: Any) -> int:
+        exitcode: int = super()._bootstrap(*args, **kwargs)  # type: ignore[misc]
+        with contextlib.suppress(Exception):  # which they have said
+            atexit._run_exitfuncs()
+        _close_files()
+        util._flush_std_streams()  # type: ignore[attr-defined]
+        return exitcode
+
+
+class _Context(context.SpawnContext):
+    Process = SpawnProcess
+
+
+def offer() -> None:
+    """Let multiprocessing know the start method."""
+    context._concrete_contexts.setdefault(METHOD, _Context())  # type: ignore[attr-defined]
+
+
+def take_back() -> None:
+    """Let multiprocessing forget it."""
+    context._concrete_contexts.pop(METHOD, None)  # type: ignore[attr-defined]
+
+
+def give_back_number(worker: Any) -> None:
+    """Let the next process of this one have that number, and the name with it."""
+    module: Any = process
+    module._process_counter = itertools.chain(worker._identity[-1:], module._process_counter)
+
+
+# --- in the worker --------------------------------------------------------------
+
+
+def _arrive(surroundings: None, parent: Parent) -> SpawnProcess:
+    after_fork = getattr(process.BaseProcess, "_after_fork", None)  # from Python 3.9 on
+    if after_fork is not None:
+        after_fork()
+    # What the forkserver has made, it removes at its own end.
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        finalizer.atexit = False
+    gc.freeze()  # see _close_files()
+    end_with(parent, True, threading.Event(), insist=False)
+    return SpawnProcess.__new__(SpawnProcess)
+
+
+_FILE = io.IOBase.__mro__[1]  # to ask an ABC takes longer, and may run the user's code
+_INNER = io.BufferedWriter, io.BufferedRandom, io.BufferedReader, io.FileIO
+
+
+def _close_files() -> None:
+    """Close what the worker has opened and still holds, as the end of an interpreter does."""
+    files: List[Any] = [each for each in gc.get_objects() if _FILE in type(each).__mro__]
+    # From the outside in: what one writes at its end, another has to take.
+    for file in sorted(files, key=_depth):
+        with contextlib.suppress(Exception):
+            file.close()
+
+
+def _depth(file: Any) -> int:
+    return 2 if type(file) in _INNER else 0 if type(file) is io.TextIOWrapper else 1
