@@ -108,9 +108,9 @@ def use_one(payload):
 
 def count():
     from wandb_ddp_patch.borrowed import ending
-    from wandb_ddp_patch.borrowed.remote import way
+    from wandb_ddp_patch.borrowed.remote import near, way
 
-    return len(ending.used()), len(way._lines)
+    return len(ending.used()), len(way._lines) + len(near._lines)
 
 
 def case_run_after_run(context, run):
@@ -170,13 +170,13 @@ def case_log_in_a_handler_elsewhere(context, run):
 
 
 def log_while_connecting(run):
-    from wandb_ddp_patch.borrowed.remote import way
+    from wandb_ddp_patch.borrowed.remote import near
 
     def interrupted(run):
         signal.raise_signal(signal.SIGALRM)
         make_current(run)
 
-    make_current, way.make_current = way.make_current, interrupted
+    make_current, near.make_current = near.make_current, interrupted
     signal.signal(signal.SIGALRM, lambda number, frame: run.log({"signal": 0}))
     run.log({"worker 0": 0})
 

@@ -19,6 +19,7 @@ _ROOMS = (
     "locks",
     "making",
     "marker",
+    "remote.near",
     "remote.opening",
     "remote.way",
     "service",

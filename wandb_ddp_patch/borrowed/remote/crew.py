@@ -7,7 +7,7 @@ import threading
 from typing import Callable, Deque
 
 # As many calls are made at the same time: more wait for their turn.
-_MOST = 16
+_MOST = 64
 # How long a thread waits for more.
 _IDLE_SECONDS = 10.0
 

@@ -111,10 +111,6 @@ class Hub:
         if peer in self._peers:
             self._selector.modify(peer.connection, events, peer)
 
-    def soon_drop(self, peer: Peer) -> None:
-        """Drop a connection that has failed, after what is being done with it."""
-        self._commands.append(lambda: self._drop(peer))
-
     def _drop(self, peer: Peer) -> None:
         if peer not in self._peers:
             return
@@ -123,8 +119,7 @@ class Hub:
         self._owed.pop(peer, None)
         self._selector.unregister(peer.connection)
         peer.connection.close()
-        if peer.session is not None and peer.session.peer is peer:
-            peer.session.peer, peer.session.lost = None, time.monotonic()
+        peer.is_lost()
 
     # --- the thread -----------------------------------------------------------
 
@@ -182,21 +177,21 @@ class Hub:
             peer = next(iter(self._owed))
             del self._owed[peer]
             peer.push()
-        while self._strangers and next(iter(self._strangers)).begun < now - _PROOF_SECONDS:
-            self._drop(next(iter(self._strangers)))
+        for peer in list(self._strangers):
+            if peer.begun > now - _PROOF_SECONDS:
+                break
+            self._serve(peer, selectors.EVENT_READ)  # this process may have been stopped
+            if peer in self._strangers:
+                self._drop(peer)
         for name, run in list(self.runs.items()):
             if run.is_ending:
-                run.end_if_all_is_said(self._somebody_comes(now))
+                run.end_if_all_is_said()
             elif run.is_past:  # a process may have thousands, one after the other
                 del self.runs[name]
         if self._shut and now > self._shut:
             self._shut = 0.0
             for door in self._doors:
                 self._listen(door, True)
-
-    def _somebody_comes(self, now: float) -> bool:
-        # It may be a worker that comes back.
-        return any(stranger.begun > now - _JUST_SECONDS for stranger in self._strangers)
 
     # --- doors ----------------------------------------------------------------
 

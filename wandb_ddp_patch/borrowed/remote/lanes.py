@@ -7,6 +7,7 @@ from the first item that the other side does not have.
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import Deque, List, Optional, Tuple
 
 from .frames import FRAME_BYTES, PIECE_BYTES, BrokenError, Item
@@ -26,11 +27,16 @@ class Outgoing:
     """
 
     def __init__(self) -> None:
-        self.last = self.made = self.size = 0
-        self._sent: Deque[Item] = deque()
-        self._unsent: Deque[Item] = deque()
+        self.made = self.size = 0
+        # What is not made yet, and the last of it that is on the wire.
+        self._items: Deque[Item] = deque()
+        self._sent = 0
         self._late: Deque[Tuple[int, bytes]] = deque()
         self.is_busy = False
+
+    @property
+    def last(self) -> int:
+        return self._items[-1].number if self._items else self.made
 
     def __len__(self) -> int:
         """Count the items that are not made yet."""
@@ -39,7 +45,7 @@ class Outgoing:
     @property
     def unsent(self) -> int:
         """The number of items that are not on the wire."""
-        return len(self._unsent) + len(self._late)
+        return self.last - self._sent + len(self._late)
 
     def put(self, kind: int, body: bytes) -> int:
         """Add an item. What is long goes in parts.
@@ -51,12 +57,17 @@ class Outgoing:
         if self.is_busy:
             self._late.append((kind, body))
             return 0
-        self.is_busy = True
+        whole = self.last
         try:
-            number = self._put(kind, body)
+            self.is_busy = True
+            number = whole = self._put(kind, body)
             while self._late:
                 self._put(*self._late.popleft())
             return number
+        except BaseException:  # a handler may raise anything, anywhere
+            while self.last > whole and self._items[-1].kind == PART:
+                self.size -= len(self._items.pop().body)
+            raise
         finally:
             self.is_busy = False
 
@@ -67,21 +78,23 @@ class Outgoing:
         return self._add(kind, body[rest:] if len(body) > PIECE_BYTES else body)
 
     def _add(self, kind: int, body: bytes) -> int:
-        self.last += 1
+        number = self.last + 1
+        self._items.append(Item(number, kind, body))
         self.size += len(body)
-        self._unsent.append(Item(self.last, kind, body))
-        return self.last
+        return number
 
     def take(self) -> List[Item]:
         """Take what goes into the next frame."""
         if self._late and not self.is_busy:
             self.put(*self._late.popleft())
         items, size = [], 0
-        while self._unsent and size < FRAME_BYTES:
-            item = self._unsent.popleft()
+        for item in islice(self._items, self._sent - self.made, None):
+            if size >= FRAME_BYTES:
+                break
             size += len(item.body)
             items.append(item)
-        self._sent.extend(items)
+        if items:
+            self._sent = items[-1].number
         return items
 
     def is_made(self, number: int) -> None:
@@ -92,14 +105,14 @@ class Outgoing:
         """
         if number > self.last:
             raise BrokenError("an acknowledgement of what was never sent")
-        while self._sent and self._sent[0].number <= number:
-            self.size -= len(self._sent.popleft().body)
         self.made = max(self.made, number)
+        self._sent = max(self._sent, self.made)
+        while self._items and self._items[0].number <= number:
+            self.size -= len(self._items.popleft().body)
 
     def resume(self, taken: int) -> None:
         """Send again what the other side has not got, on a new connection."""
-        while self._sent and self._sent[-1].number > taken:
-            self._unsent.appendleft(self._sent.pop())
+        self._sent = max(taken, self.made)
 
 
 class Incoming:

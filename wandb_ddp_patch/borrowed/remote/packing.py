@@ -63,11 +63,16 @@ def pack(name: str, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Packed:
     try:
         pickler.dump((name, args, kwargs))
     except Exception as error:
-        raise TypeError(
-            f"What run.{name}() was given can't be sent from this worker to the process"
-            f" that called wandb.init(), because it can't be pickled: {error}"
-        ) from error
+        raise not_picklable(name, error) from error
     return Packed(into.getvalue(), list(pickler.files.values()))
+
+
+def not_picklable(name: str, error: Exception) -> Exception:
+    """Make the error for a call that holds what can't be pickled."""
+    return TypeError(
+        f"What run.{name}() was given can't be sent from this worker to the process"
+        f" that called wandb.init(), because it can't be pickled: {error}"
+    )
 
 
 class _Pickler(pickle.Pickler):

@@ -104,6 +104,12 @@ class Peer:
         elif untold:
             self._hub.owes(self)
 
+    def is_lost(self) -> None:
+        """Note that the connection is no more."""
+        if self.session is not None and self.session.peer is self:
+            self.session.peer, self.session.lost = None, time.monotonic()
+            self._run.loses(self._name)
+
     def push(self) -> None:
         """Tell the worker what was made, and send what waits for it."""
         session: Any = self.session
@@ -126,8 +132,7 @@ class Peer:
         except BlockingIOError:
             pass
         except OSError:
-            self._hub.soon_drop(self)
-            return
+            self._out.clear()  # it has gone; what it has sent before is still to be read
         if self.writes != bool(self._out):
             self.writes = bool(self._out)
             self._hub.watch(self)

@@ -13,9 +13,6 @@ from .session import Session
 # How long a run that ends waits for what its workers have logged before: for one that is
 # connected, and for one whose connection has been lost.
 _CONNECTED_SECONDS, _LOST_SECONDS = 30.0, 5.0
-# The same for workers of this machine: what they have logged is here before log() returns,
-# and their connections are not lost while they live.
-_NEAR_SECONDS = 5.0
 # How long a worker that has gone may come back to hear that it has been heard.
 _GONE_SECONDS = 300.0
 
@@ -31,7 +28,6 @@ class SharedRun:
 
     def __init__(self, key: str, token: bytes, is_near: bool = False) -> None:
         self.key, self.token = key, token
-        self._seconds = (_NEAR_SECONDS, 0.0) if is_near else (_CONNECTED_SECONDS, _LOST_SECONDS)
         self._is_near = is_near
         self.sessions: Dict[bytes, Session] = {}
         self.over = False
@@ -56,6 +52,12 @@ class SharedRun:
         """Note that a worker has said goodbye."""
         self._gone.append((time.monotonic() + _GONE_SECONDS, name))
 
+    def loses(self, name: bytes) -> None:
+        """Note that a worker's connection is no more; a near one does not come back."""
+        session = self.sessions.get(name)
+        if self._is_near and session is not None and not session.is_at_work:
+            del self.sessions[name]
+
     @property
     def is_ending(self) -> bool:
         return self._begun is not None and not self.over
@@ -79,28 +81,22 @@ class SharedRun:
             if session.peer is not None:
                 session.peer.push()
 
-    def end_if_all_is_said(self, somebody_comes: bool = False) -> None:
-        """End the run, if no worker is to be waited for any more.
-
-        Args:
-            somebody_comes: Whether there is a connection whose worker is not known yet.
-        """
+    def end_if_all_is_said(self) -> None:
+        """End the run, if no worker is to be waited for any more."""
         now = time.monotonic()
-        sessions = list(self.sessions.values())
-        at_work = [s for s in sessions if s.is_at_work]
-        silent = [s for s in sessions if s not in at_work and self._waits_for(s, now)]
-        waits = at_work or silent or (self._is_near and somebody_comes)
-        late = _CONNECTED_SECONDS if at_work else self._seconds[0]
-        if waits and now < (self._begun or now) + late:
+        late = now > (self._begun or now) + _CONNECTED_SECONDS
+        waits = [s for s in self.sessions.values() if s.is_at_work or self._waits_for(s, now)]
+        if waits and not late:
             return
-        self.over, self.silent = True, 0 if self._is_near else len(at_work + silent)
-        for session in sessions:
+        self.over, self.silent = True, 0 if self._is_near else len(waits)
+        for session in list(self.sessions.values()):
             session.over = True
             self.tell(session)
             session.end()
         self.ended.set()
 
     def _waits_for(self, session: Session, now: float) -> bool:
-        if session.ended or session.said_all:
+        # A near worker waits for each call itself: what it has logged, is made.
+        if self._is_near or session.ended or session.said_all:
             return False
-        return session.peer is not None or now < session.lost + self._seconds[1]
+        return session.peer is not None or now < session.lost + _LOST_SECONDS

@@ -18,7 +18,7 @@ from .frames import PIECE_BYTES
 # What a worker may call, besides what the run calls itself. The rest would have to give
 # it the run's inside, or a folder of the owner's.
 CALLS = ("log", "define_metric", "_define_metric", "save", "alert", "mark_preempting")
-_OWN_CALLS = (
+OWN_CALLS = (
     "__getattribute__",
     "__setattr__",
     "_config_callback",
@@ -32,7 +32,7 @@ _OWN_CALLS = (
     "pin_config_keys",
 )
 WORKS = ", ".join(name for name in CALLS if name[0] != "_")
-_ROWS = ("log", "_log", "_history_callback", "_partial_history_callback")
+ROWS = ("log", "_log", "_history_callback", "_partial_history_callback")
 
 PATIENCE_SECONDS = 300.0
 
@@ -53,10 +53,11 @@ class Remote(Way):
     """
 
     elsewhere = True
-    own_calls: Tuple[str, ...] = _OWN_CALLS
 
     def __init__(self, payload: Dict[str, Any]) -> None:
-        self.payload = payload
+        self.payload, share = payload, payload["share"]
+        self._address: Tuple[str, int] = share["host"], share["port"]
+        self._token: bytes = share["token"]
         self._warned = False
         self._lock = threading.RLock()
 
@@ -69,27 +70,19 @@ class Remote(Way):
 
     def connect(self, run: Any) -> None:
         ending.leave_over(run)
-        _drop_over()
-        self.client()
+        self._client()
         make_current(run)
         _leave_at_the_end()
         ending.flush_at_the_end(run, self)
 
-    def client(self) -> Client:
-        """Get this process's line to the owner; connect, if there is none."""
+    def _client(self) -> Client:
         key = self.payload["key"]
         with self._lock:
             if key not in _lines:
-                client = self.new_client()
+                client = Client(self._address, bytes.fromhex(key), self._token, patience())
                 if _lines.setdefault(key, (client, self))[0] is not client:
                     client.close()  # a signal's handler has been here meanwhile
             return _lines[key][0]
-
-    def new_client(self) -> Client:
-        """Connect to the owner."""
-        share = self.payload["share"]
-        address, run = (share["host"], share["port"]), bytes.fromhex(self.payload["key"])
-        return Client(address, run, share["token"], patience())
 
     def call(
         self, run: Any, name: str, upstream: Callable[..., Any], args: Any, kwargs: Any
@@ -105,42 +98,30 @@ class Remote(Way):
             wandb.errors.UsageError: It is one that only the owner itself can make.
             Exception: What the call itself, or a row before it, has raised.
         """
-        if name not in CALLS and name not in self.own_calls:
-            raise self.not_here(f"run.{name}()")
-        client = self.client()
+        if name not in CALLS and name not in OWN_CALLS:
+            raise _one_machine_only(f"run.{name}()")
+        window = self._client().window
         self.unflushed = True
-        if name in _ROWS and packing.is_plain_row(args, kwargs):
-            client.post(messages.ROW, packing.pack_plain(name, args, kwargs))
+        if name in ROWS and packing.is_plain_row(args, kwargs):
+            window.post(messages.ROW, packing.pack_plain(name, args, kwargs))
             return None
-        packed = self.pack(name, args, kwargs)
+        pack = packing.pack_save if name == "save" else None
+        packed = pack(*args, **kwargs) if pack else packing.pack(name, args, kwargs)
         for file in packed.files:
-            _send(client, file)
-        if name in _ROWS and packing.is_row(args, kwargs):
-            client.post(messages.LARGE_ROW, packed.body)
+            _send(window, file)
+        if name in ROWS and packing.is_row(args, kwargs):
+            window.post(messages.LARGE_ROW, packed.body)
             return None
         try:
-            return client.ask(messages.CALL, packed.body)
+            return window.ask(messages.CALL, packed.body)
         except NotPlain:
-            raise self.not_here(f"run.{args[0]}") from None
-
-    def pack(self, name: str, args: Any, kwargs: Any) -> packing.Packed:
-        """Make bytes of a call that is no row of numbers and strings."""
-        if name == "save":
-            return packing.pack_save(*args, **kwargs)
-        return packing.pack(name, args, kwargs)
-
-    def not_here(self, what: str) -> Exception:
-        """Make the error for what only the owner's process can do."""
-        return usage_error(
-            f"{what} does not work in a worker on another machine: use it in the process that"
-            f" called wandb.init(). What works there: {WORKS}, finish, config and summary."
-        )
+            raise _one_machine_only(f"run.{args[0]}") from None
 
     def flush(self, run: Any) -> None:
         """Wait until the owner has made all that this worker has sent; say what is missing."""
         self.unflushed = False
         line = _lines.get(self.payload["key"])
-        missing = line[0].flush() if line else 0
+        missing = line[0].window.flush() if line else 0
         if line and missing and not self._warned:
             self._warned = True
             why = line[0].window.over or f"no answer within {patience():.0f} s"
@@ -156,7 +137,7 @@ class Remote(Way):
             raise error
 
 
-def _send(client: Client, file: packing.Reference) -> None:
+def _send(window: Any, file: packing.Reference) -> None:
     digest = hashlib.sha256()
     with open(file.path, "rb") as content:
         while True:
@@ -164,8 +145,15 @@ def _send(client: Client, file: packing.Reference) -> None:
             if not piece:
                 break
             digest.update(piece)
-            client.post(messages.PIECE, files.piece(file.id, piece))
-    client.post(messages.WHOLE, files.last_piece(file.id, digest.digest()))
+            window.post(messages.PIECE, files.piece(file.id, piece))
+    window.post(messages.WHOLE, files.last_piece(file.id, digest.digest()))
+
+
+def _one_machine_only(what: str) -> Exception:
+    return usage_error(
+        f"{what} does not work in a worker on another machine: use it in the process that"
+        f" called wandb.init(). What works there: {WORKS}, finish, config and summary."
+    )
 
 
 # --- this process's lines -----------------------------------------------------
@@ -188,22 +176,13 @@ def _leave_at_the_end() -> None:
 
 
 def _leave_all() -> None:
-    for client, way in list(_lines.values()):
+    lines = list(_lines.values())
+    for client, way in lines:
         way.flush(None)
-        _close(client, way)
-
-
-def _drop_over() -> None:
-    """Let go of lines that were left open for another use, and are over."""
-    for key, (client, way) in list(_lines.items()):
-        if client.window.over is not None:
-            _lines.pop(key, None)
-            _close(client, way)
-
-
-def _close(client: Client, way: Remote) -> None:
-    for error in client.close(way._warned):
-        ending.warn(f"What this worker has logged was refused: {type(error).__name__}: {error}.")
+        for error in client.close(way._warned):
+            ending.warn(
+                f"What this worker has logged was refused: {type(error).__name__}: {error}."
+            )
 
 
 def after_fork_in_child() -> None:

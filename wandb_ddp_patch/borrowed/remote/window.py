@@ -16,7 +16,9 @@ from .lanes import Incoming, Outgoing
 
 _ITEMS, _BYTES = 10_000, 1 << 24
 _TICK_SECONDS = 1.0
-IN_BETWEEN = (
+# How long an owner that has asked for all may take to say that the run is over.
+_ENDING_SECONDS = 35.0
+_IN_BETWEEN = (
     "a signal's handler has come in the middle of another call of this thread: there it can"
     " log, but not ask"
 )
@@ -37,20 +39,23 @@ class Window:
     Args:
         patience: Seconds without progress after which nobody waits any more.
         wake: Called when there is something to send that the sender does not know of.
-        direct: Whether who posts has it sent at once, so that the sender need not know.
 
     Attributes:
         over: Why nothing can be sent any more, or None.
         leaving: Whether this worker has said goodbye.
     """
 
-    def __init__(self, patience: float, wake: Callable[[], None], direct: bool = False) -> None:
-        self._patience, self._wake_sender, self._direct = patience, wake, direct
-        self._changed = threading.Condition()
+    def __init__(self, patience: float, wake: Callable[[], None]) -> None:
+        self._patience, self._wake_sender = patience, wake
+        # The lock is taken as such: a handler's exception in Condition's own code, which is
+        # Python, would leave it held.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._out, self._in = Outgoing(), Incoming()
         self._answers: Dict[int, Optional[Tuple[bool, Any]]] = {}
         self._errors: List[Exception] = []
         self._urgent = self._idle = False
+        self._ending = 0.0
         self.over: Optional[str] = None
         self.leaving = False
 
@@ -63,17 +68,18 @@ class Window:
             Unreachable: The owner can't be reached, or has finished the run.
             Exception: What an earlier call has raised there.
         """
-        with self._changed:
+        with self._lock:
             while True:
                 if self._errors:
                     raise self._errors.pop(0)
                 if self.over is not None:
                     raise Unreachable(self.over)
-                if len(self._out) < _ITEMS and self._out.size < _BYTES:
+                full = len(self._out) >= _ITEMS or self._out.size >= _BYTES
+                if not full and not self._is_ending():
                     break
                 self._changed.wait(_TICK_SECONDS)
             if kind in messages.ANSWERED and self._out.is_busy:
-                raise RuntimeError(IN_BETWEEN)
+                raise RuntimeError(_IN_BETWEEN)
             number = self._out.put(kind, body)
             if kind in messages.ANSWERED:
                 self._answers[number] = None
@@ -88,7 +94,7 @@ class Window:
             Exception: What the call has raised.
         """
         number = self.post(kind, body, urgent=True)
-        with self._changed:
+        with self._lock:
             try:
                 while self._answers[number] is None and self.over is None:
                     self._changed.wait(_TICK_SECONDS)
@@ -107,7 +113,7 @@ class Window:
         Returns:
             The number of items that are missing, as far as can be known.
         """
-        with self._changed:
+        with self._lock:
             target, made = self._out.last, self._out.made
             late = time.monotonic() + self._patience
             while self._out.made < target and self.over is None:
@@ -121,26 +127,24 @@ class Window:
 
     def leave(self) -> None:
         """Say goodbye, after what was sent before."""
-        with self._changed:
+        with self._lock:
             if self.over is None and not self.leaving:
                 self.leaving = True
                 self._out.put(messages.BYE, b"")
                 self._wake(urgent=True)
-
-    def wait(self, seconds: float) -> None:
-        """Wait until something has come and been taken in, within a limit."""
-        with self._changed:
-            if self.over is None:
-                self._changed.wait(seconds)
 
     def take_errors(self) -> List[Exception]:
         """Give what calls have raised that nobody has heard of."""
         errors, self._errors = self._errors, []
         return errors
 
+    def _is_ending(self) -> bool:
+        # What is logged after the owner has asked for all comes too late: it is about to say so.
+        return 0 < time.monotonic() - self._ending < _ENDING_SECONDS
+
     def _wake(self, urgent: bool) -> None:
         self._urgent = self._urgent or urgent
-        if urgent or (not self._direct and (self._idle or self._out.size > FRAME_BYTES)):
+        if self._idle or urgent or self._out.size > FRAME_BYTES:
             self._idle = False
             self._wake_sender()
 
@@ -153,7 +157,7 @@ class Window:
 
     def count(self) -> int:
         """Count what is not made yet."""
-        with self._changed:
+        with self._lock:
             return len(self._out)
 
     def load(self, paused: bool) -> Optional[Load]:
@@ -162,7 +166,7 @@ class Window:
         Args:
             paused: Whether what nobody waits for is to be kept together a little longer.
         """
-        with self._changed:
+        with self._lock:
             if not self._urgent and (paused or not self._out.unsent):
                 self._idle = not self._out.unsent
                 return None
@@ -173,7 +177,7 @@ class Window:
 
     def resume(self, taken: int) -> None:
         """Begin again on a new connection, from the last item that the owner has."""
-        with self._changed:
+        with self._lock:
             self._out.resume(taken)
             self._urgent = True  # what was made meanwhile
 
@@ -183,7 +187,7 @@ class Window:
         Raises:
             BrokenError: It makes no sense.
         """
-        with self._changed:
+        with self._lock:
             self._out.is_made(frame.made)
             for item in frame.items:
                 whole = self._in.take(item)
@@ -200,6 +204,7 @@ class Window:
             elif not done:
                 self._errors.append(result)
         elif item.kind == messages.ENDING:
+            self._ending = time.monotonic()
             self._out.put(messages.ALL, b"")
             self._urgent = True
         elif item.kind == messages.OVER:
@@ -207,6 +212,6 @@ class Window:
 
     def end(self, why: str) -> None:
         """Let nobody wait any more."""
-        with self._changed:
+        with self._lock:
             self.over = self.over or why
             self._changed.notify_all()

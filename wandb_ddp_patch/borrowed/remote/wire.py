@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import select
 import socket
 from typing import Any, Iterator, List, Tuple, Union
@@ -71,10 +70,13 @@ class Wire:
         """
         return _is_readable(self._socket, seconds, other)
 
-    @property
-    def is_readable(self) -> bool:
-        """Whether something has come."""
-        return _is_readable(self._socket, 0)
+    def has_come(self, seconds: float) -> bool:
+        """Wait until something has come, within a limit; say whether it has."""
+        return _is_readable(self._socket, seconds)
+
+    def limit_nothing(self) -> None:
+        """Let a write wait for as long as it takes."""
+        self._socket.settimeout(None)
 
     def receive(self) -> Iterator[Frame]:
         """Give the frames that have come."""
@@ -83,18 +85,11 @@ class Wire:
             raise EOFError
         return self._opener.feed(data)
 
-    def cut(self) -> None:
-        """End what goes over it, also in another thread."""
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-
     def close(self) -> None:
         self._socket.close()
 
 
 def _is_readable(one: socket.socket, seconds: float, *others: socket.socket) -> bool:
-    if one.fileno() < 0:
-        raise EOFError  # another thread has closed it
     if hasattr(select, "poll"):  # select() can't have descriptors from 1024 on
         poll = select.poll()
         for each in (one, *others):
