@@ -2,5 +2,6 @@
 
 For workers on other machines, and, up to 0.12, where a run works in one process only, for
 all. From the ground up, each uses only what stands before it: frames, handshake, lanes;
-files; session; shared; hub; opening (the owner's side), client (the worker's); way; near.
+files; session; shared; hub; opening (the owner's side), client and line (the worker's);
+way; near.
 """

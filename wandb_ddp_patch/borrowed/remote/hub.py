@@ -177,11 +177,9 @@ class Hub:
             peer = next(iter(self._owed))
             del self._owed[peer]
             peer.push()
-        for peer in list(self._strangers):
-            if peer.begun > now - _PROOF_SECONDS:
-                break
+        for peer in [each for each in self._strangers if each.begun < now - _PROOF_SECONDS]:
             self._serve(peer, selectors.EVENT_READ)  # this process may have been stopped
-            if peer in self._strangers:
+            if peer in self._strangers and peer.begun < now:
                 self._drop(peer)
         for name, run in list(self.runs.items()):
             if run.is_ending:

@@ -60,12 +60,10 @@ class Near(Way):
             args, kwargs = _absolute(*args, **kwargs)
         elif name == "_tensorboard_callback":
             args = (os.path.abspath(args[0]), *args[1:])
-        try:
-            body = packing.pack_plain(name, args, kwargs)
-        except Exception as error:
-            raise packing.not_picklable(name, error) from error
-        plain = name in ROWS and packing.is_plain_row(args, kwargs)
-        done, result = self._ask(messages.QUICK_CALL if plain else messages.CALL, body)
+        if name in ROWS and packing.is_plain_row(args, kwargs):
+            done, result = self._ask(messages.QUICK_CALL, packing.pack_plain(name, args, kwargs))
+        else:
+            done, result = self._ask(messages.CALL, _packed(name, args, kwargs))
         if done:
             return result
         if isinstance(result, NotPlain):
@@ -88,6 +86,13 @@ class Near(Way):
 
     def resume(self, run: Any) -> bool:
         return True  # the line has stayed
+
+
+def _packed(name: str, args: Any, kwargs: Any) -> bytes:
+    try:
+        return packing.pack_plain(name, args, kwargs)
+    except Exception as error:
+        raise packing.not_picklable(name, error) from error
 
 
 def _one_process_only(what: str) -> Exception:

@@ -48,7 +48,7 @@ def is_row(args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> bool:
 
 
 def pack_plain(name: str, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> bytes:
-    """Pickle a call that holds numbers and strings alone."""
+    """Pickle a call that holds no files, or for who has them, too."""
     return pickle.dumps((name, args, kwargs), _PROTOCOL)
 
 

@@ -62,6 +62,7 @@ class Peer:
         hello = bytes(self._came)
         run, self._name = handshake.names(hello)
         self._run = self._hub.runs[run]  # KeyError: a stranger, who hears nothing
+        self.begun = time.monotonic()  # it may have waited for us, if we were stopped
         self._door = handshake.Door(hello, self._run.token, self._run.taken(self._name))
         self._came.clear()
         self._read, self.urgent = self._read_proof, True
