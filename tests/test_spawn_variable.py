@@ -394,6 +394,23 @@ def work(rank):
     assert parent.stdout.read() == ("handled\n" if handles else "")
 
 
+def test_what_the_import_adds_to_sys_path_and_the_environment_is_there(fresh):
+    script = (
+        TOP
+        + """
+sys.path.insert(0, "/" + __name__)
+os.environ["A"] = "set"
+def work(rank):
+    print(sys.path[:2], os.environ["A"], flush=True)
+"""
+        + MAIN
+        + "    mp.spawn(work)\n    mp.spawn(say)"
+    )
+    there = "['/__mp_main__', '/__main__'] set\n"
+    assert fresh(script, **ON) == there + "forked\n"
+    assert fresh(script) == there + "spawned\n"
+
+
 # --- where a forkserver can't give it ------------------------------------------------
 
 
@@ -416,6 +433,9 @@ def work(rank):
         ("", "os.umask(0o77)", "umask"),
         ("", "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)", "ignored signals"),
         ("FILE = open(__file__)", "", "leaves files or connections open"),
+        ("if __name__ != '__main__': os.chdir('..')", "", "changes its working directory"),
+        ("if __name__ != '__main__': sys.argv = [sys.argv[0], 'x']", "", "changes sys.argv"),
+        ("os.environ['A'] = __name__", "", "sets or deletes the variable A"),
         ("import atexit; atexit.register(len, '')", "", "has atexit do something"),
         ("if __name__ != '__main__': wandb.init(project='p')", "", "starts"),
         ("if __name__ == '__mp_main__' and os.path.exists('x'): os.remove('x'); 1/0", "", "failed"),

@@ -13,13 +13,22 @@ import signal
 import sys
 import sysconfig
 from multiprocessing import spawn
-from typing import Any, Callable, Iterator, List, Optional, Set
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set
 
 # What the system gives to a new process of its parent's.
 _INHERITED = "what it hands on (ignored signals, limits, priority, processors, umask)"
 _OF_PACKAGES = tuple(
     {path for name, path in sysconfig.get_paths().items() if name.endswith(("lib", "stdlib"))}
 )
+
+
+class Use:
+    """What importing the script has done with the environment's variables."""
+
+    def __init__(self) -> None:
+        self.read: Set[str] = set()
+        # The values that it has left; None where it has deleted the variable.
+        self.written: Dict[str, Optional[str]] = {}
 
 
 class Circumstances:
@@ -36,19 +45,20 @@ class Circumstances:
             _INHERITED: _inherited(),
         }
 
-    def changed(self, read: List[str]) -> Optional[str]:
-        """Say what is another by now, or None.
-
-        Args:
-            read: The names of the environment's variables that count.
-        """
+    def changed(self, use: Use) -> Optional[str]:
+        """Say why importing the script now may be another thing, or None."""
         now = Circumstances()
-        for name in read:
+        since = "has changed since the forkserver has imported the script"
+        for name in sorted(use.read):
             if self.environ.get(name) != now.environ.get(name):
-                return f"the variable {name}, which is read when the script is imported,"
+                return f"the variable {name}, which is read when the script is imported, {since}"
+        for name, value in sorted(use.written.items()):
+            # Workers get this process's variables over what the import has left.
+            if value != now.environ.get(name):
+                return f"importing the script sets or deletes the variable {name}, each time"
         for name, value in self._others.items():
             if value != now._others[name]:
-                return name
+                return f"{name} {since}"
         return None
 
 
@@ -114,6 +124,28 @@ def reads_noted(names: Set[str]) -> Iterator[None]:
                 delattr(environ, name)
             else:
                 setattr(environ, name, method)
+
+
+@contextlib.contextmanager
+def writes_noted(written: Dict[str, Optional[str]]) -> Iterator[None]:
+    """Note the environment's variables that are set or deleted, and their values then."""
+    environ: Any = type(os.environ)
+    upstream = {name: vars(environ)[name] for name in ("__setitem__", "__delitem__")}
+
+    def setitem(self: Any, key: Any, value: Any) -> None:
+        upstream["__setitem__"](self, key, value)
+        written[os.fsdecode(key)] = os.fsdecode(value)
+
+    def delitem(self: Any, key: Any) -> None:
+        upstream["__delitem__"](self, key)
+        written[os.fsdecode(key)] = None
+
+    environ.__setitem__, environ.__delitem__ = setitem, delitem
+    try:
+        yield
+    finally:
+        for name, method in upstream.items():
+            setattr(environ, name, method)
 
 
 @contextlib.contextmanager

@@ -11,12 +11,13 @@ import contextlib
 import gc
 import io
 import itertools
+import sys
 import threading
 import weakref
 from multiprocessing import context, process, util
 from typing import Any, List
 
-from . import arrival
+from . import arrival, preload
 from .parent import Parent, end_with
 
 METHOD = "spawn, from the forkserver of wandb_ddp_patch"
@@ -84,6 +85,8 @@ def _arrive(surroundings: None, parent: Parent) -> SpawnProcess:
     # What the forkserver has made, it removes at its own end.
     for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
         finalizer.atexit = False
+    if preload.path is not None:
+        sys.path[:] = preload.path  # many scripts add to it
     gc.freeze()  # see _close_files()
     end_with(parent, True, threading.Event(), insist=False)
     return SpawnProcess.__new__(SpawnProcess)

@@ -14,9 +14,9 @@ import stat
 import sys
 import threading
 from multiprocessing import process, spawn
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
-from .circumstances import at_exit_noted, reads_noted
+from .circumstances import Use, at_exit_noted, reads_noted, writes_noted
 
 VARIABLE = "_WANDB_DDP_PATCH_PRELOAD"
 
@@ -24,12 +24,15 @@ VARIABLE = "_WANDB_DDP_PATCH_PRELOAD"
 why_not_loaded: Optional[str] = "the forkserver has died, and the next one has imported nothing"
 # Names of the threads that importing the script has started: no fork has them.
 threads: List[str] = []
-# What importing all that has read of the environment, and the files that gave atexit something
-# to do.
-read: Set[str] = set()
+# What importing all that has read of the environment, and the script has written; the files that
+# gave atexit something to do.
+use = Use()
 at_exit: Set[str] = set()
 # Files and connections that it has left open.
 left_open: List[str] = []
+# What the script has changed that each worker is given anew; and sys.path as it has left it.
+changed: List[str] = []
+path: Optional[List[str]] = None
 _numpy_seed: Optional[bytes] = None
 # torch seeds itself with 64 random bits, people seed it with 32 at most: so many NumPy takes.
 _LARGEST_SEED = 2**32 - 1
@@ -50,7 +53,7 @@ def _load(
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     global why_not_loaded
     had = _descriptors()
-    with reads_noted(read), at_exit_noted(at_exit):
+    with reads_noted(use.read), at_exit_noted(at_exit):
         why = _load_script(before, script)
         _import(after)
         if "wandb" in sys.modules:
@@ -67,21 +70,36 @@ def _load(
 
 
 def _load_script(before: List[str], script: Dict[str, Any]) -> Optional[str]:
-    global _numpy_seed, _random_state
+    global _numpy_seed, _random_state, path
     _import(before)
     _numpy_seed = _seed_of_numpy()
     seed = _seed(random.getstate())
     current: Any = process.current_process()
     current._inheriting = True  # what keeps an unguarded script from starting workers
     try:
-        spawn.prepare(script)
+        with writes_noted(use.written):
+            # prepare() puts these very lists into sys.
+            lists = {name: list(script[name]) for name in ("sys_path", "sys_argv")}
+            spawn.prepare({**script, **lists})
     except BaseException as error:  # where workers fail, too, they will say it
         return f"importing the script has failed in the forkserver: {error!r}"
     finally:
         del current._inheriting
     if _seed(random.getstate()) != seed:
         _random_state = random.getstate()
+    changed.extend(_changed(script))
+    path = list(sys.path) if sys.path != script["sys_path"] else None
     return None
+
+
+def _changed(script: Dict[str, Any]) -> Iterator[str]:
+    if sys.argv != script["sys_argv"]:
+        yield "sys.argv"
+    folder = None
+    with contextlib.suppress(OSError):  # it may have removed it
+        folder = os.getcwd()
+    if folder != script["dir"]:
+        yield "its working directory"
 
 
 def _descriptors() -> Dict[int, str]:
