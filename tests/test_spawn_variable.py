@@ -273,7 +273,9 @@ def test_what_is_to_be_done_at_the_end_is_done(fresh, tmp_path):
     out = fresh(
         TOP
         + """
-import atexit, gzip, tempfile, weakref
+import atexit, ctypes, gzip, tempfile, weakref
+libc = ctypes.CDLL(None)
+libc.printf(b"from C at the import\\n")
 def work(rank):
     global held
     held = [open("text", "w"), gzip.open("zipped", "wt"), tempfile.TemporaryDirectory()]
@@ -281,17 +283,20 @@ def work(rank):
         file.write("written")
     atexit.register(print, "at exit", how(), flush=True)
     print(held[2].name, flush=True)
+    libc.printf(b"from C\\n")
 """
         + MAIN
         + """
+    libc.fflush(None)
     mp.spawn(work)
     import gzip
     print(open("text").read(), gzip.open("zipped", "rt").read())
 """,
         **ON,
     )
-    folder, *rest = out.splitlines()
-    assert rest == ["at exit forked", "written written"]
+    imported, *twice, folder, at_exit, from_c, written = out.splitlines()
+    assert {imported, *twice} == {"from C at the import"}
+    assert (at_exit, from_c, written) == ("at exit forked", "from C", "written written")
     assert not os.path.exists(folder)
 
 

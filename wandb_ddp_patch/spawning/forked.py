@@ -52,6 +52,7 @@ class SpawnProcess(context.SpawnProcess):
             atexit._run_exitfuncs()
         _close_files()
         util._flush_std_streams()  # type: ignore[attr-defined]
+        preload.flush_c()
         return exitcode
 
 

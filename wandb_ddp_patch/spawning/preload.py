@@ -66,6 +66,7 @@ def _load(
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()  # else each worker would write it again
+    flush_c()
     why_not_loaded = why
 
 
@@ -112,6 +113,13 @@ def _descriptors() -> Dict[int, str]:
                 if stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
                     found[number] = os.readlink(f"/proc/self/fd/{number}")
     return found
+
+
+def flush_c() -> None:
+    """Write what C code has printed, which the end of an interpreter does."""
+    ctypes: Any = sys.modules.get("ctypes")  # torch has it
+    with contextlib.suppress(Exception):
+        ctypes.CDLL(None).fflush(None)
 
 
 def _import(names: List[str]) -> None:
