@@ -16,6 +16,7 @@ import threading
 from multiprocessing import process, spawn
 from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
+from .. import _finder
 from .circumstances import Use, at_exit_noted, reads_noted, writes_noted
 
 VARIABLE = "_WANDB_DDP_PATCH_PRELOAD"
@@ -34,7 +35,9 @@ left_open: List[str] = []
 changed: List[str] = []
 path: Optional[List[str]] = None
 _numpy_seed: Optional[bytes] = None
-# torch seeds itself with 64 random bits, people seed it with 32 at most: so many NumPy takes.
+# That of torch right after its own import, where we have seen that. Else: torch seeds itself with
+# 64 random bits, people seed it with 32 at most: so many NumPy takes.
+_torch_seed: Optional[int] = None
 _LARGEST_SEED = 2**32 - 1
 # Of Python's random module, where the script has seeded it.
 _random_state: Optional[Tuple[Any, ...]] = None
@@ -53,7 +56,7 @@ def _load(
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     global why_not_loaded
     had = _descriptors()
-    with reads_noted(use.read), at_exit_noted(at_exit):
+    with reads_noted(use.read), at_exit_noted(at_exit), _torch_seed_noted():
         why = _load_script(before, script)
         _import(after)
         if "wandb" in sys.modules:
@@ -149,6 +152,24 @@ def _seed_of_numpy() -> Optional[bytes]:
     return module.get_state()[1].tobytes() if module is not None else None
 
 
+@contextlib.contextmanager
+def _torch_seed_noted() -> Iterator[None]:
+    imported = _finder.imported
+
+    def note(name: str) -> None:
+        global _torch_seed
+        if name == "torch":
+            with contextlib.suppress(Exception):
+                _torch_seed = sys.modules[name].initial_seed()
+        imported(name)
+
+    _finder.imported = note  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del _finder.imported
+
+
 def set_random_state() -> None:
     """Give a worker the random numbers that a spawned one would have.
 
@@ -161,8 +182,10 @@ def set_random_state() -> None:
     if _numpy_seed is not None and _seed_of_numpy() == _numpy_seed:
         sys.modules["numpy.random"].seed()
     torch: Any = sys.modules.get("torch")
-    if torch is not None and torch.initial_seed() > _LARGEST_SEED:
-        torch.default_generator.seed()
+    if torch is not None:
+        seed = torch.initial_seed()
+        if seed > _LARGEST_SEED if _torch_seed is None else seed == _torch_seed:
+            torch.default_generator.seed()
 
 
 def _take(handed: str) -> None:
