@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import gc
 import io
 import itertools
 import sys
 import threading
 import weakref
 from multiprocessing import context, process, util
-from typing import Any, List
+from typing import Any
 
 from . import arrival, preload
 from .parent import Parent, end_with
@@ -88,18 +87,16 @@ def _arrive(surroundings: None, parent: Parent) -> SpawnProcess:
         finalizer.atexit = False
     if preload.path is not None:
         sys.path[:] = preload.path  # many scripts add to it
-    gc.freeze()  # see _close_files()
     end_with(parent, True, threading.Event(), insist=False)
     return SpawnProcess.__new__(SpawnProcess)
 
 
-_FILE = io.IOBase.__mro__[1]  # to ask an ABC takes longer, and may run the user's code
 _INNER = io.BufferedWriter, io.BufferedRandom, io.BufferedReader, io.FileIO
 
 
 def _close_files() -> None:
     """Close what the worker has opened and still holds, as the end of an interpreter does."""
-    files: List[Any] = [each for each in gc.get_objects() if _FILE in type(each).__mro__]
+    files = [file for file in preload.files() if not preload.had(file)]
     # From the outside in: what one writes at its end, another has to take.
     for file in sorted(files, key=_depth):
         with contextlib.suppress(Exception):

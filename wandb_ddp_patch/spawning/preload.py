@@ -6,13 +6,16 @@ https://github.com/python/cpython/issues/126631
 """
 
 import contextlib
+import gc
 import importlib
+import io
 import json
 import os
 import random
 import stat
 import sys
 import threading
+import weakref
 from multiprocessing import process, spawn
 from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
@@ -70,6 +73,7 @@ def _load(
         if stream is not None:
             stream.flush()  # else each worker would write it again
     flush_c()
+    _had.update((id(file), weakref.ref(file)) for file in files())
     why_not_loaded = why
 
 
@@ -116,6 +120,22 @@ def _descriptors() -> Dict[int, str]:
                 if stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
                     found[number] = os.readlink(f"/proc/self/fd/{number}")
     return found
+
+
+_FILE = io.IOBase.__mro__[1]  # to ask an ABC takes longer, and may run the user's code
+# By their numbers, for they need not be hashable; weakly, for a worker may let go of them.
+_had: Dict[int, Any] = {}
+
+
+def files() -> List[Any]:
+    """Give the open and closed files that this process holds."""
+    return [each for each in gc.get_objects() if _FILE in type(each).__mro__]
+
+
+def had(file: Any) -> bool:
+    """Say whether a worker's file is one of the forkserver's."""
+    number = id(file)
+    return number in _had and _had[number]() is file
 
 
 def flush_c() -> None:
