@@ -278,7 +278,8 @@ libc = ctypes.CDLL(None)
 libc.printf(b"from C at the import\\n")
 def work(rank):
     global held
-    held = [open("text", "w"), gzip.open("zipped", "wt"), tempfile.TemporaryDirectory()]
+    held = [open("text", "w"), gzip.open("zipped", "wt"), tempfile.TemporaryDirectory(),
+        tempfile.NamedTemporaryFile(dir='.', prefix='temporary-')]
     for file in held[:2]:
         file.write("written")
     atexit.register(print, "at exit", how(), flush=True)
@@ -298,6 +299,7 @@ def work(rank):
     assert {imported, *twice} == {"from C at the import"}
     assert (at_exit, from_c, written) == ("at exit forked", "from C", "written written")
     assert not os.path.exists(folder)
+    assert not list(tmp_path.glob("temporary-*"))
 
 
 def test_a_run_that_is_passed_is_live_and_the_current_one_is_not(fresh, tmp_path):
@@ -440,6 +442,7 @@ def work(rank):
         ("FILE = open(__file__)", "", "leaves files or connections open"),
         ("if __name__ != '__main__': os.chdir('..')", "", "changes its working directory"),
         ("if __name__ != '__main__': sys.argv = [sys.argv[0], 'x']", "", "changes sys.argv"),
+        ("import signal; signal.alarm(99)", "", "changes a timer"),
         ("os.environ['A'] = __name__", "", "sets or deletes the variable A"),
         ("import atexit; atexit.register(len, '')", "", "has atexit do something"),
         ("if __name__ != '__main__': wandb.init(project='p')", "", "starts"),

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import random
+import signal
 import stat
 import sys
 import threading
@@ -73,6 +74,7 @@ def _load(
         if stream is not None:
             stream.flush()  # else each worker would write it again
     flush_c()
+    changed.extend(_timers_stopped())
     _had.update((id(file), weakref.ref(file)) for file in files())
     why_not_loaded = why
 
@@ -98,6 +100,14 @@ def _load_script(before: List[str], script: Dict[str, Any]) -> Optional[str]:
     changed.extend(_changed(script))
     path = list(sys.path) if sys.path != script["sys_path"] else None
     return None
+
+
+def _timers_stopped() -> Iterator[str]:
+    """Stop those that the script has set, which would end the forkserver."""
+    for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF"):
+        kind = getattr(signal, name, None)
+        if kind is not None and any(signal.setitimer(kind, 0)):
+            yield f"a timer ({name})"
 
 
 def _changed(script: Dict[str, Any]) -> Iterator[str]:
@@ -129,7 +139,8 @@ _had: Dict[int, Any] = {}
 
 def files() -> List[Any]:
     """Give the open and closed files that this process holds."""
-    return [each for each in gc.get_objects() if _FILE in type(each).__mro__]
+    kinds = {_FILE, getattr(sys.modules.get("tempfile"), "_TemporaryFileWrapper", _FILE)}
+    return [each for each in gc.get_objects() if not kinds.isdisjoint(type(each).__mro__)]
 
 
 def had(file: Any) -> bool:
