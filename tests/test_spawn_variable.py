@@ -269,7 +269,8 @@ def work(rank, lock, queue, simple, event, value, tensor, receiver):
     assert out.splitlines() == [*first, "2 [1.0, 1.0]", *first, "4 [2.0, 2.0]"]
 
 
-def test_what_is_to_be_done_at_the_end_is_done(fresh, tmp_path):
+@pytest.mark.parametrize("collects", ["", "1"])
+def test_what_is_to_be_done_at_the_end_is_done(fresh, tmp_path, collects):
     out = fresh(
         TOP
         + """
@@ -285,6 +286,9 @@ def work(rank):
     atexit.register(print, "at exit", how(), flush=True)
     print(held[2].name, flush=True)
     libc.printf(b"from C\\n")
+    if os.environ["COLLECTS"]:
+        import gc
+        gc.collect()
 """
         + MAIN
         + """
@@ -293,6 +297,7 @@ def work(rank):
     import gzip
     print(open("text").read(), gzip.open("zipped", "rt").read())
 """,
+        COLLECTS=collects,
         **ON,
     )
     imported, *twice, folder, at_exit, from_c, written = out.splitlines()
@@ -437,6 +442,7 @@ def work(rank):
         ("", "sys.argv.append('x')", "sys.argv"),
         ("", "sys.path.append('x')", "sys.path"),
         ("", "__file__ = os.path.abspath('other.py')", "its main module"),
+        ("", "os.environ['OMP_NUM_THREADS'] = '2,1'", "the variable OMP_NUM_THREADS"),
         ("", "os.umask(0o77)", "umask"),
         ("", "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)", "ignored signals"),
         ("FILE = open(__file__)", "", "leaves files or connections open"),

@@ -6,9 +6,7 @@ https://github.com/python/cpython/issues/126631
 """
 
 import contextlib
-import gc
 import importlib
-import io
 import json
 import os
 import random
@@ -16,11 +14,10 @@ import signal
 import stat
 import sys
 import threading
-import weakref
 from multiprocessing import process, spawn
 from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
-from .. import _finder
+from . import files
 from .circumstances import Use, at_exit_noted, reads_noted, writes_noted
 
 VARIABLE = "_WANDB_DDP_PATCH_PRELOAD"
@@ -73,9 +70,9 @@ def _load(
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()  # else each worker would write it again
-    flush_c()
+    files.flush_c()
     changed.extend(_timers_stopped())
-    _had.update((id(file), weakref.ref(file)) for file in files())
+    files.note_had()
     why_not_loaded = why
 
 
@@ -132,30 +129,6 @@ def _descriptors() -> Dict[int, str]:
     return found
 
 
-_FILE = io.IOBase.__mro__[1]  # to ask an ABC takes longer, and may run the user's code
-# By their numbers, for they need not be hashable; weakly, for a worker may let go of them.
-_had: Dict[int, Any] = {}
-
-
-def files() -> List[Any]:
-    """Give the open and closed files that this process holds."""
-    kinds = {_FILE, getattr(sys.modules.get("tempfile"), "_TemporaryFileWrapper", _FILE)}
-    return [each for each in gc.get_objects() if not kinds.isdisjoint(type(each).__mro__)]
-
-
-def had(file: Any) -> bool:
-    """Say whether a worker's file is one of the forkserver's."""
-    number = id(file)
-    return number in _had and _had[number]() is file
-
-
-def flush_c() -> None:
-    """Write what C code has printed, which the end of an interpreter does."""
-    ctypes: Any = sys.modules.get("ctypes")  # torch has it
-    with contextlib.suppress(Exception):
-        ctypes.CDLL(None).fflush(None)
-
-
 def _import(names: List[str]) -> None:
     for name in names:
         with contextlib.suppress(Exception):
@@ -185,7 +158,8 @@ def _seed_of_numpy() -> Optional[bytes]:
 
 @contextlib.contextmanager
 def _torch_seed_noted() -> Iterator[None]:
-    imported = _finder.imported
+    finder: Any = sys.modules[__name__.split(".")[0]]._finder
+    imported = finder.imported
 
     def note(name: str) -> None:
         global _torch_seed
@@ -194,11 +168,11 @@ def _torch_seed_noted() -> Iterator[None]:
                 _torch_seed = sys.modules[name].initial_seed()
         imported(name)
 
-    _finder.imported = note  # type: ignore[method-assign]
+    finder.imported = note
     try:
         yield
     finally:
-        del _finder.imported
+        del finder.imported
 
 
 def set_random_state() -> None:
