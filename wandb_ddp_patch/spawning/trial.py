@@ -40,7 +40,9 @@ def why_not_fork() -> Optional[str]:
             why, unlike = _try()
             # It may be another one by now: Python starts one where one has died.
             address = forkserver._forkserver._forkserver_address
-            _unfit[address], _unlike[address] = why, unlike
+            # In this order: other threads look for the second where they have found the first.
+            _unlike[address] = unlike
+            _unfit[address] = why
     except ChildProcessError:
         return "this process is a fork of the one that has the forkserver"
     except OSError as error:
@@ -53,7 +55,10 @@ def why_not_as_spawned() -> Optional[str]:
     forkserver: Any = importlib.import_module("multiprocessing.forkserver")
     if server.started_in is None:
         return "the program has started a forkserver itself, which has not imported the script"
-    why, use = _unlike[forkserver._forkserver._forkserver_address]
+    address = forkserver._forkserver._forkserver_address
+    if address not in _unlike:  # another thread has started the next one
+        return preload.why_not_loaded
+    why, use = _unlike[address]
     return server.started_in.changed(use) if why is None else why
 
 
