@@ -56,6 +56,10 @@ class Circumstances:
             # Workers get this process's variables over what the import has left.
             if value != now.environ.get(name):
                 return f"importing the script sets or deletes the variable {name}, each time"
+        threads = now.environ.get("OMP_NUM_THREADS", "")
+        if threads != self.environ.get("OMP_NUM_THREADS", "") and not threads.isdigit():
+            # Which arrival.py can't hand to a torch that has read it.
+            return f"the variable OMP_NUM_THREADS {since}"
         for name, value in self._others.items():
             if value != now._others[name]:
                 return f"{name} {since}"
