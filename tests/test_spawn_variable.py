@@ -437,6 +437,16 @@ def work(rank):
         ("torch.cuda._is_in_bad_fork = lambda: True", "", "initialises CUDA"),
         ("SEEN = os.environ.get('SEED')", "os.environ['SEED'] = '1'", "the variable SEED"),
         ("SEEN = dict(os.environ)", "os.environ['HOME'] = '/none'", "the variable HOME"),
+        (
+            "SEEN = [n for n in os.environ if n[:2] == 'A_']",
+            "os.environ['A_'] = ''",
+            "variable A_,",
+        ),
+        (
+            "SEEN = __import__('configparser').ConfigParser(os.environ, interpolation=None)",
+            "os.environ['B'] = ''",
+            "the variable B, which is read",
+        ),
         ("SEEN = os.environ.copy()", "os.environ['HOME'] = '/none'", "the variable HOME"),
         ("", "os.mkdir('sub'); os.chdir('sub')", "its working directory"),
         ("", "sys.argv.append('x')", "sys.argv"),

@@ -17,9 +17,13 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Set
 
 # What the system gives to a new process of its parent's.
 _INHERITED = "what it hands on (ignored signals, limits, priority, processors, umask)"
-_OF_PACKAGES = tuple(
-    {path for name, path in sysconfig.get_paths().items() if name.endswith(("lib", "stdlib"))}
+_PATHS = sysconfig.get_paths()
+_OF_PYTHON = _PATHS["stdlib"], _PATHS["platstdlib"]
+_OF_OTHERS = (
+    *(_PATHS["purelib"], _PATHS["platlib"]),
+    *(os.path.join(_PATHS["stdlib"], f"{name}-packages") for name in ("site", "dist")),
 )
+_OF_PACKAGES = (*_OF_PYTHON, *_OF_OTHERS)
 
 
 class Use:
@@ -27,6 +31,7 @@ class Use:
 
     def __init__(self) -> None:
         self.read: Set[str] = set()
+        self.whole = False  # whether it may have read any
         # The values that it has left; None where it has deleted the variable.
         self.written: Dict[str, Optional[str]] = {}
 
@@ -49,7 +54,8 @@ class Circumstances:
         """Say why importing the script now may be another thing, or None."""
         now = Circumstances()
         since = "has changed since the forkserver has imported the script"
-        for name in sorted(use.read):
+        every = {*self.environ, *now.environ} if use.whole else set()
+        for name in sorted(use.read | every):
             if self.environ.get(name) != now.environ.get(name):
                 return f"the variable {name}, which is read when the script is imported, {since}"
         for name, value in sorted(use.written.items()):
@@ -90,29 +96,24 @@ def _inherited() -> List[Any]:
 
 
 @contextlib.contextmanager
-def reads_noted(names: Set[str]) -> Iterator[None]:
-    """Note the names of the environment's variables that are read.
+def reads_noted(use: Use) -> Iterator[None]:
+    """Note which of the environment's variables are read, and whether all of them are.
 
-    Packages look through all of them for those whose names begin with theirs (tqdm,
-    fsspec): that is not counted.
+    Some packages look through all for those whose names begin with theirs: of those,
+    what is read by name counts.
     """
     environ: Any = type(os.environ)
     upstream = {name: vars(environ).get(name) for name in ("__getitem__", *_WHOLE)}
-    copied: List[str] = []  # what dict() is about to ask for
 
     def getitem(self: Any, key: Any) -> Any:
-        if key in copied:
-            copied.remove(key)
-        elif isinstance(key, (str, bytes)):
-            names.add(os.fsdecode(key))
+        if isinstance(key, (str, bytes)):
+            use.read.add(os.fsdecode(key))
         return upstream["__getitem__"](self, key)
 
     def whole(name: str) -> Callable[[Any], Any]:
         def method(self: Any) -> Any:
             all_of_it = {self.decodekey(k): self.decodevalue(v) for k, v in self._data.items()}
-            if not _is_a_package(sys._getframe(1).f_code.co_filename):
-                names.update(map(os.fsdecode, all_of_it))
-            copied[:] = all_of_it if name == "keys" else []
+            use.whole = use.whole or _reader(sys._getframe(1)) not in _HARMLESS
             return all_of_it if name == "copy" else getattr(all_of_it, name)()
 
         return method
@@ -176,7 +177,19 @@ def at_exit_noted(files: Set[str]) -> Iterator[None]:
         module.register = register
 
 
-_WHOLE = "copy", "items", "keys", "values"
+_WHOLE = "__iter__", "copy", "items", "keys", "values"
+_HARMLESS = "fsspec", "tqdm", __name__.split(".")[0]
+
+
+def _reader(frame: Any) -> str:
+    """Name the package of the first that is not of the standard library."""
+    while frame.f_back and _is_of_python(frame.f_code.co_filename):
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__", "")).split(".")[0]
+
+
+def _is_of_python(file: str) -> bool:
+    return file.startswith(("<", *_OF_PYTHON)) and not file.startswith(_OF_OTHERS)
 
 
 def _is_a_package(file: str) -> bool:

@@ -57,7 +57,7 @@ def _load(
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     global why_not_loaded
     had = _descriptors()
-    with reads_noted(use.read), at_exit_noted(at_exit), _torch_seed_noted():
+    with reads_noted(use), at_exit_noted(at_exit), _torch_seed_noted():
         why = _load_script(before, script)
         _import(after)
         if "wandb" in sys.modules:
