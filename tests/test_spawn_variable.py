@@ -130,7 +130,7 @@ FACTS = (
     + """
 import random, signal, threading
 import numpy
-numpy.random.seed(1), torch.manual_seed(1)
+numpy.random.seed(1), torch.manual_seed(2**40)
 IMPORTED = multiprocessing.current_process().name[:13], multiprocessing.get_start_method()
 
 class Argument:
@@ -269,30 +269,42 @@ def work(rank, lock, queue, simple, event, value, tensor, receiver):
     assert out.splitlines() == [*first, "2 [1.0, 1.0]", *first, "4 [2.0, 2.0]"]
 
 
-def test_what_is_to_be_done_at_the_end_is_done(fresh, tmp_path):
+@pytest.mark.parametrize("collects", ["", "1"])
+def test_what_is_to_be_done_at_the_end_is_done(fresh, tmp_path, collects):
     out = fresh(
         TOP
         + """
-import atexit, gzip, tempfile, weakref
+import atexit, ctypes, gzip, tempfile, weakref
+libc = ctypes.CDLL(None)
+libc.printf(b"from C at the import\\n")
 def work(rank):
     global held
-    held = [open("text", "w"), gzip.open("zipped", "wt"), tempfile.TemporaryDirectory()]
+    held = [open("text", "w"), gzip.open("zipped", "wt"), tempfile.TemporaryDirectory(),
+        tempfile.NamedTemporaryFile(dir='.', prefix='temporary-')]
     for file in held[:2]:
         file.write("written")
     atexit.register(print, "at exit", how(), flush=True)
     print(held[2].name, flush=True)
+    libc.printf(b"from C\\n")
+    if os.environ["COLLECTS"]:
+        import gc
+        gc.collect()
 """
         + MAIN
         + """
+    libc.fflush(None)
     mp.spawn(work)
     import gzip
     print(open("text").read(), gzip.open("zipped", "rt").read())
 """,
+        COLLECTS=collects,
         **ON,
     )
-    folder, *rest = out.splitlines()
-    assert rest == ["at exit forked", "written written"]
+    imported, *twice, folder, at_exit, from_c, written = out.splitlines()
+    assert {imported, *twice} == {"from C at the import"}
+    assert (at_exit, from_c, written) == ("at exit forked", "from C", "written written")
     assert not os.path.exists(folder)
+    assert not list(tmp_path.glob("temporary-*"))
 
 
 def test_a_run_that_is_passed_is_live_and_the_current_one_is_not(fresh, tmp_path):
@@ -394,6 +406,23 @@ def work(rank):
     assert parent.stdout.read() == ("handled\n" if handles else "")
 
 
+def test_what_the_import_adds_to_sys_path_and_the_environment_is_there(fresh):
+    script = (
+        TOP
+        + """
+sys.path.insert(0, "/" + __name__)
+os.environ["A"] = "set"
+def work(rank):
+    print(sys.path[:2], os.environ["A"], flush=True)
+"""
+        + MAIN
+        + "    mp.spawn(work)\n    mp.spawn(say)"
+    )
+    there = "['/__mp_main__', '/__main__'] set\n"
+    assert fresh(script, **ON) == there + "forked\n"
+    assert fresh(script) == there + "spawned\n"
+
+
 # --- where a forkserver can't give it ------------------------------------------------
 
 
@@ -408,14 +437,29 @@ def work(rank):
         ("torch.cuda._is_in_bad_fork = lambda: True", "", "initialises CUDA"),
         ("SEEN = os.environ.get('SEED')", "os.environ['SEED'] = '1'", "the variable SEED"),
         ("SEEN = dict(os.environ)", "os.environ['HOME'] = '/none'", "the variable HOME"),
+        (
+            "SEEN = [n for n in os.environ if n[:2] == 'A_']",
+            "os.environ['A_'] = ''",
+            "variable A_,",
+        ),
+        (
+            "SEEN = __import__('configparser').ConfigParser(os.environ, interpolation=None)",
+            "os.environ['B'] = ''",
+            "the variable B, which is read",
+        ),
         ("SEEN = os.environ.copy()", "os.environ['HOME'] = '/none'", "the variable HOME"),
         ("", "os.mkdir('sub'); os.chdir('sub')", "its working directory"),
         ("", "sys.argv.append('x')", "sys.argv"),
         ("", "sys.path.append('x')", "sys.path"),
         ("", "__file__ = os.path.abspath('other.py')", "its main module"),
+        ("", "os.environ['OMP_NUM_THREADS'] = '2,1'", "the variable OMP_NUM_THREADS"),
         ("", "os.umask(0o77)", "umask"),
         ("", "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)", "ignored signals"),
         ("FILE = open(__file__)", "", "leaves files or connections open"),
+        ("if __name__ != '__main__': os.chdir('..')", "", "changes its working directory"),
+        ("if __name__ != '__main__': sys.argv = [sys.argv[0], 'x']", "", "changes sys.argv"),
+        ("import signal; signal.alarm(99)", "", "changes a timer"),
+        ("os.environ['A'] = __name__", "", "sets or deletes the variable A"),
         ("import atexit; atexit.register(len, '')", "", "has atexit do something"),
         ("if __name__ != '__main__': wandb.init(project='p')", "", "starts"),
         ("if __name__ == '__mp_main__' and os.path.exists('x'): os.remove('x'); 1/0", "", "failed"),

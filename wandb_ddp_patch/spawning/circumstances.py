@@ -13,13 +13,27 @@ import signal
 import sys
 import sysconfig
 from multiprocessing import spawn
-from typing import Any, Callable, Iterator, List, Optional, Set
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set
 
 # What the system gives to a new process of its parent's.
 _INHERITED = "what it hands on (ignored signals, limits, priority, processors, umask)"
-_OF_PACKAGES = tuple(
-    {path for name, path in sysconfig.get_paths().items() if name.endswith(("lib", "stdlib"))}
+_PATHS = sysconfig.get_paths()
+_OF_PYTHON = _PATHS["stdlib"], _PATHS["platstdlib"]
+_OF_OTHERS = (
+    *(_PATHS["purelib"], _PATHS["platlib"]),
+    *(os.path.join(_PATHS["stdlib"], f"{name}-packages") for name in ("site", "dist")),
 )
+_OF_PACKAGES = (*_OF_PYTHON, *_OF_OTHERS)
+
+
+class Use:
+    """What importing the script has done with the environment's variables."""
+
+    def __init__(self) -> None:
+        self.read: Set[str] = set()
+        self.whole = False  # whether it may have read any
+        # The values that it has left; None where it has deleted the variable.
+        self.written: Dict[str, Optional[str]] = {}
 
 
 class Circumstances:
@@ -36,19 +50,25 @@ class Circumstances:
             _INHERITED: _inherited(),
         }
 
-    def changed(self, read: List[str]) -> Optional[str]:
-        """Say what is another by now, or None.
-
-        Args:
-            read: The names of the environment's variables that count.
-        """
+    def changed(self, use: Use) -> Optional[str]:
+        """Say why importing the script now may be another thing, or None."""
         now = Circumstances()
-        for name in read:
+        since = "has changed since the forkserver has imported the script"
+        every = {*self.environ, *now.environ} if use.whole else set()
+        for name in sorted(use.read | every):
             if self.environ.get(name) != now.environ.get(name):
-                return f"the variable {name}, which is read when the script is imported,"
+                return f"the variable {name}, which is read when the script is imported, {since}"
+        for name, value in sorted(use.written.items()):
+            # Workers get this process's variables over what the import has left.
+            if value != now.environ.get(name):
+                return f"importing the script sets or deletes the variable {name}, each time"
+        threads = now.environ.get("OMP_NUM_THREADS", "")
+        if threads != self.environ.get("OMP_NUM_THREADS", "") and not threads.isdigit():
+            # Which arrival.py can't hand to a torch that has read it.
+            return f"the variable OMP_NUM_THREADS {since}"
         for name, value in self._others.items():
             if value != now._others[name]:
-                return name
+                return f"{name} {since}"
         return None
 
 
@@ -76,29 +96,24 @@ def _inherited() -> List[Any]:
 
 
 @contextlib.contextmanager
-def reads_noted(names: Set[str]) -> Iterator[None]:
-    """Note the names of the environment's variables that are read.
+def reads_noted(use: Use) -> Iterator[None]:
+    """Note which of the environment's variables are read, and whether all of them are.
 
-    Packages look through all of them for those whose names begin with theirs (tqdm,
-    fsspec): that is not counted.
+    Some packages look through all for those whose names begin with theirs: of those,
+    what is read by name counts.
     """
     environ: Any = type(os.environ)
     upstream = {name: vars(environ).get(name) for name in ("__getitem__", *_WHOLE)}
-    copied: List[str] = []  # what dict() is about to ask for
 
     def getitem(self: Any, key: Any) -> Any:
-        if key in copied:
-            copied.remove(key)
-        elif isinstance(key, (str, bytes)):
-            names.add(os.fsdecode(key))
+        if isinstance(key, (str, bytes)):
+            use.read.add(os.fsdecode(key))
         return upstream["__getitem__"](self, key)
 
     def whole(name: str) -> Callable[[Any], Any]:
         def method(self: Any) -> Any:
             all_of_it = {self.decodekey(k): self.decodevalue(v) for k, v in self._data.items()}
-            if not _is_a_package(sys._getframe(1).f_code.co_filename):
-                names.update(map(os.fsdecode, all_of_it))
-            copied[:] = all_of_it if name == "keys" else []
+            use.whole = use.whole or _reader(sys._getframe(1)) not in _HARMLESS
             return all_of_it if name == "copy" else getattr(all_of_it, name)()
 
         return method
@@ -114,6 +129,28 @@ def reads_noted(names: Set[str]) -> Iterator[None]:
                 delattr(environ, name)
             else:
                 setattr(environ, name, method)
+
+
+@contextlib.contextmanager
+def writes_noted(written: Dict[str, Optional[str]]) -> Iterator[None]:
+    """Note the environment's variables that are set or deleted, and their values then."""
+    environ: Any = type(os.environ)
+    upstream = {name: vars(environ)[name] for name in ("__setitem__", "__delitem__")}
+
+    def setitem(self: Any, key: Any, value: Any) -> None:
+        upstream["__setitem__"](self, key, value)
+        written[os.fsdecode(key)] = os.fsdecode(value)
+
+    def delitem(self: Any, key: Any) -> None:
+        upstream["__delitem__"](self, key)
+        written[os.fsdecode(key)] = None
+
+    environ.__setitem__, environ.__delitem__ = setitem, delitem
+    try:
+        yield
+    finally:
+        for name, method in upstream.items():
+            setattr(environ, name, method)
 
 
 @contextlib.contextmanager
@@ -140,7 +177,19 @@ def at_exit_noted(files: Set[str]) -> Iterator[None]:
         module.register = register
 
 
-_WHOLE = "copy", "items", "keys", "values"
+_WHOLE = "__iter__", "copy", "items", "keys", "values"
+_HARMLESS = "fsspec", "tqdm", __name__.split(".")[0]
+
+
+def _reader(frame: Any) -> str:
+    """Name the package of the first that is not of the standard library."""
+    while frame.f_back and _is_of_python(frame.f_code.co_filename):
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__", "")).split(".")[0]
+
+
+def _is_of_python(file: str) -> bool:
+    return file.startswith(("<", *_OF_PYTHON)) and not file.startswith(_OF_OTHERS)
 
 
 def _is_a_package(file: str) -> bool:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import gc
-import io
 import itertools
+import sys
 import threading
 import weakref
 from multiprocessing import context, process, util
-from typing import Any, List
+from typing import Any
 
-from . import arrival
+from . import arrival, files, preload
 from .parent import Parent, end_with
 
 METHOD = "spawn, from the forkserver of wandb_ddp_patch"
@@ -49,8 +48,9 @@ class SpawnProcess(context.SpawnProcess):
         exitcode: int = super()._bootstrap(*args, **kwargs)  # type: ignore[misc]
         with contextlib.suppress(Exception):  # which they have said
             atexit._run_exitfuncs()
-        _close_files()
+        files.close()
         util._flush_std_streams()  # type: ignore[attr-defined]
+        files.flush_c()
         return exitcode
 
 
@@ -84,23 +84,8 @@ def _arrive(surroundings: None, parent: Parent) -> SpawnProcess:
     # What the forkserver has made, it removes at its own end.
     for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
         finalizer.atexit = False
-    gc.freeze()  # see _close_files()
+    if preload.path is not None:
+        sys.path[:] = preload.path  # many scripts add to it
+    files.note_start()
     end_with(parent, True, threading.Event(), insist=False)
     return SpawnProcess.__new__(SpawnProcess)
-
-
-_FILE = io.IOBase.__mro__[1]  # to ask an ABC takes longer, and may run the user's code
-_INNER = io.BufferedWriter, io.BufferedRandom, io.BufferedReader, io.FileIO
-
-
-def _close_files() -> None:
-    """Close what the worker has opened and still holds, as the end of an interpreter does."""
-    files: List[Any] = [each for each in gc.get_objects() if _FILE in type(each).__mro__]
-    # From the outside in: what one writes at its end, another has to take.
-    for file in sorted(files, key=_depth):
-        with contextlib.suppress(Exception):
-            file.close()
-
-
-def _depth(file: Any) -> int:
-    return 2 if type(file) in _INNER else 0 if type(file) is io.TextIOWrapper else 1

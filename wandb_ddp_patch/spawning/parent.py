@@ -100,7 +100,15 @@ def end_with(parent: Parent, interrupt: bool, over: threading.Event, insist: boo
     """
     args = parent, interrupt, over, insist
     # What waits does not keep the worker alive.
-    threading.Thread(target=_end_with, args=args, name="wandb_ddp_patch", daemon=True).start()
+    thread = threading.Thread(target=_end_with, args=args, name="wandb_ddp_patch", daemon=True)
+    # It takes no signals: those that the worker blocks later are not for it, either.
+    mask = getattr(signal, "pthread_sigmask", None)  # which Windows has not
+    before = mask(signal.SIG_BLOCK, signal.valid_signals()) if mask else None
+    try:
+        thread.start()
+    finally:
+        if mask:
+            mask(signal.SIG_SETMASK, before)
 
 
 def _end_with(parent: Parent, interrupt: bool, over: threading.Event, insist: bool) -> None:

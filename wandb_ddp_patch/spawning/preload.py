@@ -10,13 +10,15 @@ import importlib
 import json
 import os
 import random
+import signal
 import stat
 import sys
 import threading
 from multiprocessing import process, spawn
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
-from .circumstances import at_exit_noted, reads_noted
+from . import files
+from .circumstances import Use, at_exit_noted, reads_noted, writes_noted
 
 VARIABLE = "_WANDB_DDP_PATCH_PRELOAD"
 
@@ -24,14 +26,19 @@ VARIABLE = "_WANDB_DDP_PATCH_PRELOAD"
 why_not_loaded: Optional[str] = "the forkserver has died, and the next one has imported nothing"
 # Names of the threads that importing the script has started: no fork has them.
 threads: List[str] = []
-# What importing all that has read of the environment, and the files that gave atexit something
-# to do.
-read: Set[str] = set()
+# What importing all that has read of the environment, and the script has written; the files that
+# gave atexit something to do.
+use = Use()
 at_exit: Set[str] = set()
 # Files and connections that it has left open.
 left_open: List[str] = []
+# What the script has changed that each worker is given anew; and sys.path as it has left it.
+changed: List[str] = []
+path: Optional[List[str]] = None
 _numpy_seed: Optional[bytes] = None
-# torch seeds itself with 64 random bits, people seed it with 32 at most: so many NumPy takes.
+# That of torch right after its own import, where we have seen that. Else: torch seeds itself with
+# 64 random bits, people seed it with 32 at most: so many NumPy takes.
+_torch_seed: Optional[int] = None
 _LARGEST_SEED = 2**32 - 1
 # Of Python's random module, where the script has seeded it.
 _random_state: Optional[Tuple[Any, ...]] = None
@@ -50,7 +57,7 @@ def _load(
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     global why_not_loaded
     had = _descriptors()
-    with reads_noted(read), at_exit_noted(at_exit):
+    with reads_noted(use), at_exit_noted(at_exit), _torch_seed_noted():
         why = _load_script(before, script)
         _import(after)
         if "wandb" in sys.modules:
@@ -63,25 +70,51 @@ def _load(
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()  # else each worker would write it again
+    files.flush_c()
+    changed.extend(_timers_stopped())
+    files.note_had()
     why_not_loaded = why
 
 
 def _load_script(before: List[str], script: Dict[str, Any]) -> Optional[str]:
-    global _numpy_seed, _random_state
+    global _numpy_seed, _random_state, path
     _import(before)
     _numpy_seed = _seed_of_numpy()
     seed = _seed(random.getstate())
     current: Any = process.current_process()
     current._inheriting = True  # what keeps an unguarded script from starting workers
     try:
-        spawn.prepare(script)
+        with writes_noted(use.written):
+            # prepare() puts these very lists into sys.
+            lists = {name: list(script[name]) for name in ("sys_path", "sys_argv")}
+            spawn.prepare({**script, **lists})
     except BaseException as error:  # where workers fail, too, they will say it
         return f"importing the script has failed in the forkserver: {error!r}"
     finally:
         del current._inheriting
     if _seed(random.getstate()) != seed:
         _random_state = random.getstate()
+    changed.extend(_changed(script))
+    path = list(sys.path) if sys.path != script["sys_path"] else None
     return None
+
+
+def _timers_stopped() -> Iterator[str]:
+    """Stop those that the script has set, which would end the forkserver."""
+    for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF"):
+        kind = getattr(signal, name, None)
+        if kind is not None and any(signal.setitimer(kind, 0)):
+            yield f"a timer ({name})"
+
+
+def _changed(script: Dict[str, Any]) -> Iterator[str]:
+    if sys.argv != script["sys_argv"]:
+        yield "sys.argv"
+    folder = None
+    with contextlib.suppress(OSError):  # it may have removed it
+        folder = os.getcwd()
+    if folder != script["dir"]:
+        yield "its working directory"
 
 
 def _descriptors() -> Dict[int, str]:
@@ -123,6 +156,25 @@ def _seed_of_numpy() -> Optional[bytes]:
     return module.get_state()[1].tobytes() if module is not None else None
 
 
+@contextlib.contextmanager
+def _torch_seed_noted() -> Iterator[None]:
+    finder: Any = sys.modules[__name__.split(".")[0]]._finder
+    imported = finder.imported
+
+    def note(name: str) -> None:
+        global _torch_seed
+        if name == "torch":
+            with contextlib.suppress(Exception):
+                _torch_seed = sys.modules[name].initial_seed()
+        imported(name)
+
+    finder.imported = note
+    try:
+        yield
+    finally:
+        del finder.imported
+
+
 def set_random_state() -> None:
     """Give a worker the random numbers that a spawned one would have.
 
@@ -135,8 +187,10 @@ def set_random_state() -> None:
     if _numpy_seed is not None and _seed_of_numpy() == _numpy_seed:
         sys.modules["numpy.random"].seed()
     torch: Any = sys.modules.get("torch")
-    if torch is not None and torch.initial_seed() > _LARGEST_SEED:
-        torch.default_generator.seed()
+    if torch is not None:
+        seed = torch.initial_seed()
+        if seed > _LARGEST_SEED if _torch_seed is None else seed == _torch_seed:
+            torch.default_generator.seed()
 
 
 def _take(handed: str) -> None:

@@ -8,9 +8,10 @@ import os
 import sys
 import threading
 from multiprocessing import connection
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Optional, Set, Tuple
 
 from . import preload, server
+from .circumstances import Use
 from .forked import give_back_number
 from .parent import Parent, end_with
 
@@ -24,9 +25,9 @@ _UNSEEN_SECONDS = 60
 
 # Why a forkserver, by its address, is not to be used; None where it is.
 _unfit: Dict[Any, Optional[str]] = {}
-# The same for workers that are to be as spawned ones are; and what it has read of its
-# environment.
-_unlike: Dict[Any, Tuple[Optional[str], List[str]]] = {}
+# The same for workers that are to be as spawned ones are; and what importing the script does
+# with its environment.
+_unlike: Dict[Any, Tuple[Optional[str], Use]] = {}
 
 
 def why_not_fork() -> Optional[str]:
@@ -39,7 +40,9 @@ def why_not_fork() -> Optional[str]:
             why, unlike = _try()
             # It may be another one by now: Python starts one where one has died.
             address = forkserver._forkserver._forkserver_address
-            _unfit[address], _unlike[address] = why, unlike
+            # In this order: other threads look for the second where they have found the first.
+            _unlike[address] = unlike
+            _unfit[address] = why
     except ChildProcessError:
         return "this process is a fork of the one that has the forkserver"
     except OSError as error:
@@ -52,21 +55,21 @@ def why_not_as_spawned() -> Optional[str]:
     forkserver: Any = importlib.import_module("multiprocessing.forkserver")
     if server.started_in is None:
         return "the program has started a forkserver itself, which has not imported the script"
-    why, read = _unlike[forkserver._forkserver._forkserver_address]
-    if why is None:
-        changed = server.started_in.changed(read)
-        why = changed and f"{changed} has changed since the forkserver has imported the script"
-    return why
+    address = forkserver._forkserver._forkserver_address
+    if address not in _unlike:  # another thread has started the next one
+        return preload.why_not_loaded
+    why, use = _unlike[address]
+    return server.started_in.changed(use) if why is None else why
 
 
-def _try() -> Tuple[Optional[str], Tuple[Optional[str], List[str]]]:
+def _try() -> Tuple[Optional[str], Tuple[Optional[str], Use]]:
     context = multiprocessing.get_context("forkserver")
     receiver, sender = context.Pipe(duplex=False)
     with Parent() as parent, receiver:
         args = sender, parent, server.started_in is not None
         process = context.Process(target=_report, args=args, daemon=True)
         give_back_number(process)
-        unlike: Tuple[Optional[str], List[str]] = (None, [])
+        unlike: Tuple[Optional[str], Use] = (None, Use())
         try:
             with sender:
                 process.start()
@@ -154,7 +157,7 @@ def _report(sender: Any, parent: Parent, is_ours: bool) -> None:
         # Where the script has used torch's own threads, this never returns.
         torch.ones(1 << 18).add_(1)
         sender.send(None)
-    sender.send((_unlike_spawned(script), sorted(preload.read)))
+    sender.send((_unlike_spawned(script), preload.use))
 
 
 def _unlike_spawned(script: str) -> Optional[str]:
@@ -165,4 +168,6 @@ def _unlike_spawned(script: str) -> Optional[str]:
         what = f"leaves files or connections open ({', '.join(preload.left_open)})"
     elif getattr(sys.modules.get("wandb"), "run", None) is not None:
         what = "starts a run"
+    elif preload.changed:
+        return f"importing {script} changes {', '.join(preload.changed)}"
     return what and f"importing {script} {what}, which its workers would share"
