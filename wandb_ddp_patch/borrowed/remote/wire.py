@@ -101,7 +101,10 @@ def _is_readable(one: socket.socket, seconds: float, *others: socket.socket) -> 
 def connect(address: Address, seconds: float) -> Any:
     """Connect to an address, within a limit."""
     if not isinstance(address, str):
-        connection = socket.create_connection(address, seconds)
+        host: Any = address[0]
+        if host.isascii():  # as bytes: else Python imports a codec, while a handler may come
+            host = host.encode()
+        connection = socket.create_connection((host, address[1]), seconds)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return connection
