@@ -5,5 +5,5 @@ preload.py runs in it, arrival.py in each worker before its function is called, 
 parent.py ends a worker whose parent has ended.
 
 unchanged.py has torch's own spawn start them: forked.py makes them what spawned workers
-are, circumstances.py says what that takes.
+are, circumstances.py says what that takes, and files.py closes what they hold at their end.
 """

@@ -178,7 +178,9 @@ def at_exit_noted(files: Set[str]) -> Iterator[None]:
 
 
 _WHOLE = "__iter__", "copy", "items", "keys", "values"
-_HARMLESS = "fsspec", "tqdm", __name__.split(".")[0]
+# For their own settings, for a proxy, or to hand it to another program. wandb brings git and
+# sentry_sdk up to 0.21.
+_HARMLESS = "fsspec", "git", "sentry_sdk", "tqdm", __name__.split(".")[0]
 
 
 def _reader(frame: Any) -> str:
