@@ -40,7 +40,7 @@ ROUNDS = {10: 7, 100: 7, 1000: 7, 10_000: 2, 100_000: 1}
 # Rows of a turn, and turns of a worker that compares.
 TURN = 50
 COMPARED = 40
-# The relay, whose rows the owner makes, one after the other.
+# The relay, whose rows the owner makes, one after the other, while the worker waits.
 RELAY_ROWS = 10_000
 # Rows of a turn, and turns of a worker, where those of the relay are compared.
 RELAYED, RELAYED_TURNS = 500, 15

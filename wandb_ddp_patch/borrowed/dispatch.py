@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 from _thread import get_ident
 from types import FunctionType
 from typing import Any, Callable, Dict, Iterator, Tuple
@@ -62,7 +61,7 @@ def members(run_class: type, end: Callable[[Any, Any], None]) -> Iterator[Tuple[
             if name in ENDS:
                 yield name, _ending(member, end)
             elif _is_meant(name, member):
-                yield name, _method(name, member, _bare(name, member))
+                yield name, _method(name, member, _bare(member) if name in _ROW else member)
     if not hasattr(run_class, "summary"):
         yield "summary", _Summary()
 
@@ -72,15 +71,16 @@ def _is_meant(name: str, function: Any) -> bool:
         return True
     if name.startswith(_NOT_MEANT):
         return False
-    names = inspect.unwrap(function).__code__.co_names
-    return not _INTERFACE.isdisjoint(names)
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    return not _INTERFACE.isdisjoint(function.__code__.co_names)
 
 
-def _bare(name: str, upstream: Any) -> Any:
+def _bare(upstream: Any) -> Any:
     """Take off a method what its link makes needless; what is not known stays."""
-    needless = _TELLING if name[0] == "_" else _ASKING
+    needless = _TELLING if upstream.__name__[0] == "_" else _ASKING
     decorators: Dict[Any, Any] = {}
-    for known in (*_ASKING, *_TELLING) if name in _ROW else ():
+    for known in (*_ASKING, *_TELLING):
         with contextlib.suppress(Exception):
             decorator = upstream.__globals__[known]
             decorators[decorator(upstream).__code__] = known, decorator
