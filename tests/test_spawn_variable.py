@@ -426,46 +426,48 @@ def work(rank):
 # --- where a forkserver can't give it ------------------------------------------------
 
 
+WHY = [
+    (
+        "import threading as t; t.Thread(target=time.sleep, args=(99,), daemon=True).start()",
+        "",
+        "starts threads",
+    ),
+    ("torch.cuda._is_in_bad_fork = lambda: True", "", "initialises CUDA"),
+    ("SEEN = os.environ.get('SEED')", "os.environ['SEED'] = '1'", "the variable SEED"),
+    ("", "os.mkdir('sub'); os.chdir('sub')", "its working directory"),
+    ("", "__file__ = os.path.abspath('other.py')", "its main module"),
+    ("", "os.environ['OMP_NUM_THREADS'] = '2,1'", "the variable OMP_NUM_THREADS"),
+    ("FILE = open(__file__)", "", "leaves files or connections open"),
+    ("if __name__ != '__main__': os.chdir('..')", "", "changes its working directory"),
+    ("import signal; signal.alarm(99)", "", "changes a timer"),
+    ("import atexit; atexit.register(len, '')", "", "has atexit do something"),
+    ("", "argument.extend(torch.zeros(1) for _ in range(300))", "more tensors"),
+]
+# Each takes seconds.
+MORE = [
+    ("SEEN = dict(os.environ)", "os.environ['HOME'] = '/none'", "the variable HOME"),
+    ("SEEN = [n for n in os.environ if n[:2] == 'A_']", "os.environ['A_'] = ''", "variable A_,"),
+    (
+        "SEEN = __import__('configparser').ConfigParser(os.environ, interpolation=None)",
+        "os.environ['B'] = ''",
+        "the variable B, which is read",
+    ),
+    ("SEEN = os.environ.copy()", "os.environ['HOME'] = '/none'", "the variable HOME"),
+    ("", "sys.argv.append('x')", "sys.argv"),
+    ("", "sys.path.append('x')", "sys.path"),
+    ("", "os.umask(0o77)", "umask"),
+    ("", "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)", "ignored signals"),
+    ("if __name__ != '__main__': sys.argv = [sys.argv[0], 'x']", "", "changes sys.argv"),
+    ("os.environ['A'] = __name__", "", "sets or deletes the variable A"),
+    ("if __name__ != '__main__': wandb.init(project='p')", "", "starts"),
+    ("if __name__ == '__mp_main__' and os.path.exists('x'): os.remove('x'); 1/0", "", "failed"),
+    ("", "multiprocessing.set_executable(os.path.realpath('python'))", "set_executable"),
+]
+
+
 @pytest.mark.parametrize(
     ("imported", "called", "why"),
-    [
-        (
-            "import threading as t; t.Thread(target=time.sleep, args=(99,), daemon=True).start()",
-            "",
-            "starts threads",
-        ),
-        ("torch.cuda._is_in_bad_fork = lambda: True", "", "initialises CUDA"),
-        ("SEEN = os.environ.get('SEED')", "os.environ['SEED'] = '1'", "the variable SEED"),
-        ("SEEN = dict(os.environ)", "os.environ['HOME'] = '/none'", "the variable HOME"),
-        (
-            "SEEN = [n for n in os.environ if n[:2] == 'A_']",
-            "os.environ['A_'] = ''",
-            "variable A_,",
-        ),
-        (
-            "SEEN = __import__('configparser').ConfigParser(os.environ, interpolation=None)",
-            "os.environ['B'] = ''",
-            "the variable B, which is read",
-        ),
-        ("SEEN = os.environ.copy()", "os.environ['HOME'] = '/none'", "the variable HOME"),
-        ("", "os.mkdir('sub'); os.chdir('sub')", "its working directory"),
-        ("", "sys.argv.append('x')", "sys.argv"),
-        ("", "sys.path.append('x')", "sys.path"),
-        ("", "__file__ = os.path.abspath('other.py')", "its main module"),
-        ("", "os.environ['OMP_NUM_THREADS'] = '2,1'", "the variable OMP_NUM_THREADS"),
-        ("", "os.umask(0o77)", "umask"),
-        ("", "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)", "ignored signals"),
-        ("FILE = open(__file__)", "", "leaves files or connections open"),
-        ("if __name__ != '__main__': os.chdir('..')", "", "changes its working directory"),
-        ("if __name__ != '__main__': sys.argv = [sys.argv[0], 'x']", "", "changes sys.argv"),
-        ("import signal; signal.alarm(99)", "", "changes a timer"),
-        ("os.environ['A'] = __name__", "", "sets or deletes the variable A"),
-        ("import atexit; atexit.register(len, '')", "", "has atexit do something"),
-        ("if __name__ != '__main__': wandb.init(project='p')", "", "starts"),
-        ("if __name__ == '__mp_main__' and os.path.exists('x'): os.remove('x'); 1/0", "", "failed"),
-        ("", "multiprocessing.set_executable(os.path.realpath('python'))", "set_executable"),
-        ("", "argument.extend(torch.zeros(1) for _ in range(300))", "more tensors"),
-    ],
+    [*WHY, *(pytest.param(*case, marks=pytest.mark.nightly) for case in MORE)],
 )
 def test_it_spawns_and_says_why(fresh, tmp_path, imported, called, why):
     os.symlink(sys.executable, tmp_path / "python")
