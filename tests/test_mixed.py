@@ -41,7 +41,7 @@ def test_a_worker_keeps_no_line_to_a_run_that_is_over(case, tmp_path):
     ("version", "name"),
     [
         ("0.12.21", "log_in_a_handler"),
-        ("0.12.21", "log_in_a_handler_elsewhere"),
+        pytest.param("0.12.21", "log_in_a_handler_elsewhere", marks=pytest.mark.nightly),
         (None, "log_in_a_handler_elsewhere"),
     ],
 )

@@ -54,7 +54,9 @@ WAYS = [
 ]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way", [*WAYS[:1], *(pytest.param(way, marks=pytest.mark.nightly) for way in WAYS[1:])]
+)
 def test_each_way_to_call_it_forks(fresh, way):
     script = TOP + "from torch.multiprocessing import spawn\n" + MAIN + f"    {way}\n"
     assert fresh(script) == "spawned\n" * 2
@@ -109,6 +111,7 @@ def test_it_needs_no_wandb_and_no_line_of_the_script(tmp_path):
         assert (done.stdout, done.stderr) == (expected, "")
 
 
+@pytest.mark.nightly
 def test_a_bad_value_is_said_once_and_changes_nothing(fresh, tmp_path):
     script = TOP + MAIN + "    wandb_ddp_patch.apply()\n    mp.spawn(say, nprocs=2)\n"
     script += "    sys.stderr.flush(); print(open('err').read().count('fork-server'))\n"
@@ -505,6 +508,7 @@ def work(rank, argument):
     assert why in warning
 
 
+@pytest.mark.nightly
 def test_workers_of_workers_and_other_methods_are_torchs(fresh):
     script = (
         TOP
@@ -575,7 +579,7 @@ def test_other_torches(fresh):
     assert out.splitlines()[5].startswith("True [") and out.count("takes no fn, or no start") == 1
 
 
-@pytest.mark.parametrize("value", ["", "forkserver"])
+@pytest.mark.parametrize("value", [pytest.param("", marks=pytest.mark.nightly), "forkserver"])
 def test_the_reported_script_runs_with_not_one_line_changed(tmp_path, value):
     with open(tmp_path / "log", "w") as log:
         script = subprocess.Popen(

@@ -56,12 +56,7 @@ class Config:
         pop = state.pop
         for key in cls._LEFT_BEHIND:
             pop(key, None)
-        if (
-            pop("_locked", None)
-            or pop("_users", None)
-            or pop("_users_inv", None)
-            or pop("_users_cnt", None)
-        ):
+        if pop("_locked", 0) or pop("_users", 0) or pop("_users_inv", 0) or pop("_users_cnt", 0):
             _copy_locks(state, own)
         _copy_items(state)
         return cls, (), state
