@@ -252,6 +252,42 @@ def process(*command, env=None, cwd=None):
     return time.perf_counter() - begun
 
 
+class Server:
+    """A script in a process of its own: it says "ready", and answers each line with JSON.
+
+    Args:
+        command: What starts it.
+        options: As subprocess.Popen takes them.
+    """
+
+    def __init__(self, *command, **options):
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, **options)
+
+    def __enter__(self):
+        if self._read() != "ready":
+            raise RuntimeError(f"it does not begin as it should: {self._name()}")
+        return self
+
+    def _read(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"it has ended: {self._name()}")
+        return line.strip()
+
+    def _name(self):
+        return " ".join(map(str, self.process.args[1:]))
+
+    def ask(self, *words):
+        """Send a line; give the answer."""
+        print(*words, file=self.process.stdin, flush=True)
+        return json.loads(self._read())
+
+    def __exit__(self, *exception):
+        self.process.stdin.close()
+        self.process.wait()
+
+
 @contextlib.contextmanager
 def offline_run(**config):
     """Have an offline run, in a temporary folder, as a training script has one."""

@@ -15,7 +15,6 @@ import argparse
 import concurrent.futures
 import contextlib
 import multiprocessing
-import subprocess
 import sys
 import time
 
@@ -89,35 +88,14 @@ def serve(name):
             print(time.perf_counter() - begun, flush=True)
 
 
-class Arm:
+class Arm(harness.Server):
     """A process that serves an arm."""
 
     def __init__(self, name):
-        self.process = subprocess.Popen(
-            [harness.PYTHON, __file__, "--serve", name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def __enter__(self):
-        self.read()
-        return self
-
-    def read(self):
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"an arm has ended: {self.process.args[-1]}")
-        return line
+        super().__init__(harness.PYTHON, __file__, "--serve", name)
 
     def __call__(self, n):
-        self.process.stdin.write(f"{n}\n")
-        self.process.stdin.flush()
-        return float(self.read())
-
-    def __exit__(self, *exception):
-        self.process.stdin.close()
-        self.process.wait()
+        return self.ask(n)
 
 
 def cold(n):

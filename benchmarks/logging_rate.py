@@ -19,11 +19,9 @@ Many rows take minutes: of 10,000 and more, fewer rounds are taken, as the JSON 
 
 import collections
 import contextlib
-import json
 import os
 import random
 import statistics
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -46,7 +44,7 @@ RELAY_ROWS = 10_000
 RELAYED, RELAYED_TURNS = 500, 15
 
 
-class Script:
+class Script(harness.Server):
     """A logging_worker.py, in a folder of its own."""
 
     def __init__(self, python, patched, folder):
@@ -59,29 +57,11 @@ class Script:
             WANDB_SILENT="true",
         )
         self.folder, self.jobs = folder, {}
-        self.process = subprocess.Popen(
-            [python, str(ROOT / "benchmarks" / "logging_worker.py")],
-            cwd=folder,
-            env=env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def __enter__(self):
-        if self.read() != "ready":
-            raise RuntimeError("logging_worker.py does not begin as it should")
-        return self
-
-    def read(self):
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError("logging_worker.py has ended")
-        return line.strip()
+        script = str(ROOT / "benchmarks" / "logging_worker.py")
+        super().__init__(python, script, cwd=folder, env=env)
 
     def ask(self, *words):
-        print(*words, file=self.process.stdin, flush=True)
-        took = json.loads(self.read())
+        took = super().ask(*words)
         if took is None:
             raise RuntimeError(f"a worker has died: {' '.join(map(str, words))}")
         return took
@@ -91,10 +71,6 @@ class Script:
         key = f"job{len(self.jobs)}"
         self.jobs[key] = method, rows
         return self.ask("start", method, key)
-
-    def __exit__(self, *exception):
-        self.process.stdin.close()
-        self.process.wait()
 
     def arrived(self):
         """Count the rows of each job in the file, after the run's end."""

@@ -103,7 +103,7 @@ def serve():
             print(json.dumps(parts(line.strip(), run, Path(folder, "stamps"))), flush=True)
 
 
-class Script:
+class Script(harness.Server):
     """This script in a process of its own, which starts workers.
 
     Args:
@@ -113,31 +113,7 @@ class Script:
 
     def __init__(self, package, patched):
         env = {**os.environ, "PYTHONPATH": str(package), "WANDB_DDP_PATCH": str(int(patched))}
-        self.process = subprocess.Popen(
-            [harness.PYTHON, __file__, "--serve"],
-            env=env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def __enter__(self):
-        self.read()
-        return self
-
-    def read(self):
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError("worker_start.py --serve has ended")
-        return line
-
-    def ask(self, method):
-        print(method, file=self.process.stdin, flush=True)
-        return json.loads(self.read())
-
-    def __exit__(self, *exception):
-        self.process.stdin.close()
-        self.process.wait()
+        super().__init__(harness.PYTHON, __file__, "--serve", env=env)
 
 
 def measure(scripts, rounds):
