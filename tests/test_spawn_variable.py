@@ -203,9 +203,10 @@ def test_workers_are_as_spawned_ones_are(fresh, tmp_path):
 FAILS = (
     TOP
     + """
-def work(rank, how):
+def work(rank, how, asked):
     if rank:
         time.sleep(300), print("was not ended", flush=True)
+    asked.wait()  # a forked worker may be done before anybody has asked whether it is
     if how == "raise":
         raise ValueError("as asked")
     elif how == "exit":
@@ -217,9 +218,13 @@ def work(rank, how):
     from torch.multiprocessing.spawn import ProcessException
     for how in ("raise", "exit", "kill"):
         for join in (True, False):
+            asked = mp.get_context("spawn").Event()
+            if join:
+                asked.set()
             try:
-                context = mp.spawn(work, (how,), nprocs=2, join=join)
+                context = mp.spawn(work, (how, asked), nprocs=2, join=join)
                 print(context.join(timeout=0), len(context.pids()), len(context.processes))
+                asked.set()
                 while not context.join(timeout=1): pass
             except ProcessException as error:
                 text = str(error)
