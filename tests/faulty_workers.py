@@ -5,6 +5,7 @@ workers: wandb may have put itself between us and stdout, and end before it.
 """
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -246,6 +247,29 @@ def outer(run, n, method):
 def case_nested(context, run):
     method = context.get_start_method()
     start_and_join([context.Process(target=outer, args=(run, n, method)) for n in range(2)])
+
+
+def log_and_collect(run, name):
+    log(run, name)
+    gc.collect()
+
+
+def outer_of_collecting(run):
+    log(run, "outer")
+    context = multiprocessing.get_context("fork")
+    start_and_join([context.Process(target=log_and_collect, args=(run, "inner"))])
+    say(run.summary["outer"])
+
+
+def case_collecting(context, run):
+    log(run, "owner")
+    start_and_join([context.Process(target=outer_of_collecting, args=(run,))])
+    pid = os.fork()
+    if not pid:  # ends as an interpreter does, not as multiprocessing ends its forks
+        log(run, "forked")
+        sys.exit()
+    os.waitpid(pid, 0)
+    say(run.summary["owner"])
 
 
 def case_sixteen(context, run):

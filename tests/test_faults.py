@@ -156,9 +156,16 @@ def test_two_runs_in_one_process(case, tmp_path, version, method):
 
 @where
 def test_workers_of_workers(case, tmp_path, version, method):
-    case(version, method, "nested")
+    assert case(version, method, "nested") == ["[0, 0]"] * 3
     names = [f"worker {n}{m}" for n in range(2) for m in ("", ".0", ".1")]
     assert rows_in(tmp_path) == dict.fromkeys(names, ALL)
+
+
+@pytest.mark.parametrize("version", [None, "0.21.4", "0.19.11", "0.16.6", "0.13.11", "0.12.21"])
+def test_what_a_fork_collects_is_not_its_parents(case, tmp_path, version):
+    last = str(ALL[-1])
+    assert case(version, "fork", "collecting") == ["[0]", last, "[0]", last]
+    assert rows_in(tmp_path) == dict.fromkeys(["owner", "outer", "inner", "forked"], ALL)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ RELEASES = [
     ("0.19.11", "3.11"),
     ("0.21.4", "3.11"),
 ]
+# The end of each way home: a relay, a Python service, wandb-core. The rest is of the nightly run.
+DAILY = ("0.10.23", "0.16.6", "0.21.4")
 # Without the shim, one of them; PROBE_ALL=1 asks for all.
 WITHOUT = RELEASES if os.environ.get("PROBE_ALL") else RELEASES[:1]
 # What works without us: dunder names do since 0.13.0, and a run that a worker uses
@@ -50,8 +52,9 @@ CATALOGUE = [
 
 
 def each(releases):
-    ids = [version for version, _ in releases]
-    return pytest.mark.parametrize(("version", "python"), releases, ids=ids)
+    marks = [[] if version in DAILY else pytest.mark.nightly for version, _ in releases]
+    cases = [pytest.param(*each, marks=m, id=each[0]) for each, m in zip(releases, marks)]
+    return pytest.mark.parametrize(("version", "python"), cases)
 
 
 @each(RELEASES)

@@ -7,11 +7,13 @@ environment and with what wandb.run, wandb.log and the like stand for.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import os
+import selectors
 import sys
-from typing import Any, Dict, Iterator, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from . import link
 
@@ -24,6 +26,8 @@ _parked: Dict[str, Any] = {}
 # The one that is this process's own because a run has attached by it, the service, and
 # WANDB_SERVICE before that.
 _taken: Optional[Tuple[Any, str, Optional[str]]] = None
+# What a fork has of its parent's, see after_fork_in_child.
+_inherited: List[Any] = []
 
 
 def _slot() -> Tuple[Any, str]:
@@ -165,8 +169,31 @@ def _is_active(run: Any) -> bool:
 
 
 def after_fork_in_child() -> None:
-    """Let go of the parent's: none of it works here."""
+    """Let go of the parent's: none of it works here.
+
+    But keep it. From 0.21 on, it holds the loop that hears the service, and the kernel has one
+    list of what both processes' loops listen to. A copy that is collected takes the parent's
+    connection off that list, and the parent would wait for its next answer for ever.
+    """
     global _taken
+    owner, name = _slot()
+    setups = [getattr(owner, name, None), *_others.values(), *(_taken or ())[:1]]
+    _inherited.append((setups, list(_parked.values())))
     _others.clear()
     _parked.clear()
     _taken = None
+    for setup in setups:
+        loop: Any = getattr(getattr(setup, "_asyncer", None), "_loop", None)
+        if hasattr(loop, "_selector"):  # for the interpreter's end, when nothing is kept
+            loop._selector = selectors.SelectSelector()
+        _leave_service_running(setup)
+
+
+def _leave_service_running(setup: Any) -> None:
+    """Take off the hook by which an interpreter's end would end its parent's service."""
+    hook = getattr(getattr(setup, "_manager", None), "_atexit_lambda", None)  # up to 0.18
+    if hook is not None:
+        atexit.unregister(hook)
+    take_off = getattr(getattr(setup, "_connection", None), "_cleanup", None)
+    if take_off is not None:
+        take_off()
