@@ -36,6 +36,28 @@ def test_it_takes_what_torchs_takes():
     assert all(ours[p].default == theirs[p].default for p in ours if p != "start_method")
 
 
+@pytest.mark.parametrize("mode", [None, "offline"])  # None: wandb's telemetry is on
+def test_a_workers_first_row_imports_nothing(fresh, mode):
+    out = fresh(
+        TOP
+        + """
+def work(rank):
+    before = set(sys.modules)
+    wandb.log({"loss": 1})
+    print(sorted(set(sys.modules) - before))
+"""
+        + MAIN
+        + """
+    wandb.init(mode="offline", project="p")
+    wandb_ddp_patch.spawn(work)
+""",
+        WANDB_MODE=mode,
+        WANDB_BASE_URL="http://127.0.0.1:1",
+        WANDB_API_KEY="0123456789" * 4,
+    )
+    assert out == "[]\n"
+
+
 def test_the_parents_run_is_live_in_each_worker(fresh, tmp_path):
     out = fresh(
         TOP

@@ -40,6 +40,13 @@ _numpy_seed: Optional[bytes] = None
 # 64 random bits, people seed it with 32 at most: so many NumPy takes.
 _torch_seed: Optional[int] = None
 _LARGEST_SEED = 2**32 - 1
+# wandb's telemetry (of its newest releases), and what it imports at a worker's first row: 0.2 s.
+_TELEMETRY = "wandb.analytics.opentelemetry.opentelemetry_proxy"
+_TELEMETRY_NEEDS = [
+    "requests",
+    "opentelemetry.exporter.otlp.proto.http._log_exporter",
+    "opentelemetry.exporter.otlp.proto.http.metric_exporter",
+]
 # Of Python's random module, where the script has seeded it.
 _random_state: Optional[Tuple[Any, ...]] = None
 
@@ -57,12 +64,13 @@ def _load(
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     global why_not_loaded
     had = _descriptors()
+    online = os.environ.get("WANDB_MODE", "online") == "online"  # here: it counts as no read
     with reads_noted(use), at_exit_noted(at_exit), _torch_seed_noted():
         why = _load_script(before, script)
         _import(after)
         if "wandb" in sys.modules:
             with contextlib.suppress(Exception):
-                _load_wandb_further()
+                _load_wandb_further(online)
     main = threading.main_thread()
     threads.extend(thread.name for thread in threading.enumerate() if thread is not main)
     now = _descriptors()
@@ -135,11 +143,11 @@ def _import(names: List[str]) -> None:
             importlib.import_module(name)
 
 
-def _load_wandb_further() -> None:
-    # What wandb imports when a first config and run arrive, and when the run
-    # attaches; and what we do.
-    ours = [f"wandb_ddp_patch.borrowed.{name}" for name in ("service", "remote.near")]
-    _import(["wandb.apis.public", "wandb.sdk.launch.inputs.internal", *ours])
+def _load_wandb_further(online: bool) -> None:
+    # What is imported when a first config and run arrive, attach and log.
+    _import([f"wandb_ddp_patch.borrowed.{name}" for name in ("service", "remote.near")])
+    if online and _TELEMETRY in sys.modules:
+        _import(_TELEMETRY_NEEDS)
     from wandb.sdk.wandb_config import Config
 
     Config()
