@@ -93,28 +93,18 @@ def work(content, key, rows, start, results, local=None):
     results.put((logged, time.perf_counter() - begun))
 
 
-def measure(run, contents, key, rows, local=False):
-    """Have workers log at once; return their seconds, and the whole."""
+def measure(run, content, key, local=False):
+    """Have a worker log; return its seconds until logged, and until all is in the run."""
     context = multiprocessing.get_context("spawn")
     start, results = context.Event(), context.Queue()
-    processes = [
-        context.Process(
-            target=work,
-            args=(content, f"{key} {n}", rows, start, results, run if local else None),
-        )
-        for n, content in enumerate(contents)
-    ]
-    for process in processes:
-        process.start()
-    for _ in processes:
-        results.get()
-    begun = time.perf_counter()
+    args = content, key, ROWS, start, results, run if local else None
+    process = context.Process(target=work, args=args)
+    process.start()
+    results.get()
     start.set()
-    took = [results.get() for _ in processes]
-    whole = time.perf_counter() - begun
-    for process in processes:
-        process.join()
-    return took, whole
+    took = results.get()
+    process.join()
+    return took
 
 
 def alone(run, rows):
@@ -149,7 +139,7 @@ def rates(run, content, workers, rounds):
     """
     context = multiprocessing.get_context("spawn")
     results, found = context.Queue(), []
-    rows = max(50, ALL_ROWS // workers)
+    rows = ALL_ROWS // workers
     starts = [context.SimpleQueue() for _ in range(workers)]
     processes = [
         context.Process(
@@ -183,15 +173,14 @@ def latency(run, port, rounds):
     for round_trip in ROUND_TRIPS:
         arms[f"{1000 * round_trip:g} ms"] = []
     for number in range(rounds):
-        took, _ = measure(run, [b""], f"local {number}", ROWS, local=True)
-        arms["local way"].append(took[0])
+        arms["local way"].append(measure(run, b"", f"local {number}", local=True))
         for round_trip in ROUND_TRIPS:
             pipe, end = context.Pipe()
             between = context.Process(target=relay, args=(port, round_trip, end), daemon=True)
             between.start()
             content = handed(run, pipe.recv())
-            took, _ = measure(run, [content], f"remote {round_trip} {number}", ROWS)
-            arms[f"{1000 * round_trip:g} ms"].append(took[0])
+            took = measure(run, content, f"remote {round_trip} {number}")
+            arms[f"{1000 * round_trip:g} ms"].append(took)
             between.terminate()
     return arms
 
@@ -378,15 +367,15 @@ def main():
     several = 1 if args.quick else 9
     counts = WORKERS[: 2 if args.quick else 4]
     by_count = {workers: rates(run, handed(run), workers, several) for workers in counts}
-    steps = slowed(run, rounds=1 if args.quick else 9)
+    steps = slowed(run, rounds=several)
     took = gathered()
     run.finish()
     report(arms, by_count, growth, steps, took, shared, folder, args.quick)
 
 
 def paired(what, ratios, at_most, *words):
-    words = words or (None, None)
-    return harness.goal(what, statistics.median(ratios), at_most, *words, harness.interval(ratios))
+    interval = harness.interval(ratios)
+    return harness.goal(what, statistics.median(ratios), at_most, *words, interval=interval)
 
 
 def report(arms, by_count, growth, steps, took, shared, folder, quick):

@@ -66,11 +66,10 @@ def test_each_way_to_call_it_forks(fresh, way):
     assert fresh(script) == "forked\n" * 2
 
 
-def test_it_can_be_off_and_taken_off(fresh):
-    script = (
-        TOP
-        + MAIN
-        + """
+ON_AND_OFF = (
+    TOP
+    + MAIN
+    + """
     theirs = wandb_ddp_patch.spawn  # not torch's
     kept = mp.start_processes
     def state():
@@ -85,12 +84,22 @@ def test_it_can_be_off_and_taken_off(fresh):
     print(sys.modules["torch.multiprocessing.spawn"].start_processes is mp.start_processes)
     print(any("wandb" in name for name in multiprocessing.context._concrete_contexts))
 """
-    )
+)
+NOTHING = "[] False\nspawned\n" * 3 + "spawned\nTrue\nFalse\n"
+CALLED = ON_AND_OFF.replace("theirs =", "wandb_ddp_patch.use_forkserver(); theirs =")
+
+
+def test_it_can_be_off_and_taken_off(fresh):
     on, off = "['applied'] True\nforked\n", "['off'] False\nspawned\n"
-    assert fresh(script, **ON) == on + off + on + "spawned\nTrue\nFalse\n"
-    nothing = "[] False\nspawned\n" * 3 + "spawned\nTrue\nFalse\n"
-    script = script.replace("theirs =", "wandb_ddp_patch.use_forkserver(); theirs =")
-    assert fresh(script, **ON, WANDB_DDP_PATCH="0") == nothing
+    assert fresh(ON_AND_OFF, **ON) == on + off + on + "spawned\nTrue\nFalse\n"
+    assert fresh(CALLED, **ON, WANDB_DDP_PATCH="0") == NOTHING
+
+
+@pytest.mark.nightly
+def test_where_nobody_asks_for_it_or_all_is_off_it_is_torchs(fresh):
+    assert fresh(ON_AND_OFF) == NOTHING
+    assert fresh(ON_AND_OFF, **ON, WANDB_DDP_PATCH="0") == NOTHING
+    assert fresh(CALLED, WANDB_DDP_PATCH="0") == NOTHING
 
 
 def test_it_needs_no_wandb_and_no_line_of_the_script(tmp_path):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import copyreg
+import gc
 import os
 from multiprocessing import process
 from typing import Any, Dict, List, Tuple
@@ -144,17 +145,10 @@ class ConfigWithDefaults:
 
 _NESTED = frozenset((dict, list))
 
-
 # Up to Python 3.13, a dict that holds no containers says so: it is not tracked. Then no
 # value is looked at, which takes a third of the time of pickling. PyPy has no such thing.
 # https://docs.python.org/3/library/gc.html#gc.is_tracked
-def _may_hold_nested(value: Any) -> Any:
-    global _may_hold_nested
-    import gc  # late: importing wandb must stay quick
-
-    found: Any = getattr(gc, "is_tracked", bool)
-    _may_hold_nested = found
-    return found(value)
+_may_hold_nested = getattr(gc, "is_tracked", bool)
 
 
 def _copy_locks(state: Dict[str, Any], own: Dict[str, Any]) -> None:
