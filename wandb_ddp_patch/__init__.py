@@ -32,14 +32,16 @@ class _Finder:
     """Stands first in ``sys.meta_path``, and lets _hooks.py find what it watches."""
 
     # wandb itself, each of its modules that holds a class which we amend (a reload makes a
-    # new class), torch, whose safe globals we extend, its spawn, and yaml, whose representers.
+    # new class), torch, whose safe globals we extend, its spawn, and yaml, whose representers;
+    # copies of multiprocessing, which may be imported when there is a run already.
     watched = frozenset(
-        {"torch", "torch.multiprocessing.spawn", "wandb", "wandb.apis.internal", "yaml"}
+        {"billiard.process", "multiprocess.process"}
+        | {"torch", "torch.multiprocessing.spawn", "wandb", "wandb.apis.internal", "yaml"}
         | {"wandb.integration.torch.wandb_torch", "wandb.wandb_torch"}
         | {"wandb.sdk.artifacts.artifact", "wandb.sdk.interface.interface"}
         | {"wandb.sdk.artifacts.storage_policies.wandb_storage_policy"}
         | {"wandb.sdk.lib.disabled", "wandb.sdk.lib.preinit", "wandb.sdk.wandb_config"}
-        | {"wandb.sdk.wandb_run", "wandb.sdk.wandb_summary"}
+        | {"wandb.sdk.wandb_run", "wandb.sdk.wandb_setup", "wandb.sdk.wandb_summary"}
     )
     forkserver = False  # whether use_forkserver() has been called
 
@@ -57,6 +59,9 @@ class _Finder:
         # torch.load may meet a config before anybody has imported wandb.
         if name == "torch.multiprocessing.spawn":
             self.switch()
+        elif name.endswith(".process"):
+            if __name__ + ".borrowed.parent_run" in sys.modules:
+                sys.modules[__name__ + ".borrowed.parent_run"].offer()
         elif name == "torch" or "wandb" in sys.modules:
             from . import _patches
 

@@ -15,7 +15,7 @@ from typing import Any, Dict, Optional, Set, Tuple
 
 from . import _hooks
 from ._graft import Graft
-from .grafts import config, disabled, interface, media, module, preinit, run, summary
+from .grafts import config, disabled, interface, media, module, preinit, run, setup, summary
 
 # Held while grafts are put on or off. Nothing is imported under it that is not
 # loaded already, so no import lock is ever waited for.
@@ -24,7 +24,7 @@ _warned: Set[str] = set()
 
 # In the order in which they are put on. Those of the late parts amend what needs another
 # package, which wandb itself does not import: they are not read before that is there.
-_PARTS = (config, summary, preinit, module, disabled, run, interface, media)
+_PARTS = (config, summary, preinit, module, disabled, run, setup, interface, media)
 _LATE_PARTS = {"torch": "torch", "watch": "torch", "yaml": "yaml"}
 _late: Dict[str, Any] = {}
 

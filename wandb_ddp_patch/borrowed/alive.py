@@ -39,6 +39,9 @@ _SERVICE = r"\d+-\d+-(?:(unix)-(.+)|\w+-(.+)-(\d+))"
 # waits a little longer.
 TRUST_SECONDS = 0.02
 
+# What a file says of a run that is over, once W&B's service has read what workers had sent.
+READ_UNTIL = rb"%b=(\d+\.\d+)\n"
+
 BINARY = getattr(os, "O_BINARY", 0)  # on Windows, text would get other line ends
 
 
@@ -82,6 +85,7 @@ class _Seen:
         self.path = path
         self.lock = threading.RLock()  # a signal's handler may log, too
         self.descriptor: Optional[int] = None
+        self.content = b""
         self.ended = False
 
     def says_over(self, key: str) -> Optional[bool]:
@@ -94,7 +98,7 @@ class _Seen:
     def _look(self, key: str) -> bool:
         if self.descriptor is None:
             self.descriptor = open_theirs(self.path)
-        content = _read(self.descriptor)
+        content = self.content = _read(self.descriptor)
         # A first byte that is set: an owner with a release of ours up to 0.1.0.
         if key.encode() in content or content[:1] == b"\1":
             return True
@@ -102,6 +106,13 @@ class _Seen:
             self.ended = True
             self.close()
         return self.ended
+
+    def read_until(self, key: str) -> float:
+        with self.lock, contextlib.suppress(OSError):
+            if self.descriptor is not None:
+                self.content = _read(self.descriptor)
+        found = re.search(READ_UNTIL % key.encode(), self.content)
+        return float(found[1]) if found else 0.0
 
     def close(self) -> None:
         if self.descriptor is not None:
@@ -148,6 +159,11 @@ class Watch:
             return True
         self.trusted_until = now + TRUST_SECONDS
         return False
+
+    def read_until(self) -> float:
+        """Return until when, by the monotonic clock, all that was sent is in the run; else 0."""
+        seen = _seen.get(self.path or "")
+        return seen.read_until(self.key) if seen else 0.0
 
     def doubt(self) -> None:
         """Have the next question asked anew: something is wrong."""

@@ -163,6 +163,17 @@ def leave(service: str) -> None:
     _taken = None
 
 
+def give_up(setup: Any) -> None:
+    """Let wandb's setup object, which is torn down, end no service but one of its own."""
+    global _taken
+    _taken = None
+    _parked.clear()  # they need the object's loop, which ends
+    for name in ("_connection", "_manager"):  # from 0.18 on; up to 0.17
+        kept = getattr(setup, name, None)
+        if not getattr(kept, "_proc", None) and not getattr(kept, "_atexit_lambda", None):
+            vars(setup)[name] = None
+
+
 def _is_active(run: Any) -> bool:
     own = run.__dict__
     return bool(own.get("_attach_id")) and not own.get("_is_finished")

@@ -3,18 +3,19 @@
 A pool ends its workers with SIGTERM, which runs nothing of theirs, once it has the
 results of their tasks. So rows must have arrived before a result is handed back: what a
 worker sends by a connection of multiprocessing's (pools and executors use them) waits
-for the rows that were logged before.
+for the rows that were logged before. Copies of multiprocessing count as it does.
 """
 
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import sys
 import threading
-from typing import Any, List
+from typing import Any, List, Optional
 
-from . import link
+from . import link, multiprocessings
 
 # Runs that this process uses, with their ways.
 _used: List[Any] = []
@@ -44,6 +45,15 @@ def leave_over(but: Any) -> None:
                 warn(f"A call on an earlier run failed: {type(error).__name__}: {error}")
 
 
+def leave_all() -> bool:
+    """Let go of all runs, for wandb.teardown(); return False where there are none."""
+    left = used()
+    for run, way in left:
+        link.of(run).leave(run)  # type: ignore[union-attr]
+        way.attached = False  # the connection does not stay for the next task
+    return bool(left)
+
+
 def warn(message: str) -> None:
     """Say what nobody is there to catch, where wandb says the like."""
     wandb: Any = sys.modules["wandb"]
@@ -60,24 +70,44 @@ def _hook() -> None:
     if _hooked == os.getpid():
         return
     _hooked = os.getpid()
-    from multiprocessing import util
-
     # Worker processes of multiprocessing run its finalizers at their end,
     # others what atexit has.
-    util.Finalize(None, _flush_all, exitpriority=100)
+    multiprocessings.at_exit(_flush_all, 100)
     atexit.unregister(_flush_all)  # a fork has inherited it
     atexit.register(_flush_all)
+    _hook_exit()
     # Who has not loaded it has no connection of it.
-    connection: Any = sys.modules.get("multiprocessing.connection")
-    for name in ("Connection", "PipeConnection"):
-        kind = getattr(connection, name, None)
-        if kind is not None and not hasattr(kind._send_bytes, "__wrapped__"):
-            kind._send_bytes = _flushing_first(kind._send_bytes)
+    for module in multiprocessings.modules("connection", "Connection"):
+        for name in ("Connection", "PipeConnection"):
+            kind = getattr(module, name, None)
+            if kind is not None and not hasattr(kind._send_bytes, "__wrapped__"):
+                kind._send_bytes = _flushing_first(kind._send_bytes)
 
 
 def _flush_all() -> None:
     for run, way in used():
-        way.flush(run)
+        if way.unflushed:  # else all is there, though the run may be over by now
+            way.flush(run)
+
+
+def _hook_exit() -> None:
+    """Have os._exit flush first: forks end by it, and workers of billiard's pools."""
+    upstream: Any = os._exit
+    if hasattr(upstream, "__wrapped__"):  # a fork has inherited it
+        return
+
+    @functools.wraps(upstream)
+    def _exit(status: int) -> None:
+        # Whatever happens, the process ends.
+        try:
+            _flush_all()
+            # Not where a watchdog's thread ends a process that hangs.
+            if threading.current_thread() is threading.main_thread():
+                _finish_own(int(bool(status)))
+        finally:
+            upstream(status)
+
+    os._exit = _exit  # type: ignore[assignment]
 
 
 def _flushing_first(upstream: Any) -> Any:
@@ -112,20 +142,21 @@ def finish_at_the_end() -> None:
     multiprocessing ends its forks without atexit, by which wandb finishes runs.
     """
     global _finishing
-    process = sys.modules.get("multiprocessing.process")
-    if process is None or process.parent_process() is None or _finishing == os.getpid():
+    if _finishing == os.getpid() or not multiprocessings.is_worker():
         return
     _finishing = os.getpid()
-    from multiprocessing import util
+    multiprocessings.at_exit(_finish_own, 90)
+    _hook_exit()
 
-    util.Finalize(None, _finish_own, exitpriority=90)
 
-
-def _finish_own() -> None:
-    kind, error, _ = sys.exc_info()
-    failed = kind is not None and getattr(error, "code", 1) not in (None, 0)
+def _finish_own(exit_code: Optional[int] = None) -> None:
+    if _finishing != os.getpid():
+        return
+    if exit_code is None:
+        kind, error, _ = sys.exc_info()
+        exit_code = int(kind is not None and getattr(error, "code", 1) not in (None, 0))
     for run in link.runs():
         own = run.__dict__
         mine = own.get("_init_pid", own.get("_pid")) == os.getpid()
         if mine and isinstance(link.of(run), link.Owned) and not own.get("_is_finished"):
-            run.finish(exit_code=int(failed))
+            run.finish(exit_code=exit_code)

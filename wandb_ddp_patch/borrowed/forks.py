@@ -19,6 +19,7 @@ _ROOMS = (
     "locks",
     "making",
     "marker",
+    "remote.kin",
     "remote.near",
     "remote.opening",
     "remote.way",

@@ -42,11 +42,12 @@ class Way:
         attaches: Whether the run then has a connection of wandb's own, so that
             wandb's methods run in this process.
         unflushed: Whether a call was made since the last :meth:`flush`.
+        attached: Whether it has a connection that another task can go on with.
         elsewhere: Whether the owner is on another machine: its process numbers say nothing.
         calling: The thread that is in a method of wandb's own; None also where several are.
     """
 
-    attaches = unflushed = elsewhere = False
+    attaches = unflushed = attached = elsewhere = False
     calling: Optional[int] = None
 
     def connecting(self) -> ContextManager[Any]:
@@ -155,7 +156,7 @@ class Borrowed:
         if self.state is FINISHED_BEFORE:
             return
         if self.state is LEFT:
-            raise Unreachable("this worker has called finish()")
+            raise Unreachable("this worker has called finish(), or wandb.teardown()")
         with connecting if self.way is None else self.way.connecting():
             if self.state is not APART:
                 return  # another thread has done it, or it is what calls us

@@ -35,6 +35,7 @@ class _OwnFile:
         self.path = os.path.join(tempfile.gettempdir(), f"wandb_ddp_patch-{uuid.uuid4().hex}")
         self.descriptors: List[int] = []
         self.over: List[str] = []
+        self.content = b"\0"  # the first byte stays: releases of ours up to 0.1.0 look at it alone
 
     def put_back(self) -> None:
         """See to it that there is a file at the path, and that it is ours."""
@@ -49,8 +50,7 @@ class _OwnFile:
             if fcntl is not None:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.write(descriptor, _ROOM)
-            for n, key in enumerate(self.over):
-                _write(descriptor, n, key)
+            _write(descriptor, 0, self.content)
             if fcntl is not None:
                 os.rename(new, self.path)
         except BaseException:
@@ -60,12 +60,13 @@ class _OwnFile:
             raise
         self.descriptors.append(descriptor)
 
-    def end(self, key: str) -> None:
+    def add(self, line: str) -> None:
         # Also into files that are no longer at the path: workers have them open.
+        added = line.encode() + b"\n"
         for descriptor in self.descriptors:
             with contextlib.suppress(OSError):
-                _write(descriptor, len(self.over), key)
-        self.over.append(key)
+                _write(descriptor, len(self.content), added)
+        self.content += added
 
     def close(self) -> None:
         for descriptor in self.descriptors:
@@ -74,11 +75,9 @@ class _OwnFile:
         self.descriptors.clear()
 
 
-def _write(descriptor: int, number: int, key: str) -> None:
-    entry = key.encode() + b"\n"
-    # The first byte stays what it was: releases of ours up to 0.1.0 look at it alone.
-    os.lseek(descriptor, 1 + number * len(entry), os.SEEK_SET)
-    os.write(descriptor, entry)
+def _write(descriptor: int, at: int, content: bytes) -> None:
+    os.lseek(descriptor, at, os.SEEK_SET)
+    os.write(descriptor, content)
 
 
 _own: Optional[_OwnFile] = None
@@ -106,13 +105,31 @@ def announce() -> Optional[str]:
         return _own.path
 
 
-def end(key: str) -> None:
-    """Tell workers that a run is over; they all know when this returns."""
+def end(key: str) -> bool:
+    """Tell workers that a run is over; they all know when this returns.
+
+    Returns:
+        False if they have been told before.
+    """
     with _lock:
         if _own is None or key in _own.over:
-            return
-        _own.end(key)
+            return False
+        _own.over.append(key)
+        _own.add(key)
     time.sleep(_GRACE_SECONDS)
+    return True
+
+
+def say_read(key: str, until: float) -> None:
+    """Tell workers that what they sent to a run that is over is in it.
+
+    Args:
+        key: The run.
+        until: When, by the monotonic clock.
+    """
+    with _lock:
+        if _own is not None:
+            _own.add(f"{key}={until:.6f}")
 
 
 def end_all() -> None:

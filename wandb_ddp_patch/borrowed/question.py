@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 
 def sends_late(interface: Any) -> bool:
@@ -19,6 +19,7 @@ class Question:
     def __init__(self, interface: Any, seconds: float) -> None:
         self.interface, self.seconds = interface, seconds
         self.answered = False
+        self.error: Optional[Exception] = None  # why it could not be asked
         self.thread = threading.Thread(target=self._ask, name="wandb_ddp_patch", daemon=True)
 
     def _ask(self) -> None:
@@ -26,8 +27,10 @@ class Question:
             handle = self.interface.deliver_get_summary()
             wait = getattr(handle, "wait_or", None) or handle.wait
             self.answered = wait(timeout=self.seconds) is not None
-        except Exception:
+        except TimeoutError:
             pass  # not answered
+        except Exception as error:
+            self.error = error
 
     def is_answered(self, is_over: Callable[[], bool]) -> bool:
         """Wait for the answer, but not for that of a run that is over."""

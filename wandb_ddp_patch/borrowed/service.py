@@ -44,6 +44,7 @@ class Service(Way):
         # "process": not in payloads of 0.1.0.
         self.watch = Watch(payload["marker"], payload["key"], payload.get("process"))
         self.attached = False
+        self.called_at = 0.0  # when the last call was made, by the monotonic clock
 
     def connect(self, run: Any) -> None:
         self.check()
@@ -56,6 +57,7 @@ class Service(Way):
         """Take note that the run has attached."""
         self.attached = True
         ending.flush_at_the_end(run, self)
+        _send_at_once(_interface(run))
 
     def _attach(self, run: Any) -> None:
         deadline, pause = time.monotonic() + _ATTACH_SECONDS, 0.05
@@ -104,7 +106,7 @@ class Service(Way):
     def call(
         self, run: Any, name: str, upstream: Callable[..., Any], args: Any, kwargs: Any
     ) -> Any:
-        self.unflushed, self.calling = True, get_ident()
+        self.calling = get_ident()
         try:
             return upstream(run, *args, **kwargs)
         except Exception as error:
@@ -116,6 +118,8 @@ class Service(Way):
             raise
         finally:
             self.calling = None  # also where another thread is in one: it only asks more
+            # Not before the call: a flush by another thread might come between.
+            self.unflushed, self.called_at = True, time.monotonic()
 
     def _refuse_if_ended(self, error: Exception) -> None:
         """Say so where the service has ended, and whether its owner has.
@@ -137,24 +141,26 @@ class Service(Way):
         One round trip does it: the service answers in order. Without it, wandb
         drops what a worker has not sent when it ends (0.21.2 to 0.22.0), and the
         owner's finish() what the service has not read. Warns where that can't be
-        had within ``_FLUSH_SECONDS``.
+        had within ``_FLUSH_SECONDS``, unless the owner has seen that the service
+        had read it all when it finished the run.
         """
         self.unflushed = False
         self.watch.doubt()
+        interface = _interface(run)
+        late = sends_late(interface)
+        seconds = _LONG_FLUSH_SECONDS if late else _FLUSH_SECONDS
+        question = Question(interface, seconds)
+        if not self.watch.says_over() and question.is_answered(self.watch.says_over):
+            return
         if self.watch.says_over():
-            why = FINISHED
-        else:
-            own = run.__dict__
-            interface = own.get("_interface") or own["_backend"].interface
-            late = sends_late(interface)
-            seconds = _LONG_FLUSH_SECONDS if late else _FLUSH_SECONDS
-            question = Question(interface, seconds)
-            if question.is_answered(self.watch.says_over):
+            if not late and self.called_at <= self.watch.read_until():
                 return
+            why = FINISHED
+        elif question.error is not None:
+            why = f"W&B's service can't be asked ({type(question.error).__name__})"
+        else:
             why = (
-                FINISHED
-                if self.watch.says_over()
-                else f"W&B's service has not said within {seconds} s that it has them. They arrive"
+                f"W&B's service has not said within {seconds} s that it has them. They arrive"
                 " if it goes on before the run is finished"
             )
         ending.warn(
@@ -202,6 +208,26 @@ def _end_routers() -> None:
             with contextlib.suppress(Exception):
                 wake()
         router.join()
+
+
+def _interface(run: Any) -> Any:
+    own = run.__dict__
+    return own.get("_interface") or own["_backend"].interface
+
+
+def _send_at_once(interface: Any) -> None:
+    """Have the kernel hold each row when log() returns, not a buffer that ends with the worker.
+
+    asyncio keeps up to 64 KiB back where the service is behind (from 0.21 on). Until all has
+    been sent, a row takes no longer so.
+    """
+    writer = getattr(getattr(interface, "_client", None), "_writer", None)
+    if writer is not None:
+
+        async def limit() -> None:
+            writer.transport.set_write_buffer_limits(high=0)
+
+        interface._asyncer.run(limit)
 
 
 def _is_of_connection(error: Exception) -> bool:

@@ -6,6 +6,7 @@ import atexit
 import os
 import sys
 import threading
+import time
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from . import link, marker
@@ -81,7 +82,12 @@ def end(run: Any, owned: link.Owned) -> None:
 
         opening.end(owned)
     if run.__dict__.get("_attach_id"):
-        marker.end(owned.key)
+        if marker.end(owned.key) and owned.service:
+            from . import service_queue  # late, as above
+
+            now = time.monotonic()
+            if service_queue.wait_until_read(owned.service):
+                marker.say_read(owned.key, now)
     else:
         owned.over = True
 
@@ -107,6 +113,10 @@ def _hook(service: Optional[str]) -> None:
 
 def _before_the_end(pid: int) -> None:
     if pid == os.getpid():  # not a fork, which has inherited the hook
+        for run in link.runs():
+            owned = link.of(run)
+            if isinstance(owned, link.Owned) and owned.shared:
+                end(run, owned)
         opening = sys.modules.get(f"{__package__}.remote.opening")
         if opening is not None:
             opening.end_all()

@@ -23,9 +23,7 @@ class Run:
     @around
     def __init__(upstream, self, *args, **kwargs):
         upstream(self, *args, **kwargs)
-        link().own(self)
-        forks()
-        ending().finish_at_the_end()
+        begin(self)
 
     def __reduce__(self):
         from ..worker import reduce_run  # late: importing wandb must stay quick
@@ -149,16 +147,19 @@ def payload():
     return payload
 
 
+def begin(run):
+    from ..borrowed import ending, forks, parent_run  # noqa: F401  (forks: from now on)
+
+    link().own(run)
+    ending.finish_at_the_end()
+    parent_run.forget()
+    parent_run.offer()
+
+
 def forks():
     from ..borrowed import forks
 
     return forks
-
-
-def ending():
-    from ..borrowed import ending
-
-    return ending
 
 
 def end(run, owned):
@@ -207,8 +208,7 @@ def _install(undo: List[Undo]) -> None:
         undo.append(replace(run_class, name, member))
     run = getattr(sys.modules.get("wandb"), "run", None)
     if run is not None:
-        link().own(run)
-        forks()
+        begin(run)
         if run.__dict__.get("_init_pid", os.getpid()) != os.getpid():
             forks().inherit(run)  # we were imported in a fork, after wandb.init()
 

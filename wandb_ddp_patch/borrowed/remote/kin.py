@@ -7,8 +7,12 @@ https://docs.python.org/3/library/multiprocessing.html#authentication-keys
 from __future__ import annotations
 
 from multiprocessing import process
+from typing import Optional
 
 from .frames import mac
+
+# That of the parent, in a fork. billiard puts a process with another one in its place there.
+_inherited: Optional[bytes] = None
 
 
 def name(key: str) -> bytes:
@@ -18,4 +22,11 @@ def name(key: str) -> bytes:
 
 def token(key: str) -> bytes:
     """Give the token of a run for them, 32 bytes."""
-    return mac(process.current_process().authkey, b"wandb_ddp_patch token" + bytes.fromhex(key))
+    authkey = _inherited or process.current_process().authkey
+    return mac(authkey, b"wandb_ddp_patch token" + bytes.fromhex(key))
+
+
+def after_fork_in_child() -> None:
+    """Keep the key that the parent had, before anything else is run in this process."""
+    global _inherited
+    _inherited = _inherited or bytes(process.current_process().authkey)

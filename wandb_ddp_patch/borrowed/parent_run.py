@@ -1,0 +1,84 @@
+"""The run that was active where this process was started, for a worker that was passed nothing.
+
+It travels in multiprocessing's own record of a process, ``_config``, which also carries whether
+the process is a daemon, and which a worker's own workers inherit. As bytes: a worker that never
+asks for it imports nothing, and one without this package does not notice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import pickle
+import sys
+from typing import Any, Callable, List, Optional
+
+from . import multiprocessings
+from .current import make_current
+
+_KEY = "_wandb_ddp_patch_run"
+
+
+def offer() -> None:
+    """Hand the current run to each process that this one starts from now on."""
+    for module in _process_modules():
+        start = module.BaseProcess.start
+        if not hasattr(start, "_without_run"):
+            module.BaseProcess.start = _with_run(start, module.__name__.rpartition(".")[0])
+
+
+def _process_modules() -> List[Any]:
+    return multiprocessings.modules("process", "BaseProcess", "current_process")
+
+
+def _with_run(upstream: Callable[[Any], None], package: str) -> Callable[[Any], None]:
+    @functools.wraps(upstream)
+    def start(self: Any) -> None:
+        payload = None
+        # Whatever is amiss with the run, the process starts as it would without.
+        with contextlib.suppress(Exception):
+            payload = None if _forks(self, package) else _current_payload()
+        if payload is None:
+            return upstream(self)
+        self._config[_KEY] = payload
+        try:
+            return upstream(self)
+        finally:
+            self._config.pop(_KEY, None)
+
+    start._without_run = upstream  # type: ignore[attr-defined]
+    return start
+
+
+def _forks(process: Any, package: str) -> bool:
+    """Return True if a process is started by a fork of this one, which inherits the run."""
+    method = getattr(process, "_start_method", None)
+    if method is None:  # a plain Process: as is the default, or has been set
+        method = sys.modules[f"{package}.context"]._default_context.get_start_method()
+    return bool(method == "fork")
+
+
+def _current_payload() -> Optional[bytes]:
+    run = getattr(sys.modules.get("wandb"), "run", None)
+    return None if run is None else pickle.dumps(run)
+
+
+def forget() -> None:
+    """Let go of what this process was handed: it has a run of its own."""
+    for module in _process_modules():
+        module.current_process()._config.pop(_KEY, None)
+
+
+def adopt() -> Any:
+    """Make the run that this process was handed its current one.
+
+    Returns:
+        The run; None where there is none.
+    """
+    for module in _process_modules():
+        payload = module.current_process()._config.get(_KEY)
+        if payload is not None:
+            run = pickle.loads(payload)
+            make_current(run)
+            return run
+    return None
