@@ -1,0 +1,60 @@
+"""Each row of a worker is in the run, whoever has started the worker, and however it ends."""
+
+import collections
+import subprocess
+import sys
+
+import ending_workers
+import pytest
+from conftest import clean_env
+from limits import HANG_SECONDS
+
+from wandb_ddp_patch import runfile
+
+CASES = [
+    (None, "multiprocess", "fork"),
+    (None, "multiprocess", "spawn"),
+    (None, "multiprocess-pool", "fork"),
+    (None, "billiard-pool", "fork"),
+    (None, "billiard-one-task", "fork"),
+    (None, "teardown", "fork"),
+    (None, "teardown", "spawn"),
+    (None, "os._exit", "spawn"),
+    (None, "fork", "fork"),
+    (None, "killed", "fork"),
+    (None, "barrier", "fork"),
+    (None, "outlives", "fork"),
+    (None, "outlives", "spawn"),
+    ("0.21.4", "fork", "fork"),
+    ("0.21.4", "teardown", "fork"),
+    ("0.18.7", "teardown", "fork"),
+    ("0.18.7", "barrier", "fork"),
+    ("0.16.6", "teardown", "spawn"),
+    ("0.16.6", "barrier", "fork"),
+]
+
+
+def run(tmp_path, python, *args, **env):
+    with open(tmp_path / "output", "w") as output:
+        subprocess.run(
+            [python, ending_workers.__file__, *args],
+            cwd=tmp_path,
+            env=clean_env(PYTHONWARNINGS="ignore", WANDB_SILENT="false", **env),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            timeout=HANG_SECONDS,
+            check=True,
+        )
+    (file,) = runfile.find(str(tmp_path))
+    return runfile.history(file), (tmp_path / "output").read_text()
+
+
+@pytest.mark.parametrize(("version", "case", "method"), CASES)
+def test_no_row_is_lost_and_nobody_is_alarmed(tmp_path, release, version, case, method):
+    python = release(version) if version else sys.executable
+    rows, output = run(tmp_path, python, case, method)
+    counts = collections.Counter(row["worker"] for row in rows if "worker" in row)
+    assert counts == {str(n): ending_workers.ROWS for n in range(ending_workers.WORKERS)}
+    assert sum("owner" in row for row in rows) == (case in ("teardown", "os._exit"))
+    assert "lost" not in output
