@@ -198,10 +198,9 @@ def share(run: "Any" = None, host: "Optional[str]" = None, port: int = 0) -> "Op
 
     Args:
         run: The run; by default ``wandb.run``.
-        host: The address by which workers reach this machine, where this process then
-            listens. By default that by which ``MASTER_ADDR``, or else ``SLURMD_NODENAME``, is
-            reached, or the way out of this machine. One that is not this machine's own, as
-            behind a translated address, is handed out as it is.
+        host: The address or name by which workers reach this machine, where this process then
+            listens; ``"0.0.0.0"`` or ``"::"`` for all. By default that of ``MASTER_ADDR``,
+            ``SLURMD_NODENAME`` or the way out. One that is not this machine's own is handed out.
         port: The port; 0 for any that is free.
 
     Returns:
@@ -209,6 +208,7 @@ def share(run: "Any" = None, host: "Optional[str]" = None, port: int = 0) -> "Op
 
     Raises:
         OSError: It can't listen at that address, or there is none to be guessed.
+        ValueError: That is no host or no port.
         wandb.errors.UsageError: There is no run, or it is finished, or another process's.
     """
     from .borrowed import sharing

@@ -13,8 +13,8 @@ from .making import portable
 from .processes import is_here, machine
 
 
-def share(run: Any, host: Optional[str], port: int) -> Optional[str]:
-    """See wandb_ddp_patch.share."""
+def share(run: Any, host: Optional[str], port: int, keep: bool = True) -> Optional[str]:
+    """See wandb_ddp_patch.share, and ``open_to_machines`` for ``keep``."""
     run = _given(run)
     if fact(run, "disabled"):
         return None
@@ -25,10 +25,9 @@ def share(run: Any, host: Optional[str], port: int) -> Optional[str]:
         ways.share(run)
         if not owned.shared:
             raise link.usage_error("a run that is finished can't be shared")
-        from .remote import opening  # late: only runs that are shared need it
+    from .remote import opening  # late: only runs that are shared need it
 
-        opening.open_to_machines(owned, host, port)
-    shared: Any = owned.share
+    shared = opening.open_to_machines(owned, host, port, keep)
     where = "[%s]" if ":" in shared["host"] else "%s"
     return f"{where % shared['host']}:{shared['port']}"
 
@@ -71,9 +70,13 @@ def _packed(run: Any, spans_machines: bool) -> bytes:
         run = _given(run)
         if isinstance(link.of(run), link.Borrowed) or fact(run, "disabled"):
             pass
-        elif spans_machines or not run.__dict__.get("_attach_id"):
-            # Up to 0.12 only processes of one tree reach each other otherwise.
+        elif spans_machines:
             share(run, None, 0)
+        elif not run.__dict__.get("_attach_id"):
+            # Up to 0.12 only processes of one tree reach each other otherwise.
+            ways.share(run)
+            if link.own(run).share is None:
+                share(run, "127.0.0.1", 0, keep=False)
         return pickle.dumps(run)
     except Exception as error:
         return pickle.dumps(portable(error))
