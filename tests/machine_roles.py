@@ -64,16 +64,6 @@ def owner_at(host, port, *ended):
     owner(*ended, host=host, port=port)
 
 
-def owner_of_ranks(*ended):
-    """Has a run that broadcast() gives to ranks of this machine."""
-    from wandb_ddp_patch.borrowed import sharing
-
-    run = wandb.init(mode="offline", project="p")
-    write("run.pkl", pickle.dumps({"run": pickle.loads(sharing._packed(run, False))}))
-    wait_for(*ended)
-    run.finish()
-
-
 def owner_that_finishes(*begun):
     """Finishes while its workers log."""
     run = begin()

@@ -364,17 +364,6 @@ def test_broadcast_on_one_machine_opens_nothing(machines, tmp_path):  # noqa: F8
     check_ranks(tmp_path, shared=False)
 
 
-def test_up_to_0_12_ranks_of_a_machine_without_a_network(machines, tmp_path, release):  # noqa: F811
-    """They reach the run over the loopback; on others nobody could be meant."""
-    python = release("0.12.21", "3.11")
-    down = ["ip", "-n", machines.names[0], "link", "set", "eth0", "down"]
-    subprocess.run(down, check=True)
-    env = {"PYTHONWARNINGS": "ignore", "MASTER_ADDR": "localhost"}
-    owner = machines.start(0, python, SCRIPT, "owner_of_ranks", "one", **env)
-    ended(machines.start(0, python, SCRIPT, "log", "one", 50, **env), owner)
-    assert numbers(tmp_path, "one") == list(range(50))
-
-
 @nightly
 @pytest.mark.parametrize("arguments", [[], ["--cut", "10"]])
 def test_torchrun_on_two_machines(tmp_path, arguments):

@@ -220,8 +220,7 @@ def broadcast(run: "Any" = None, src: int = 0, group: "Any" = None) -> "Any":
     """Give each rank of a torch.distributed group the run of one of them.
 
     It is live there as ``wandb.run``, ``wandb.config`` and ``wandb.log``. It is shared, see
-    :func:`share`, if the group spans several machines; up to wandb 0.12 always, because
-    ranks do not reach each other otherwise. Every rank of the group calls this.
+    :func:`share`, if the group spans several machines. Every rank of the group calls this.
 
     Args:
         run: The run, on rank ``src``; by default ``wandb.run``.

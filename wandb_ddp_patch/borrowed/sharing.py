@@ -13,8 +13,8 @@ from .making import portable
 from .processes import is_here, machine
 
 
-def share(run: Any, host: Optional[str], port: int, keep: bool = True) -> Optional[str]:
-    """See wandb_ddp_patch.share, and ``open_to_machines`` for ``keep``."""
+def share(run: Any, host: Optional[str], port: int) -> Optional[str]:
+    """See wandb_ddp_patch.share."""
     run = _given(run)
     if fact(run, "disabled"):
         return None
@@ -27,7 +27,7 @@ def share(run: Any, host: Optional[str], port: int, keep: bool = True) -> Option
             raise link.usage_error("a run that is finished can't be shared")
     from .remote import opening  # late: only runs that are shared need it
 
-    shared = opening.open_to_machines(owned, host, port, keep)
+    shared = opening.open_to_machines(owned, host, port)
     where = "[%s]" if ":" in shared["host"] else "%s"
     return f"{where % shared['host']}:{shared['port']}"
 
@@ -72,11 +72,6 @@ def _packed(run: Any, spans_machines: bool) -> bytes:
             pass
         elif spans_machines:
             share(run, None, 0)
-        elif not run.__dict__.get("_attach_id"):
-            # Up to 0.12 only processes of one tree reach each other otherwise.
-            ways.share(run)
-            if link.own(run).share is None:
-                share(run, "127.0.0.1", 0, keep=False)
         return pickle.dumps(run)
     except Exception as error:
         return pickle.dumps(portable(error))

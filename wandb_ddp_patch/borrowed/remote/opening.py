@@ -26,9 +26,7 @@ _given: Set[str] = set()
 _within: Optional[Address] = None
 
 
-def open_to_machines(
-    owned: link.Owned, host: Optional[str], port: int, keep: bool = True
-) -> Dict[str, Any]:
+def open_to_machines(owned: link.Owned, host: Optional[str], port: int) -> Dict[str, Any]:
     """Let workers on other machines connect to a run of this process.
 
     Where they can already, and another host or port is asked for, they can by that as well,
@@ -38,7 +36,6 @@ def open_to_machines(
         owned: The run's link.
         host: The address by which they reach this machine; None for the likely one.
         port: The port; 0 for any that is free.
-        keep: Whether a host that is given is kept where none is the next time.
 
     Returns:
         What payloads carry: host, port, token and this machine.
@@ -59,7 +56,7 @@ def open_to_machines(
             if share is None or asked:
                 raise
             return share
-        if asked and keep:
+        if asked:
             _given.add(owned.key)
         if share is None:
             run = SharedRun(owned.key, secrets.token_bytes(handshake.TOKEN_BYTES))
