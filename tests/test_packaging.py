@@ -442,6 +442,18 @@ def test_beside_other_hooks_of_imports(environment, dists, tmp_path):
     assert list(tmp_path.glob(".coverage.*"))
 
 
+def test_another_start_up_file_imports_wandb_before_ours(environment, dists):
+    env = environment(dists["wheel"], f"wandb=={newest()}")
+    # Python 3.15 has every line of a .pth file before any entry of a .start file.
+    (env.site / "aaa.pth").write_text("import wandb\n")
+    env.run("-c", COPY, says="patched")
+    by = "import wandb_ddp_patch; print(wandb_ddp_patch._imported_by[0])"
+    env.run("-c", by, says="wandb_ddp_patch_startup")
+    assert "RecursionError" in env.attempt("-c", COPY, WANDB_DDP_PATCH="0").stderr
+    (env.site / "wandb_ddp_patch" / "_patches.py").unlink()
+    quiet(env)  # of us, only a part is left
+
+
 def test_in_an_environment_that_sees_another(installed, tmp_path):
     # Both have our files, and run them.
     child = tmp_path / "child"
