@@ -446,6 +446,8 @@ def test_another_start_up_file_imports_wandb_before_ours(environment, dists):
     env = environment(dists["wheel"], f"wandb=={newest()}")
     # Python 3.15 has every line of a .pth file before any entry of a .start file.
     (env.site / "aaa.pth").write_text("import wandb\n")
+    if env.attempt("-c", "pass", WANDB_DDP_PATCH="0").returncode:
+        pytest.skip("this wandb can't be imported by a start-up file")  # pydantic, on 3.15
     env.run("-c", COPY, says="patched")
     by = "import wandb_ddp_patch; print(wandb_ddp_patch._imported_by[0])"
     env.run("-c", by, says="wandb_ddp_patch_startup")
