@@ -12,6 +12,7 @@ import textwrap
 import zipfile
 from pathlib import Path
 
+import pages
 import pytest
 from conftest import ROOT, clean_env
 from limits import HANG_SECONDS, WAIT_SECONDS
@@ -454,6 +455,38 @@ def test_another_start_up_file_imports_wandb_before_ours(environment, dists):
     assert "RecursionError" in env.attempt("-c", COPY, WANDB_DDP_PATCH="0").stderr
     (env.site / "wandb_ddp_patch" / "_patches.py").unlink()
     quiet(env)  # of us, only a part is left
+
+
+@pytest.mark.parametrize(
+    ("options", "env"),
+    [
+        (["-X", "lazy_imports=all"], {}),  # which Python 3.15 has; others don't mind
+        ([], {"PYTHON_LAZY_IMPORTS": "all"}),
+        ([], {}),  # named in __lazy_modules__
+    ],
+)
+def test_lazy_imports_do_not_put_off_the_form_that_we_show(environment, tmp_path, options, env):
+    made = environment(f"wandb=={newest()}")
+    (made.site / "a_path.pth").write_text(f"{ROOT}\n")  # as PYTHONPATH: no start-up file
+    block = pages.split((ROOT / "README.md").read_text("utf-8"))[1][0].text
+    lazy = '__lazy_modules__ = ["wandb_ddp_patch"]'
+    lines = [lazy, "import copy", "import wandb", block, "copy.copy(wandb.Config())"]
+    (tmp_path / "train.py").write_text("\n".join([*lines, "print('patched')"]))
+    made.run(*options, tmp_path / "train.py", says="patched", **env)
+
+
+def test_status_tells_that_it_is_what_made_a_lazy_import_run(environment, tmp_path):
+    made = environment(f"wandb=={newest()}")
+    (made.site / "a_path.pth").write_text(f"{ROOT}\n")
+    lines = ['__lazy_modules__ = ["wandb_ddp_patch"]', "import wandb", "import wandb_ddp_patch"]
+    ask = "print({each.state for each in wandb_ddp_patch.status()} >= {'applied'})"
+    for line in ("", "wandb_ddp_patch.apply()"):
+        (tmp_path / "train.py").write_text("\n".join([*lines, line, ask]))
+        done = made.attempt(tmp_path / "train.py")
+        assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+        lazy = made.run("-c", "import sys; print(sys.version_info >= (3, 15))") == "True"
+        late = "wandb_ddp_patch has run only now, after wandb" in done.stderr
+        assert late == (lazy and not line)
 
 
 def test_in_an_environment_that_sees_another(installed, tmp_path):

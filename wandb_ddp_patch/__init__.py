@@ -4,10 +4,8 @@ Importing this package is applying it: ``wandb.config``, the run, the summary an
 that holds them can then be handed to worker processes, copied and pickled. It began with
 https://github.com/wandb/wandb/issues/2007.
 
-Environment variable ``WANDB_DDP_PATCH=0`` turns it off.
-
-Importing it imports nothing that a bare interpreter has not loaded already: the rest of the
-package is imported once wandb or torch is.
+Environment variable ``WANDB_DDP_PATCH=0`` turns it off. Importing it imports nothing that a
+bare interpreter has not loaded already: the rest is imported once wandb or torch is.
 """
 
 import os
@@ -42,6 +40,7 @@ class _Finder:
         | {"wandb.sdk.wandb_run", "wandb.sdk.wandb_summary"}
     )
     forkserver = False  # whether use_forkserver() has been called
+    late = False  # whether a lazy import has run after wandb's, and nobody has called apply()
 
     def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
         if name in self.watched:
@@ -87,6 +86,7 @@ def apply() -> None:
     Importing the package has called this already. Calling it again, from any thread, changes
     nothing; it is the way back after :func:`revert`. Does nothing with ``WANDB_DDP_PATCH=0``.
     """
+    _finder.late = False
     if not _enabled():
         return
     if _finder not in sys.meta_path:
@@ -118,7 +118,7 @@ def status() -> "List[Status]":
     """Say what is patched and why: one :class:`Status` for each graft."""
     from . import _status
 
-    return _status.status(enabled=_enabled())
+    return _status.status(enabled=_enabled(), late=_finder.late)
 
 
 def spawn(
@@ -247,3 +247,4 @@ _imported_by = _importer.f_globals.get("__name__", ""), _importer.f_code.co_file
 del _importer
 
 apply()
+_finder.late = "wandb" in sys.modules and __name__ in getattr(sys, "lazy_modules", ())
