@@ -505,6 +505,24 @@ def test_in_an_environment_that_sees_another(installed, tmp_path):
     assert (done.stdout, done.stderr) == ("patched\n1\n", "")
 
 
+def test_doctor_says_why_an_unchanged_script_is_not_patched(environment, dists, tmp_path):
+    env = environment("--no-deps", dists["wheel"])
+    command = tmp_path / "wandb-ddp-patch"
+    ask = "from wandb_ddp_patch import doctor; print(doctor.environment()['inactive'])"
+    command.write_text(f"import sys; sys.path.append({str(env.site)!r}); {ask}")
+    env.run(command, says="None")
+    env.run(command, says="not active: WANDB_DDP_PATCH=0", WANDB_DDP_PATCH="0")
+    form = "start-up files. Only scripts that import wandb_ddp_patch and call"
+    not_run = env.run("-S", command)
+    if str(env.site) in env.run("-S", "-c", "import site; print(site.getsitepackages())"):
+        assert not_run.startswith(f"not active: this Python has not run the {form}")
+    for name in FILES - {"wandb_ddp_patch.pth"}:
+        (env.site / name).unlink()
+    assert f"not active: this Python has not run the {form}" in env.attempt(command).stdout
+    (env.site / "wandb_ddp_patch.pth").unlink()
+    assert env.run(command).startswith(f"not active: there are no {form}")
+
+
 def test_who_has_imported_us(installed, tmp_path):
     # The command itself imports us first; that is not who patches this environment.
     code = "from wandb_ddp_patch import doctor; print(doctor._imported_by())"
