@@ -10,7 +10,9 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-import wandb_ddp_patch  # noqa: F401
+import wandb_ddp_patch
+
+wandb_ddp_patch.apply()
 
 QUIET = ("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing")
 

@@ -10,7 +10,9 @@ import torch
 import wandb
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-import wandb_ddp_patch  # noqa: F401  (the one line that is added)
+import wandb_ddp_patch
+
+wandb_ddp_patch.apply()  # these two lines are added
 
 
 class Circles(Dataset):

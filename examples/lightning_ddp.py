@@ -11,7 +11,9 @@ import wandb
 from lightning.pytorch.loggers import WandbLogger
 from torch.utils.data import DataLoader, TensorDataset
 
-import wandb_ddp_patch  # noqa: F401  (the one line that is added)
+import wandb_ddp_patch
+
+wandb_ddp_patch.apply()  # these two lines are added
 
 
 class Classifier(pl.LightningModule):

@@ -13,7 +13,9 @@ import torch.distributed as dist
 import wandb
 from torch.nn.parallel import DistributedDataParallel
 
-import wandb_ddp_patch  # noqa: F401  (the one line that is added)
+import wandb_ddp_patch
+
+wandb_ddp_patch.apply()  # these two lines are added
 
 
 def run_of_rank_0(rank):

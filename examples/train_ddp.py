@@ -22,7 +22,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from tqdm import tqdm
 
-import wandb_ddp_patch  # noqa: F401  (the one line that is added)
+import wandb_ddp_patch
+
+wandb_ddp_patch.apply()  # these two lines are added
 
 
 def digits():

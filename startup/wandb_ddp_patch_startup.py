@@ -12,6 +12,11 @@ import sys
 def find_spec(name, path=None, target=None):
     if (name != "wandb" and name != "torch") or "wandb_ddp_patch" in sys.modules:
         return None
+    finder = patch()
+    return finder.find_spec(name, path, target) if finder in sys.meta_path else None
+
+
+def patch():
     import os  # not at every start
 
     if os.environ.get("WANDB_DDP_PATCH") == "0":
@@ -20,13 +25,15 @@ def find_spec(name, path=None, target=None):
         from wandb_ddp_patch import _finder  # it takes our place in sys.meta_path
     except Exception:
         return None
-    return _finder.find_spec(name, path, target) if _finder in sys.meta_path else None
+    return _finder
 
 
 def install():
     this = sys.modules[__name__]
     if "wandb_ddp_patch" not in sys.modules and this not in sys.meta_path:
         sys.meta_path.insert(0, this)
+        if "wandb" in sys.modules or "torch" in sys.modules:
+            patch()  # another start-up file has imported it before this one
 
 
 install()

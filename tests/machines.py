@@ -6,6 +6,7 @@ other file of the owner's can be reached from the other one.
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import uuid
@@ -64,10 +65,12 @@ class Machines:
         self._wire.stdin.flush()
         assert self._wire.stdout.readline() == "done\n"
 
-    def start(self, machine, *command, output=None, **env):
-        """Start a process on a machine, in the folder."""
+    def start(self, machine, *command, output=None, hosts=None, **env):
+        """Start a process on a machine, in the folder; its /etc/hosts may say more."""
         hidden = self.folder / f"tmp{1 - machine}"
         entry = 'mount -t tmpfs none "$0" && exec "$@"'
+        if hosts is not None:
+            entry = f"mount --bind {hosts_file(self.folder, hosts)} /etc/hosts && {entry}"
         process = subprocess.Popen(
             [*IN, self.names[machine], *APART, "sh", "-c", entry, str(hidden), *map(str, command)],
             cwd=self.folder,
@@ -80,6 +83,14 @@ class Machines:
         )
         self.processes.append(process)
         return process
+
+
+def hosts_file(folder, lines):
+    """Write a file to stand for /etc/hosts, where this machine's own name is 127.0.1.1."""
+    path = Path(folder) / f"hosts-{uuid.uuid4().hex[:8]}"
+    own = socket.gethostname()
+    path.write_text("\n".join(["127.0.0.1 localhost", f"127.0.1.1 {own}", *lines, ""]))
+    return path
 
 
 def permitted():

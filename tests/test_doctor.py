@@ -31,7 +31,7 @@ def test_doctor_says_what_is_here_and_that_all_is_well():
     assert facts["wandb_ddp_patch"] == wandb_ddp_patch.__version__
     assert facts["executable"] == sys.executable
     assert facts["imported_by"] == "nobody"
-    assert facts["enabled"]
+    assert facts["enabled"] and facts["inactive"].startswith("not active: ")
     states = {graft["target"]: graft["state"] for graft in facts["grafts"]}
     assert states["wandb.sdk.wandb_config.Config"] == "applied"
     assert states["torch.serialization"] == "applied"

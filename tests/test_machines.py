@@ -180,7 +180,8 @@ def test_the_owner_is_killed(machines, tmp_path):  # noqa: F811
     os.killpg(owner.pid, signal.SIGKILL)
     ended(worker)
     first, second, took = seen(tmp_path, "one")
-    assert first == second and "has ended, or no longer has it" in first
+    assert first == second
+    assert f"connections to {ADDRESSES[0]}, port" in first and "are refused: the process" in first
     assert took < AT_ONCE_SECONDS
 
 
@@ -273,7 +274,54 @@ while True:
 """
 
 
-@pytest.mark.parametrize("told", ["1", ADDRESSES[0]])
+def test_nobody_is_at_the_address_and_the_owner_lives(machines, tmp_path):  # noqa: F811
+    owner = machines.start(0, sys.executable, SCRIPT, "owner_at", ADDRESSES[1], 4000, "one")
+    ended(machines.start(1, sys.executable, SCRIPT, "log", "one", 5), owner)
+    first, second, _ = seen(tmp_path, "one")
+    assert first == second and "has ended" not in first
+    assert f"connections to {ADDRESSES[1]}, port 4000 are refused" in first
+
+
+LOOPBACK = ["127.0.1.1 node0"]  # as Debian has a machine's own name
+
+
+@pytest.mark.parametrize("by", ["host", "MASTER_ADDR", "SLURMD_NODENAME"])
+def test_a_machines_own_name_is_a_loopback_address_there(machines, tmp_path, by):  # noqa: F811
+    env = {} if by == "host" else {by: "node0"}
+    role = ["owner_at", "node0", 0] if by == "host" else ["owner"]
+    owner = machines.start(0, sys.executable, SCRIPT, *role, "one", hosts=LOOPBACK, **env)
+    ended(machines.start(1, sys.executable, SCRIPT, "log", "one", 50, hosts=LOOPBACK), owner)
+    assert numbers(tmp_path, "one") == list(range(50))
+
+
+@pytest.mark.parametrize("by", ["host", pytest.param("MASTER_ADDR", marks=nightly)])
+def test_that_name_is_known_elsewhere_and_there_is_no_way_out(machines, tmp_path, by):  # noqa: F811
+    route = ["ip", "-n", machines.names[0], "route", "delete", "default"]
+    subprocess.run(route, check=True)
+    env = {} if by == "host" else {by: "node0"}
+    role = ["owner_at", "node0", 0] if by == "host" else ["owner"]
+    owner = machines.start(0, sys.executable, SCRIPT, *role, "one", hosts=LOOPBACK, **env)
+    known = [f"{ADDRESSES[0]} node0"]
+    ended(machines.start(1, sys.executable, SCRIPT, "log", "one", 50, hosts=known), owner)
+    assert numbers(tmp_path, "one") == list(range(50))
+
+
+def test_a_name_with_two_families(machines, tmp_path):  # noqa: F811
+    for n, name in enumerate(machines.names, 1):
+        address = ["address", "add", f"fd77::{n}/64", "dev", "eth0", "nodad"]
+        subprocess.run(["ip", "-n", name, *address], check=True)
+    names = [f"{address} node0" for address in (ADDRESSES[0], "fd77::1")]
+    role = ["owner_at", "node0", 0, "0", "1"]
+    owner = machines.start(0, sys.executable, SCRIPT, *role, hosts=names)
+    workers = [
+        machines.start(1, sys.executable, SCRIPT, "log", n, 50, hosts=[name])
+        for n, name in enumerate(names)
+    ]
+    ended(owner, *workers)
+    assert numbers(tmp_path, "0") == numbers(tmp_path, "1") == list(range(50))
+
+
+@pytest.mark.parametrize("told", ["1", ADDRESSES[0], "0.0.0.0", "[::]:4000"])
 def test_a_variable_shares_the_run_of_an_unchanged_script(machines, tmp_path, told):  # noqa: F811
     owner = machines.start(0, sys.executable, SCRIPT, "unchanged", WANDB_DDP_PATCH_SHARE=told)
     ended(machines.start(1, sys.executable, SCRIPT, "log", "one", 100), owner)
@@ -297,6 +345,16 @@ def check_ranks(folder, shared):
 @nightly
 def test_broadcast_over_machines(machines, tmp_path):  # noqa: F811
     ended(*ranks(machines.start, ADDRESSES[0]))
+    check_ranks(tmp_path, shared=True)
+
+
+@nightly
+def test_broadcast_from_a_machine_whose_name_is_a_loopback_address(machines, tmp_path):  # noqa: F811
+    def start(n, *command, **env):
+        hosts = [LOOPBACK, [f"{ADDRESSES[0]} node0"]][n]
+        return machines.start(n, *command, hosts=hosts, **env)
+
+    ended(*ranks(start, "node0"))
     check_ranks(tmp_path, shared=True)
 
 

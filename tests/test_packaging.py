@@ -12,6 +12,7 @@ import textwrap
 import zipfile
 from pathlib import Path
 
+import pages
 import pytest
 from conftest import ROOT, clean_env
 from limits import HANG_SECONDS, WAIT_SECONDS
@@ -442,6 +443,52 @@ def test_beside_other_hooks_of_imports(environment, dists, tmp_path):
     assert list(tmp_path.glob(".coverage.*"))
 
 
+def test_another_start_up_file_imports_wandb_before_ours(environment, dists):
+    env = environment(dists["wheel"], f"wandb=={newest()}")
+    # Python 3.15 has every line of a .pth file before any entry of a .start file.
+    (env.site / "aaa.pth").write_text("import wandb\n")
+    if env.attempt("-c", "pass", WANDB_DDP_PATCH="0").returncode:
+        pytest.skip("this wandb can't be imported by a start-up file")  # pydantic, on 3.15
+    env.run("-c", COPY, says="patched")
+    by = "import wandb_ddp_patch; print(wandb_ddp_patch._imported_by[0])"
+    env.run("-c", by, says="wandb_ddp_patch_startup")
+    assert "RecursionError" in env.attempt("-c", COPY, WANDB_DDP_PATCH="0").stderr
+    (env.site / "wandb_ddp_patch" / "_patches.py").unlink()
+    quiet(env)  # of us, only a part is left
+
+
+@pytest.mark.parametrize(
+    ("options", "env"),
+    [
+        (["-X", "lazy_imports=all"], {}),  # which Python 3.15 has; others don't mind
+        ([], {"PYTHON_LAZY_IMPORTS": "all"}),
+        ([], {}),  # named in __lazy_modules__
+    ],
+)
+def test_lazy_imports_do_not_put_off_the_form_that_we_show(environment, tmp_path, options, env):
+    made = environment(f"wandb=={newest()}")
+    (made.site / "a_path.pth").write_text(f"{ROOT}\n")  # as PYTHONPATH: no start-up file
+    block = pages.split((ROOT / "README.md").read_text("utf-8"))[1][0].text
+    lazy = '__lazy_modules__ = ["wandb_ddp_patch"]'
+    lines = [lazy, "import copy", "import wandb", block, "copy.copy(wandb.Config())"]
+    (tmp_path / "train.py").write_text("\n".join([*lines, "print('patched')"]))
+    made.run(*options, tmp_path / "train.py", says="patched", **env)
+
+
+def test_status_tells_that_it_is_what_made_a_lazy_import_run(environment, tmp_path):
+    made = environment(f"wandb=={newest()}")
+    (made.site / "a_path.pth").write_text(f"{ROOT}\n")
+    lines = ['__lazy_modules__ = ["wandb_ddp_patch"]', "import wandb", "import wandb_ddp_patch"]
+    ask = "print({each.state for each in wandb_ddp_patch.status()} >= {'applied'})"
+    for line in ("", "wandb_ddp_patch.apply()"):
+        (tmp_path / "train.py").write_text("\n".join([*lines, line, ask]))
+        done = made.attempt(tmp_path / "train.py")
+        assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+        lazy = made.run("-c", "import sys; print(sys.version_info >= (3, 15))") == "True"
+        late = "wandb_ddp_patch has run only now, after wandb" in done.stderr
+        assert late == (lazy and not line)
+
+
 def test_in_an_environment_that_sees_another(installed, tmp_path):
     # Both have our files, and run them.
     child = tmp_path / "child"
@@ -456,6 +503,24 @@ def test_in_an_environment_that_sees_another(installed, tmp_path):
         [python, "-c", code], env=clean_env(PYTHONPATH=None), capture_output=True, text=True
     )
     assert (done.stdout, done.stderr) == ("patched\n1\n", "")
+
+
+def test_doctor_says_why_an_unchanged_script_is_not_patched(environment, dists, tmp_path):
+    env = environment("--no-deps", dists["wheel"])
+    command = tmp_path / "wandb-ddp-patch"
+    ask = "from wandb_ddp_patch import doctor; print(doctor.environment()['inactive'])"
+    command.write_text(f"import sys; sys.path.append({str(env.site)!r}); {ask}")
+    env.run(command, says="None")
+    env.run(command, says="not active: WANDB_DDP_PATCH=0", WANDB_DDP_PATCH="0")
+    form = "start-up files. Only scripts that import wandb_ddp_patch and call"
+    not_run = env.run("-S", command)
+    if str(env.site) in env.run("-S", "-c", "import site; print(site.getsitepackages())"):
+        assert not_run.startswith(f"not active: this Python has not run the {form}")
+    for name in FILES - {"wandb_ddp_patch.pth"}:
+        (env.site / name).unlink()
+    assert f"not active: this Python has not run the {form}" in env.attempt(command).stdout
+    (env.site / "wandb_ddp_patch.pth").unlink()
+    assert env.run(command).startswith(f"not active: there are no {form}")
 
 
 def test_who_has_imported_us(installed, tmp_path):

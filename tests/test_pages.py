@@ -132,6 +132,22 @@ def test_blocks_run(clone, block):
     assert bool(done.returncode) == (block.mark == pages.FAILS), done.stdout + done.stderr
 
 
+def test_the_form_that_we_show_is_one_that_linters_leave(tmp_path):
+    """In README, install.md and each example: an import whose name is not used is removed."""
+    shown = [block.values[0].text for block in BLOCKS if block.values[0].language == "python"]
+    shown += [path.read_text("utf-8") for path in (ROOT / "examples").glob("*.py")]
+    shown = [text for text in shown if "\nimport wandb_ddp_patch" in f"\n{text}"]
+    assert len(shown) > 8
+    ruff = [str(Path(sys.executable).with_name("ruff")), "check", "--fix", "--isolated", "-q"]
+    for n, text in enumerate(shown):
+        (tmp_path / f"{n}.py").write_text(text.replace("# noqa", "#"), "utf-8")
+    subprocess.run([*ruff, str(tmp_path)])  # there may be more that can't be mended
+    for n, text in enumerate(shown):
+        left = (tmp_path / f"{n}.py").read_text("utf-8")
+        assert "import wandb_ddp_patch" in left, text
+        assert "wandb_ddp_patch." in left, text
+
+
 # --- the checks themselves --------------------------------------------------
 
 

@@ -342,7 +342,8 @@ def test_a_recorded_connection_is_of_no_use(shared):
 
 def test_a_wrong_token_is_said_at_once(shared):
     begun = time.monotonic()
-    with pytest.raises(Unreachable, match="does not hold its token"):
+    why = f"who answers at 127.0.0.1, port {shared.address[1]} does not hold its token"
+    with pytest.raises(Unreachable, match=why):
         shared.client(token=os.urandom(32))
     assert time.monotonic() < begun + SOON_SECONDS
 
@@ -386,12 +387,23 @@ def test_what_was_logged_before_the_end_arrives_and_the_rest_is_refused(shared):
 
 def test_a_run_that_is_not_known_is_gone(shared, monkeypatch):
     monkeypatch.setattr(clients, "_GONE_SECONDS", 0.5)
-    with pytest.raises(Unreachable, match=re.escape(GONE)):
+    where = "127.0.0.1, port %d"
+    why = f"who answers at {where % shared.address[1]} does not know it: {GONE}"
+    with pytest.raises(Unreachable, match=re.escape(why)):
         Client(shared.address, os.urandom(16), shared.token, 30)
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
-    with pytest.raises(Unreachable, match=re.escape(GONE)):
+    why = f"connections to {where % port} are refused: {GONE}"
+    with pytest.raises(Unreachable, match=re.escape(why)):
         shared.client(address=("127.0.0.1", port))
+
+
+def test_silence_names_the_address(shared):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # as behind a firewall
+        port = silent.getsockname()[1]
+        why = f"has not answered at 127.0.0.1, port {port} within 1 s"
+        with pytest.raises(Unreachable, match=why):
+            shared.client(patience=1, address=("127.0.0.1", port))
 
 
 def test_a_run_that_is_long_over_is_forgotten(shared, monkeypatch):

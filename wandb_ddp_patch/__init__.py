@@ -4,10 +4,8 @@ Importing this package is applying it: ``wandb.config``, the run, the summary an
 that holds them can then be handed to worker processes, copied and pickled. It began with
 https://github.com/wandb/wandb/issues/2007.
 
-Environment variable ``WANDB_DDP_PATCH=0`` turns it off.
-
-Importing it imports nothing that a bare interpreter has not loaded already: the rest of the
-package is imported once wandb or torch is.
+Environment variable ``WANDB_DDP_PATCH=0`` turns it off. Importing it imports nothing that a
+bare interpreter has not loaded already: the rest is imported once wandb or torch is.
 """
 
 import os
@@ -44,6 +42,7 @@ class _Finder:
         | {"wandb.sdk.wandb_run", "wandb.sdk.wandb_setup", "wandb.sdk.wandb_summary"}
     )
     forkserver = False  # whether use_forkserver() has been called
+    late = False  # whether a lazy import has run after wandb's, and nobody has called apply()
 
     def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
         if name in self.watched:
@@ -92,6 +91,7 @@ def apply() -> None:
     Importing the package has called this already. Calling it again, from any thread, changes
     nothing; it is the way back after :func:`revert`. Does nothing with ``WANDB_DDP_PATCH=0``.
     """
+    _finder.late = False
     if not _enabled():
         return
     if _finder not in sys.meta_path:
@@ -123,7 +123,7 @@ def status() -> "List[Status]":
     """Say what is patched and why: one :class:`Status` for each graft."""
     from . import _status
 
-    return _status.status(enabled=_enabled())
+    return _status.status(enabled=_enabled(), late=_finder.late)
 
 
 def spawn(
@@ -203,10 +203,9 @@ def share(run: "Any" = None, host: "Optional[str]" = None, port: int = 0) -> "Op
 
     Args:
         run: The run; by default ``wandb.run``.
-        host: The address by which workers reach this machine, where this process then
-            listens. By default that by which ``MASTER_ADDR``, or else ``SLURMD_NODENAME``, is
-            reached, or the way out of this machine. One that is not this machine's own, as
-            behind a translated address, is handed out as it is.
+        host: The address or name by which workers reach this machine, where this process then
+            listens; ``"0.0.0.0"`` or ``"::"`` for all. By default that of ``MASTER_ADDR``,
+            ``SLURMD_NODENAME`` or the way out. One that is not this machine's own is handed out.
         port: The port; 0 for any that is free.
 
     Returns:
@@ -214,6 +213,7 @@ def share(run: "Any" = None, host: "Optional[str]" = None, port: int = 0) -> "Op
 
     Raises:
         OSError: It can't listen at that address, or there is none to be guessed.
+        ValueError: That is no host or no port.
         wandb.errors.UsageError: There is no run, or it is finished, or another process's.
     """
     from .borrowed import sharing
@@ -225,8 +225,7 @@ def broadcast(run: "Any" = None, src: int = 0, group: "Any" = None) -> "Any":
     """Give each rank of a torch.distributed group the run of one of them.
 
     It is live there as ``wandb.run``, ``wandb.config`` and ``wandb.log``. It is shared, see
-    :func:`share`, if the group spans several machines; up to wandb 0.12 always, because
-    ranks do not reach each other otherwise. Every rank of the group calls this.
+    :func:`share`, if the group spans several machines. Every rank of the group calls this.
 
     Args:
         run: The run, on rank ``src``; by default ``wandb.run``.
@@ -253,3 +252,4 @@ _imported_by = _importer.f_globals.get("__name__", ""), _importer.f_code.co_file
 del _importer
 
 apply()
+_finder.late = "wandb" in sys.modules and __name__ in getattr(sys, "lazy_modules", ())

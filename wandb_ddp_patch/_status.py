@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from dataclasses import dataclass
 from typing import Iterator, List
 
@@ -36,8 +37,15 @@ def _switched_on() -> Iterator[Graft]:
         yield unchanged.GRAFT
 
 
-def status(enabled: bool) -> List[Status]:
-    """Say what became of each graft."""
+def status(enabled: bool, late: bool = False) -> List[Status]:
+    """Say what became of each graft; and that nothing was patched till now, where that is so."""
+    if enabled and late:
+        warnings.warn(
+            "wandb_ddp_patch has run only now, after wandb: its import is a lazy one. Name it"
+            " at the top of the script, as wandb_ddp_patch.apply()",
+            RuntimeWarning,
+            stacklevel=3,
+        )
     return [
         Status(
             graft.target,

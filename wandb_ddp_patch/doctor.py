@@ -80,6 +80,7 @@ def environment() -> Dict[str, Any]:
         "torch": _version("torch"),
         "startup_files": _startup_files(),
         "imported_by": _imported_by(),
+        "inactive": _inactive(),
         "grafts": [dataclasses.asdict(graft) for graft in wandb_ddp_patch.status()],
     }
 
@@ -109,6 +110,19 @@ def _imported_by() -> str:
     if name == "wandb_ddp_patch_startup" or (by_command and hasattr(startup, "install")):
         return "start-up file"
     return "nobody" if by_command else f"script {path}"
+
+
+def _inactive() -> Optional[str]:
+    """Say why an unchanged script is not patched here; None where it is."""
+    if os.environ.get("WANDB_DDP_PATCH") == "0":
+        return "not active: WANDB_DDP_PATCH=0"
+    if _imported_by() != "nobody":
+        return None
+    why = "this Python has not run the" if _startup_files() else "there are no"
+    return (
+        f"not active: {why} start-up files. Only scripts that import wandb_ddp_patch and call"
+        " wandb_ddp_patch.apply() are patched"
+    )
 
 
 def _probe() -> List[Dict[str, Any]]:

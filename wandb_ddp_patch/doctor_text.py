@@ -42,8 +42,8 @@ def environment(facts: Dict[str, Any]) -> str:
     ]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:{width}}  {value}" for name, value in rows]
-    if facts["imported_by"] == "nobody":
-        lines.append(f"{'':{width}}  (only scripts that import wandb_ddp_patch are patched)")
+    if facts["inactive"]:
+        lines.extend(textwrap.wrap(facts["inactive"], 96, initial_indent="  "))
     lines.append("")
     targets = [graft["target"] for graft in facts["grafts"]]
     width = max(map(len, targets))

@@ -25,10 +25,9 @@ def share(run: Any, host: Optional[str], port: int) -> Optional[str]:
         ways.share(run)
         if not owned.shared:
             raise link.usage_error("a run that is finished can't be shared")
-        from .remote import opening  # late: only runs that are shared need it
+    from .remote import opening  # late: only runs that are shared need it
 
-        opening.open_to_machines(owned, host, port)
-    shared: Any = owned.share
+    shared = opening.open_to_machines(owned, host, port)
     where = "[%s]" if ":" in shared["host"] else "%s"
     return f"{where % shared['host']}:{shared['port']}"
 
@@ -71,8 +70,7 @@ def _packed(run: Any, spans_machines: bool) -> bytes:
         run = _given(run)
         if isinstance(link.of(run), link.Borrowed) or fact(run, "disabled"):
             pass
-        elif spans_machines or not run.__dict__.get("_attach_id"):
-            # Up to 0.12 only processes of one tree reach each other otherwise.
+        elif spans_machines:
             share(run, None, 0)
         return pickle.dumps(run)
     except Exception as error:

@@ -28,7 +28,7 @@ _SILENT_SECONDS = 20.0
 _GONE_SECONDS = 3.0
 _TICK_SECONDS = 1.0
 
-GONE = "the process that called wandb.init() has ended, or no longer has it"
+GONE = "the process that called wandb.init() may have ended, or is reached by another address"
 LEFT = "this worker has left it"
 
 
@@ -153,13 +153,13 @@ class Client:
                 self._heard = time.monotonic()
                 return wire
             except handshake.NotProvenError:
-                self.window.end("who answers at its address does not hold its token")
+                self.window.end(f"who answers at {self._where()} does not hold its token")
                 return None
             except (ConnectionRefusedError, FileNotFoundError, EOFError) as error:
                 gone = gone or time.monotonic()
                 nobody = first and not isinstance(error, EOFError)
                 if nobody or time.monotonic() > gone + _GONE_SECONDS:
-                    self.window.end(GONE)
+                    self.window.end(self._gone(error))
                     return None
             except OSError as error:
                 gone = 0.0
@@ -169,6 +169,16 @@ class Client:
             time.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, 1.0)
 
+    def _where(self) -> str:
+        return self._address if isinstance(self._address, str) else "%s, port %d" % self._address
+
+    def _gone(self, error: Exception) -> str:
+        if isinstance(error, EOFError):
+            return f"who answers at {self._where()} does not know it: {GONE}"
+        # No more can be told: a wrong address and a firewall refuse while the owner lives.
+        return f"connections to {self._where()} are refused: {GONE}"
+
     def _unreachable(self, error: OSError) -> str:
-        where = self._address if isinstance(self._address, str) else "%s, port %d" % self._address
-        return f"its owner has not answered at {where} within {self._patience:.0f} s ({error})"
+        return (
+            f"its owner has not answered at {self._where()} within {self._patience:.0f} s ({error})"
+        )

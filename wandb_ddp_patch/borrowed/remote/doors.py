@@ -10,28 +10,46 @@ import struct
 import sys
 import uuid
 from multiprocessing import util
-from typing import Optional
+from typing import List
 
+from .addresses import Place
 from .wire import Address
 
 
-def towards_others(host: str, port: int) -> Optional[socket.socket]:
-    """Bind a socket to an address of this machine; None where it is not this machine's.
+def towards_others(at: List[Place], port: int) -> List[socket.socket]:
+    """Bind sockets to addresses of this machine, all at the same port.
 
     Raises:
         OSError: It can't be had: another process has it, or may.
     """
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    door = socket.socket(family, kind, protocol)
+    for left in reversed(range(10)):
+        opened: List[socket.socket] = []
+        try:
+            for place in at:
+                opened.append(_bound(place, opened[0].getsockname()[1] if opened else port))
+            return opened
+        except OSError as error:
+            for door in opened:
+                door.close()
+            # The port that was free for the first one need not be so for the next one.
+            if not (left and opened and port == 0 and error.errno == errno.EADDRINUSE):
+                raise
+    return opened
+
+
+def _bound(place: Place, port: int) -> socket.socket:
+    family, address = place
+    door = socket.socket(family, socket.SOCK_STREAM)
     try:
         if os.name == "posix":
             door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        door.bind(address)
+        if family == socket.AF_INET6:  # "::" stands for both families
+            with contextlib.suppress(OSError):
+                door.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        door.bind((address[0], port, *address[2:]))
     except OSError as error:
         door.close()
-        if error.errno == errno.EADDRNOTAVAIL:
-            return None
-        raise
+        raise OSError(error.errno, f"{address[0]}, port {port}: {error.strerror}") from None
     return door
 
 

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
-import socket
 import sys
 import threading
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Set, Tuple
 
 from .. import link
 from ..processes import machine
-from . import doors, handshake, kin
+from . import addresses, doors, handshake, kin
 from .hub import Hub
 from .shared import SharedRun
 from .wire import Address
 
 _hub: Optional[Hub] = None
 _starting = threading.RLock()
-# Ports that this process listens at, by the host and port that were asked for.
-_doors: Dict[Tuple[Optional[str], int], Tuple[str, int]] = {}
+# Where this process listens for other machines: each port's addresses.
+_doors: Dict[int, Set[str]] = {}
+# Runs, by their keys, whose address was given: it is kept. One that was guessed may be
+# another one once MASTER_ADDR is set.
+_given: Set[str] = set()
 # The address at which it listens for its own machine.
 _within: Optional[Address] = None
 
 
-class NoAddressError(OSError):
-    """It can't be told by which address other machines reach this one."""
-
-
 def open_to_machines(owned: link.Owned, host: Optional[str], port: int) -> Dict[str, Any]:
     """Let workers on other machines connect to a run of this process.
+
+    Where they can already, and another host or port is asked for, they can by that as well,
+    and are told that one from now on.
 
     Args:
         owned: The run's link.
@@ -42,20 +42,27 @@ def open_to_machines(owned: link.Owned, host: Optional[str], port: int) -> Dict[
 
     Raises:
         OSError: It can't listen there.
+        ValueError: This is no host and port.
     """
     with _starting:
-        if owned.share is not None:
-            return owned.share
-        where = _doors.get((host, port)) or _open(host, port)
-        _doors[host, port] = where
-        run = SharedRun(owned.key, secrets.token_bytes(handshake.TOKEN_BYTES))
-        hub().runs[bytes.fromhex(owned.key)] = run
-        owned.share = {
-            "host": where[0],
-            "port": where[1],
-            "token": run.token,
-            "machine": machine(),
-        }
+        share, asked = owned.share, host is not None or port != 0
+        if share is not None and owned.key in _given:
+            if not asked:
+                return share
+            host = host or share["host"]
+        try:
+            where = _open(host, port)
+        except addresses.NoAddressError:
+            if share is None or asked:
+                raise
+            return share
+        if asked:
+            _given.add(owned.key)
+        if share is None:
+            run = SharedRun(owned.key, secrets.token_bytes(handshake.TOKEN_BYTES))
+            hub().runs[bytes.fromhex(owned.key)] = run
+            share = {"token": run.token, "machine": machine()}
+        owned.share = {**share, "host": where[0], "port": where[1]}
         return owned.share
 
 
@@ -89,49 +96,26 @@ def hub() -> Hub:
 
 
 def _open(host: Optional[str], port: int) -> Tuple[str, int]:
-    told = host or likely_host()
-    # A host that is not this machine's own stands for it elsewhere, as behind a
-    # translated address.
-    door = doors.towards_others(told, port) or doors.towards_others(likely_host(), port)
-    if door is None:
-        raise OSError(errno.EADDRNOTAVAIL, f"{told} is no address of this machine")
-    hub().open(door)
-    return told, door.getsockname()[1]
-
-
-def likely_host() -> str:
-    """Guess by which address other machines reach this one.
-
-    That by which torch's processes find each other, or Slurm's name of this machine, or
-    that of the way out of it.
-
-    Raises:
-        NoAddressError: There is none.
-    """
-    for told in (os.environ.get("MASTER_ADDR"), os.environ.get("SLURMD_NODENAME")):
-        found = told and _own_address_towards(told)
-        if found:
-            return found
-    # Nothing is sent: the system only says which way that would go.
-    for anywhere in ("192.0.2.1", "2001:db8::1", socket.gethostname()):
-        found = _own_address_towards(anywhere)
-        if found and not found.startswith("127.") and found != "::1":
-            return found
-    raise NoAddressError(
-        "it can't be told by which address other machines reach this one: give it,"
-        " as share(host=...) or WANDB_DDP_PATCH_SHARE=HOST"
-    )
-
-
-def _own_address_towards(host: str) -> Optional[str]:
-    try:
-        for family, kind, _, _, address in socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM):
-            with socket.socket(family, kind) as asking:
-                asking.connect(address)
-                return str(asking.getsockname()[0])
-    except OSError:
-        pass
-    return None
+    """Listen where workers reach this machine by a host; give what they are to be told."""
+    if host is not None:
+        host, also = addresses.split(host)
+        if also and port not in (0, also):
+            raise ValueError(f"two ports are given: {also} and {port}")
+        port = port or also
+    if not 0 <= port < 1 << 16:
+        raise ValueError(f"{port} is no port")
+    told, places = addresses.plan(host or addresses.guess())
+    for known, heard in _doors.items():
+        if port in (0, known) and all(addresses.is_heard(place, heard) for place in places):
+            return told, known
+    heard = _doors.get(port, set())
+    missing = [place for place in places if not addresses.is_heard(place, heard)]
+    opened = doors.towards_others(missing, port)
+    for door in opened:
+        hub().open(door)
+    known = opened[0].getsockname()[1]
+    _doors.setdefault(known, set()).update(address[0] for _, address in places)
+    return told, known
 
 
 def by_environment(owned: link.Owned) -> None:
@@ -147,22 +131,15 @@ def by_environment(owned: link.Owned) -> None:
 
 
 def parse(told: str) -> Tuple[Optional[str], int]:
-    """Read WANDB_DDP_PATCH_SHARE: 1, HOST or HOST:PORT, with [] around an IPv6 address.
+    """Read WANDB_DDP_PATCH_SHARE: 1, or HOST or HOST:PORT.
 
     Raises:
-        ValueError: It is none of these.
+        ValueError: It is neither.
     """
-    if told == "1":
-        return None, 0
-    host, port = told, "0"
-    if told.startswith("["):
-        host, _, rest = told[1:].partition("]")
-        port = rest[1:] or "0"
-    elif told.count(":") == 1:
-        host, _, port = told.partition(":")
-    if not port.isdigit():
-        raise ValueError(f"WANDB_DDP_PATCH_SHARE={told} is not 1, HOST or HOST:PORT")
-    return host or None, int(port)
+    try:
+        return (None, 0) if told == "1" else addresses.split(told)
+    except ValueError as error:
+        raise ValueError(f"WANDB_DDP_PATCH_SHARE={told} is not 1, HOST or HOST:PORT") from error
 
 
 def end(owned: link.Owned) -> None:
@@ -198,6 +175,7 @@ def after_fork_in_child() -> None:
     global _hub, _starting, _within
     _starting = threading.RLock()
     _doors.clear()
+    _given.clear()
     _within = None
     if _hub is not None:
         _hub.close()
