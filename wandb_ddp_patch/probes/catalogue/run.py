@@ -11,7 +11,7 @@ from ..registry import check, probe
 from ..workers import in_worker, start_methods
 
 
-@probe()
+@probe(fails="attach in the same process|made another run")
 def run_same_process() -> None:
     """In its own process a run comes back from copy and pickle as itself."""
     import wandb
@@ -29,7 +29,7 @@ def run_same_process() -> None:
         check(pickle.loads(pickle.dumps(run)) is run, "finished, pickle made another run")
 
 
-@probe()
+@probe(fails=r"got \(.*\{\}\)|has no attribute '_settings'|an offline run has a URL")
 def run_config() -> None:
     """In a worker, run.config and the run's names are those of the run."""
     with offline_run() as run:

@@ -11,7 +11,7 @@ from ..registry import check, probe
 from ..workers import AT_ONCE_SECONDS, HANG_SECONDS, Job, fork, in_worker, in_workers, start_methods
 
 
-@probe()
+@probe(fails="rows that arrived|Unable to attach|has no attribute")
 def run_spawn() -> None:
     """A run handed to a spawned worker is used there, and its row arrives."""
     with offline_run() as run:
@@ -23,7 +23,7 @@ def run_spawn() -> None:
             check_rows(path, {method: 1})
 
 
-@probe()
+@probe(fails=r"rows that arrived|^hangs")
 def run_rows() -> None:
     """All rows of four workers, started in each way, are in the run's file."""
     with offline_run() as run:
@@ -35,7 +35,7 @@ def run_rows() -> None:
         check_rows(path, {f"worker {n}": 50 for n in range(len(jobs))})
 
 
-@probe()
+@probe(fails=r"^hangs|finish hang|rows that arrived")
 def run_finish() -> None:
     """A worker that calls finish() ends its own use of the run, and nobody else's."""
     with offline_run() as run:
@@ -73,7 +73,7 @@ def _log_after(run: Any, name: str, finished: Any) -> None:
     log_rows(run, name, 10)
 
 
-@probe()
+@probe(fails=r"log said nothing|it took seconds|^hangs")
 def run_owner_finished() -> None:
     """Workers that use a run after its owner has finished it are told at once."""
     with offline_run() as run:

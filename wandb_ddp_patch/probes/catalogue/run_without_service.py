@@ -12,7 +12,7 @@ from ..registry import check, probe
 from ..workers import AT_ONCE_SECONDS, in_worker, load_in_new_session
 
 
-@probe(9948)
+@probe(9948, fails=r"Unable to attach|has no attribute '_settings'|^hangs")
 def run_gone() -> None:
     """A run loaded when its service is gone can be read at once; logging says why not."""
     run_id, data = in_worker(_pickle_a_run)
@@ -37,7 +37,7 @@ def _use_gone_run(run: Any) -> Tuple[Any, str, float]:
     raise AssertionError("log said nothing")
 
 
-@probe(4458)
+@probe(4458, fails="made another run|state is not a dictionary")
 def run_disabled() -> None:
     """A disabled run is copied, pickled and sent to a worker, and still takes calls."""
     with offline_run("disabled") as run:
