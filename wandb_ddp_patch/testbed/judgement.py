@@ -15,7 +15,8 @@ def judge(data: Dict[str, Any]) -> int:
     """Say what the report comes to, as an exit status; print what the diff can't do."""
     bad = [entry["label"] for entry in data["environments"] if entry["error"]]
     for entry in data["environments"]:
-        if any(entry.get("tests", {}).get("worse", {}).values()):
+        tests = entry.get("tests", {})
+        if any(tests.get("worse", {}).values()) or tests.get("unproven"):
             bad.append(entry["label"])
         for side, verdicts in entry["verdicts"].items():
             failed = [name for name, verdict in verdicts.items() if verdict["passed"] is False]
