@@ -115,7 +115,7 @@ class _Suite:
             f"Of wandb's own {len(before)} unit tests, {failing} fail on this tree as it is"
             + (", with which the run was ended (--maxfail)" if self._is_cut(before) else "")
         )
-        for side, what in (("with", "with the shim"), ("export", "with the change")):
+        for side, what in (("with", "With the shim"), ("export", "With the change")):
             names = ", ".join(worse[side][:5])
             self._words.append(
                 f"{what}, {len(worse[side])} others fail" + (f": {names}" if names else "")

@@ -123,10 +123,14 @@ def _measured(topic: Topic, entry: Dict[str, Any]) -> List[str]:
         f" {passing('without')} pass without the change and {passing('export')} with it,"
         f" on Python {entry['python']}."
     ]
+    without = verdicts.get("without", {})
+    otherwise = [name for name in names if without.get(name, {}).get("otherwise")]
+    if otherwise:
+        lines += [f"For another reason than theirs fail without it: {', '.join(otherwise)}."]
     tests = entry.get("tests")
     if tests:
         # What the shim does there is nothing to wandb's reviewers.
-        words = [word for word in tests["words"] if not word.startswith("with the shim")]
+        words = [word for word in tests["words"] if not word.startswith("With the shim")]
         lines += ["", "".join(f"{word[:1].upper()}{word[1:]}. " for word in words).rstrip()]
     return lines
 
