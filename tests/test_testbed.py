@@ -280,7 +280,9 @@ def test_a_failure_for_another_reason_proves_nothing(monkeypatch, tmp_path, caps
     without = entry["verdicts"]["without"]
     assert [without[name]["otherwise"] for name in ("config-copy", "preinit")] == [True, False]
     assert "otherwise" not in entry["verdicts"]["with"]["config-copy"]
-    assert "0 of 2 cells (1 fail for another reason) pass without the shim" in capsys.readouterr().out
+    assert (
+        "0 of 2 cells (1 fail for another reason) pass without the shim" in capsys.readouterr().out
+    )
     # With a diff to prove, it is a failure.
     entry["verdicts"]["export"] = entry["verdicts"]["with"]
     assert judgement.judge({"environments": [entry]}) == 1

@@ -22,6 +22,9 @@ HANG_SECONDS = 300
 # waits for a service that is gone, or that answers nobody here, waits 10 s or more.
 AT_ONCE_SECONDS = 9
 
+# What wandb alone says where a worker can't use the run that it was handed.
+UNUSABLE = "attach(ing)? to run|'Run' object has no attribute '_"
+
 Job = Tuple[str, Callable[..., Any], Tuple[Any, ...]]
 
 
