@@ -47,15 +47,13 @@ def run(
     Raises:
         Failure: A SPEC or a name is none, or nothing could be run.
     """
-    names = plan.probe_names(only)
     if readme:
         readmes.around(readme)  # before minutes are spent
-    todo = plan.make(names, wanted, pythons, with_export or bool(tests))
+    todo = plan.make(plan.probe_names(only), wanted, pythons, with_export or bool(tests))
     live = report.Live(todo.labels, todo.sides, todo.names)
-    measurement = Measurement(todo, live, timeout, folder)
-    measurement.data["command"] = _command(wanted, pythons, only, timeout, todo.sides, tests)
-    measured = measurement.run(jobs, keep, tests)
-    return _end(measured, live.terminal, folder, readme)
+    measured = Measurement(todo, live, timeout, folder)
+    measured.data["command"] = _command(wanted, pythons, only, timeout, todo.sides, tests)
+    return _end(measured.run(jobs, keep, tests), live.terminal, folder, readme)
 
 
 def _command(

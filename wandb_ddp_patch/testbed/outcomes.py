@@ -32,13 +32,20 @@ def read(file: Path) -> Outcomes:
         module = path[: -len(".py")].replace("/", ".")
         inner = (case.get("classname") or "")[len(module) + 1 :]
         name = "::".join(filter(None, [path, inner.replace(".", "::"), case.get("name")]))
-        parts = {child.tag: child.get("message") or "" for child in case}
-        errors = [parts[tag] for tag in ("failure", "error") if tag in parts]
-        if errors:
-            found[name] = Outcome("failed", errors[0])
+        parts = {child.tag: child for child in case}
+        failure = parts.get("failure", parts.get("error"))
+        if failure is not None:
+            found[name] = Outcome("failed", _error(failure))
         else:
             found[name] = Outcome("skipped" if "skipped" in parts else "passed")
     return found
+
+
+def _error(failure: xml.etree.ElementTree.Element) -> str:
+    """Give the whole error: some pytests shorten the message, and not the lines marked E."""
+    lines = (failure.text or "").splitlines()
+    marked = [line[1:].strip() for line in lines if line.startswith("E ")]
+    return "\n".join([failure.get("message") or "", *marked])
 
 
 def fails(outcome: Optional[Outcome]) -> bool:
