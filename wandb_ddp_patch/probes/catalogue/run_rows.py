@@ -44,7 +44,7 @@ def run_rows() -> None:
         check_rows(path, {f"worker {n}": 50 for n in range(len(jobs))})
 
 
-@probe(fails=f"^hangs|finish hang|rows that arrived|{UNUSABLE}")
+@probe(fails=f"^(hangs|died)|finish hang|rows that arrived|{UNUSABLE}")
 def run_finish() -> None:
     """A worker that calls finish() ends its own use of the run, and nobody else's."""
     with offline_run() as run:

@@ -62,7 +62,7 @@ def _read_disabled_summary(summary: Any) -> Any:
     return summary["best"]["loss"]
 
 
-@probe(fails="KeyError: '__deepcopy__'|backend process has shutdown|^hangs")
+@probe(fails="KeyError: '__deepcopy__'|backend process has shutdown|is closed|^hangs")
 def summary_finished() -> None:
     """A finished run's summary is what was last known: read, copied, pickled, at once."""
     with offline_run() as run:
