@@ -19,6 +19,7 @@ EVIL = '<script>alert("1")</script> | `a` \x1b[31mred\x1b[0m __init__'
 PASSES = {"passed": True, "reason": "as it should be", "trace": None, "seconds": 0.5}
 FAILS = {"passed": False, "reason": EVIL, "trace": f"line\n```\n{EVIL}\nKeyError", "seconds": 1.25}
 HANGS = {"passed": False, "reason": "hangs: no end after 15 s", "trace": "", "seconds": 15}
+OTHERWISE = {"passed": False, "reason": "OSError: no room", "otherwise": True}
 SKIPPED = {"passed": None, "reason": "torch is not installed", "trace": None, "seconds": 0}
 
 
@@ -134,10 +135,75 @@ def test_page_has_each_cell_and_each_opens_its_own_words(report):
         assert not found.get("href", "").startswith("#") or found["href"][1:] in ids
 
 
+def test_what_fails_for_another_reason_is_no_failure_like_others(report):
+    report["environments"][0]["verdicts"]["without"]["config-pickle"] = OTHERWISE
+    assert "0.10.23 ?✓ H✓ ––\n" in reports.text(report)  # noqa: RUF001
+    source = reports.markdown(report)
+    assert "0 of 2 (1 fail for another reason, 1 can't be run: torch is not installed)" in source
+    assert "? fails for another reason than the probe's" in source
+    source = reports.html(report)
+    assert "without the shim: fails for another reason than the probe&#39;s; with" in source
+    assert "4 hang, 1 fail for another reason, 1 can" in source
+
+
+def test_why_probes_cannot_be_run_is_counted(report):
+    report["environments"][3]["verdicts"]["without"] = {
+        "config-pickle": {**SKIPPED, "reason": "this platform\nhas no fork"},
+        "preinit": SKIPPED,
+    }
+    words = "3 can't be run: torch is not installed (2), this platform has no fork (1)"
+    assert words in " ".join(reports.summary(report))
+
+
+def test_page_marks_what_differs(report):
+    source = reports.html(report)
+    page = Page(source)
+    assert source.count(">\u203a</i>") == 5  # in a cell, where a side is not as the one before it
+    heads = [found["class"] for found in page.all("th", scope="col") if "class" in found]
+    assert heads == ["differs", "differs", "same"]
+    for one in report["environments"]:
+        if not one["error"]:
+            one["verdicts"]["without"]["config-pickle"] = FAILS
+            one["verdicts"]["with"]["config-pickle"] = PASSES
+    source = reports.html(report)
+    heads = [found["class"] for found in Page(source).all("th", scope="col") if "class" in found]
+    assert heads == ["same", "differs", "same"]
+    assert "Only probes for which the environments differ: 1 of 3" in source
+    assert "| wandb | Python | 1 | 2 ≠ | 3 |" in reports.markdown(report)
+    report["environments"] = report["environments"][:1]  # there is nothing that could differ
+    assert "≠" not in reports.html(report) + reports.markdown(report)
+
+
+def test_page_and_markdown_say_how_to_find_the_same_again(report):
+    report["command"] = "wandb-ddp-patch testbed '../my wandb' --python 3.11"
+    report["environments"][3].update(spec="../my wandb", commit="0123456789abcdef", changed=True)
+    source = html.unescape(reports.html(report))
+    assert f"<pre>{report['command']}</pre>" in source
+    one = "wandb-ddp-patch testbed '../my wandb' --python 3.11 --only"
+    assert [name for name in ("config-pickle", "run-rows", "preinit") if f"{one} {name}<" in source]
+    assert source.count("commit 0123456789, changed") == 2
+    source = reports.markdown(report)
+    assert f"```sh\n{report['command']}\n```" in source
+    assert "- commit 0123456789, changed\n- \\<i\\>its core\\|stays" in source
+
+
+def test_notes_are_a_list(report):
+    report["environments"][3]["notes"].append("The second.")
+    source = reports.html(report)
+    assert "<li>&lt;i&gt;its core|stays</li>\n<li>The second.</li>" in source
+    assert "\n- \\<i\\>its core\\|stays\n- The second." in reports.markdown(report)
+
+
 def test_page_sums_up(report):
     words = " ".join(" ".join(Page(reports.html(report)).text).split())
-    assert "1 of 7 cells pass without the shim 4 hang, 1 can't be run, 1 without a verdict" in words
-    assert "4 of 6 cells pass with the shim 1 hang, 1 can't be run, 2 without a verdict" in words
+    assert (
+        "1 of 7 cells pass without the shim"
+        " 4 hang, 1 can't be run: torch is not installed, 1 without a verdict"
+    ) in words
+    assert (
+        "4 of 6 cells pass with the shim"
+        " 1 hang, 1 can't be run: torch is not installed, 2 without a verdict"
+    ) in words
     assert "1 environment could not be run." in words
     assert "4 environments and 3 probes" in words and "2026-11-23 14:00 UTC" in words
 
@@ -148,7 +214,8 @@ def test_markdown_tables_are_well_formed(report):
     for table in found:
         assert {len(row) for row in table} == {len(table[0])}
     first, second = found
-    assert first[2] == ["0.10.23", "3.11", "0 of 2 (1 can't be run)", "2 of 2 (1 can't be run)"]
+    why = "(1 can't be run: torch is not installed)"
+    assert first[2] == ["0.10.23", "3.11", f"0 of 2 {why}", f"2 of 2 {why}"]
     assert first[3][2:] == ["Python 3.11 can't: \\<b\\>\\| no", ""]
     assert first[5][3] == "1 of 3: `config-pickle` fails, `run-rows` hangs"
     assert [row[2:] for row in second[2:]] == [
@@ -265,16 +332,18 @@ def measure(live):
         for name in ("config-pickle", "run-rows"):
             passed = side == "with" or name == "config-pickle"
             reason = "as it should be" if passed else "hangs: no end after 15 s"
-            live.verdict("0.31.0", side, name, passed, reason)
+            live.verdict("0.31.0", side, name, {"passed": passed, "reason": reason})
 
     threads = [threading.Thread(target=one_side, args=(side,)) for side in ("without", "with")]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    live.verdict("0.31.0", "with", "run-rows", True, "as before")  # is no news
+    again = {"passed": True, "reason": "as before"}
+    live.verdict("0.31.0", "with", "run-rows", again)  # is no news
     live.error("0.10.5", "Python 3.11 can't run it")
-    live.verdict("0.30.0", "with", "run-rows", False, "AssertionError: 3 rows")
+    failed = {"passed": False, "reason": "AssertionError: 3 rows"}
+    live.verdict("0.30.0", "with", "run-rows", failed)
 
 
 def test_live_prints_a_line_for_each_finished_environment(capsys):

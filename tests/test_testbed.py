@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import gzip
 import io
 import json
@@ -20,9 +21,9 @@ import pytest
 from conftest import clean_env
 from limits import HANG_SECONDS, SOON_SECONDS
 
-from wandb_ddp_patch import cli
+from wandb_ddp_patch import cli, probes
 from wandb_ddp_patch.errors import Failure
-from wandb_ddp_patch.testbed import environments, export, index, specs, suite, trees
+from wandb_ddp_patch.testbed import environments, export, index, judgement, specs, suite, trees
 
 CLASSES = [name for topic in export.TOPICS.values() for name in topic.probes]
 
@@ -259,6 +260,37 @@ def test_a_report_of_two_releases_and_of_what_could_not_be_run(tmp_path):
         "report.md",
     }
     assert "Traceback" not in done.stderr
+    assert data["command"] == (
+        f"wandb-ddp-patch testbed 0.16.6 0.21.4 0.16.6@3.99 0.10.33@3.13 --python {python}"
+        " --only config-copy --only preinit --timeout 60"
+    )
+    assert by_label["0.21.4"]["spec"] == "0.21.4" and by_label["0.21.4"]["commit"] is None
+    # It fails where it should, for the reason that it names.
+    assert by_label["0.21.4"]["verdicts"]["without"]["config-copy"]["otherwise"] is False
+
+
+def test_a_failure_for_another_reason_proves_nothing(monkeypatch, tmp_path, capsys):
+    probe = probes.PROBES["config-copy"]
+    broken = dataclasses.replace(probe, fails="an error that nobody makes")
+    monkeypatch.setitem(probes.PROBES, "config-copy", broken)
+    options = ["--only", "config-copy", "--only", "preinit", "--report", str(tmp_path)]
+    # On a release it is only said: on many an old one, some probe fails at something else.
+    assert cli.main(["testbed", "0.21.4", *options]) == 0
+    (entry,) = json.loads((tmp_path / "report.json").read_text("utf-8"))["environments"]
+    without = entry["verdicts"]["without"]
+    assert [without[name]["otherwise"] for name in ("config-copy", "preinit")] == [True, False]
+    assert "otherwise" not in entry["verdicts"]["with"]["config-copy"]
+    assert (
+        "0 of 2 cells (1 fail for another reason) pass without the shim" in capsys.readouterr().out
+    )
+    # With a diff to prove, it is a failure.
+    entry["verdicts"]["export"] = entry["verdicts"]["with"]
+    assert judgement.judge({"environments": [entry]}) == 1
+    assert "passing with the diff proves nothing: config-copy\n" in capsys.readouterr().out
+    without["config-copy"]["otherwise"] = False
+    assert judgement.judge({"environments": [entry]}) == 0
+    entry["tests"] = {"unproven": ["tests/unit_tests/test_x.py::test_y"]}
+    assert judgement.judge({"environments": [entry]}) == 1
 
 
 def test_a_hang_is_a_failure_with_that_word_and_leaves_no_process(tmp_path):
@@ -397,6 +429,30 @@ def test_what_a_tree_declares_is_installed_and_a_syntax_error_has_a_place(tree, 
     assert "wandb/sdk/wandb_summary.py, line 3: SyntaxError" in done.stderr
 
 
+def test_the_commit_of_a_tree(tmp_path):
+    def git(*arguments):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        done = subprocess.run(
+            ["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    assert trees.commit_of(tmp_path) == (None, False)
+    git("init", "-q")
+    assert trees.commit_of(tmp_path) == (None, False)  # there is none yet
+    (tmp_path / "wandb" / "sdk").mkdir(parents=True)
+    (tmp_path / "wandb" / "__init__.py").write_text("")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    head = git("rev-parse", "HEAD")
+    (tmp_path / "notes").write_text("no file of Python's")
+    assert trees.commit_of(tmp_path) == (head, False)
+    (tmp_path / "wandb" / "sdk" / "new.py").write_text("")
+    assert trees.commit_of(tmp_path) == (head, True)
+    # An sdist that is unpacked in a repository is none of its commits.
+    assert trees.commit_of(tmp_path / "wandb") == (None, False)
+
+
 # --- a tree's own tests -----------------------------------------------------
 
 OWN_TESTS = """
@@ -445,6 +501,6 @@ def test_wandbs_own_tests_are_run_from_three_sides(tree, tmp_path, monkeypatch):
     assert found["counts"]["without"] == {"passed": 4, "failed": 1, "skipped": 0}
     assert found["words"] == [
         "Of wandb's own 5 unit tests, 1 fail on this tree as it is",
-        f"with the shim, 2 others fail: {', '.join(worse)}",
-        "with the change, 0 others fail",
+        f"With the shim, 2 others fail: {', '.join(worse)}",
+        "With the change, 0 others fail",
     ]

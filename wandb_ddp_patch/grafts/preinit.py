@@ -178,11 +178,11 @@ def _install(undo: List[Undo]) -> None:
 
 def _works() -> bool:
     wandb, preinit = sys.modules["wandb"], sys.modules[_MODULE]
-    # wandb.init stands in for any name: it is there before and after init.
-    function = preinit.PreInitCallable("wandb.init")
-    by_name = (function.__module__, getattr(function, "__qualname__", "")) == ("wandb", "init")
-    return copy.copy(trial(preinit.PreInitObject)("wandb.init")) is wandb.init and (
-        by_name or copy.copy(function) is wandb.init
+    # wandb.init stands in for any name: it is there before and after init. A function that
+    # pickle finds by its name will not do: after init, that name is another object's.
+    return all(
+        copy.copy(stand_in("wandb.init")) is wandb.init
+        for stand_in in (trial(preinit.PreInitObject), preinit.PreInitCallable)
     )
 
 

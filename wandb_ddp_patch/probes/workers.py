@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, Callable, List, Tuple
 
 from .verdict import last_line
@@ -20,6 +21,9 @@ HANG_SECONDS = 300
 # What happens at once takes a moment, and seconds where the machine is busy. What
 # waits for a service that is gone, or that answers nobody here, waits 10 s or more.
 AT_ONCE_SECONDS = 9
+
+# What wandb alone says where a worker can't use the run that it was handed.
+UNUSABLE = "attach(ing)? to run|'Run' object has no attribute '_"
 
 Job = Tuple[str, Callable[..., Any], Tuple[Any, ...]]
 
@@ -71,6 +75,23 @@ def in_workers(jobs: List[Job], meanwhile: Callable[[], object] = bool) -> List[
     return results
 
 
+class _Arguments:
+    """A worker's arguments: that they can't be loaded is its answer, not its silent death."""
+
+    def __init__(self, values: Tuple[Any, ...], error: str = "") -> None:
+        self.values, self.error = values, error
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        return _loaded, (bytes(ForkingPickler.dumps(self.values)),)
+
+
+def _loaded(data: bytes) -> _Arguments:
+    try:
+        return _Arguments(pickle.loads(data))
+    except Exception as error:
+        return _Arguments((), f"{type(error).__name__}: {error}")
+
+
 def _start(
     method: str, function: Callable[..., Any], args: Tuple[Any, ...]
 ) -> Tuple[multiprocessing.Process, Any]:
@@ -78,15 +99,15 @@ def _start(
     if method == "forkserver":  # to save time
         context.set_forkserver_preload(["wandb", __name__])
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(sender, function, args))
+    process = context.Process(target=_work, args=(sender, function, _Arguments(args)))
     process.start()
     sender.close()
     return process, receiver
 
 
-def _work(sender: Any, function: Callable[..., Any], args: Tuple[Any, ...]) -> None:
+def _work(sender: Any, function: Callable[..., Any], args: _Arguments) -> None:
     try:
-        sender.send((True, function(*args)))
+        sender.send((False, args.error) if args.error else (True, function(*args.values)))
     except Exception as error:
         sender.send((False, f"{type(error).__name__}: {error}"))
 

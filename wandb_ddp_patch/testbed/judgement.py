@@ -12,18 +12,31 @@ ALONE = ("config-", "summary-names", "summary-copy", "preinit", "run-same-proces
 
 
 def judge(data: Dict[str, Any]) -> int:
-    """Say what the report comes to, as an exit status; print what the diff can't do."""
+    """Say what the report comes to, as an exit status; print what the diff can't do, or prove."""
     bad = [entry["label"] for entry in data["environments"] if entry["error"]]
     for entry in data["environments"]:
-        if any(entry.get("tests", {}).get("worse", {}).values()):
+        tests = entry.get("tests", {})
+        if any(tests.get("worse", {}).values()) or tests.get("unproven"):
             bad.append(entry["label"])
         for side, verdicts in entry["verdicts"].items():
             failed = [name for name, verdict in verdicts.items() if verdict["passed"] is False]
             if side == EXPORT:
-                failed = _with_the_diff(entry, failed)
+                failed = _with_the_diff(entry, failed) + _unproven(entry)
             if side != "without" and failed:
                 bad.append(entry["label"])
     return 1 if bad else 0
+
+
+def _unproven(entry: Dict[str, Any]) -> List[str]:
+    """Say which of the probes that the diff mends fail without it for no reason of theirs."""
+    without = entry["verdicts"].get("without", {})
+    names = [n for n, v in without.items() if n.startswith(ALONE) and v.get("otherwise")]
+    if names:
+        print(
+            f"{entry['label']}: as it is these fail for another reason than the probe's, so that"
+            f" passing with the diff proves nothing: {', '.join(names)}"
+        )
+    return names
 
 
 def _with_the_diff(entry: Dict[str, Any], failed: List[str]) -> List[str]:

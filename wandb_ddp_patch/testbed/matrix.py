@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence
@@ -46,13 +47,32 @@ def run(
     Raises:
         Failure: A SPEC or a name is none, or nothing could be run.
     """
-    names = plan.probe_names(only)
     if readme:
         readmes.around(readme)  # before minutes are spent
-    todo = plan.make(names, wanted, pythons, with_export or bool(tests))
+    todo = plan.make(plan.probe_names(only), wanted, pythons, with_export or bool(tests))
     live = report.Live(todo.labels, todo.sides, todo.names)
-    measured = Measurement(todo, live, timeout, folder).run(jobs, keep, tests)
-    return _end(measured, live.terminal, folder, readme)
+    measured = Measurement(todo, live, timeout, folder)
+    measured.data["command"] = _command(wanted, pythons, only, timeout, todo.sides, tests)
+    return _end(measured.run(jobs, keep, tests), live.terminal, folder, readme)
+
+
+def _command(
+    wanted: Sequence[str],
+    pythons: Sequence[str],
+    only: Sequence[str],
+    timeout: float,
+    sides: Sequence[str],
+    tests: Optional[suite.Wish],
+) -> str:
+    """Give the command line that finds the same once more."""
+    words = ["wandb-ddp-patch", "testbed", *wanted]
+    for option, values in (("--python", pythons), ("--only", only), ("--timeout", [timeout])):
+        words += [word for value in values for word in (option, f"{value}")]
+    if plan.EXPORT in sides:
+        words.append("--with-export")
+    if tests:
+        words += ["--maxfail", f"{tests.maxfail}", "--run-tests", *tests.paths]
+    return " ".join(map(shlex.quote, words))
 
 
 def _end(data: Dict[str, Any], drawn: bool, folder: Optional[Path], readme: Optional[Path]) -> int:

@@ -14,7 +14,7 @@ import wandb_ddp_patch
 
 from .. import probes
 from ..errors import Failure
-from . import specs
+from . import specs, trees
 
 SIDES = ("without", "with")
 EXPORT = "export"
@@ -54,6 +54,7 @@ class Plan:
                     "name": name,
                     "what": probes.PROBES[name].what,
                     "issues": list(probes.PROBES[name].issues),
+                    "fails": probes.PROBES[name].fails,
                 }
                 for name in self.names
             ],
@@ -62,6 +63,8 @@ class Plan:
                     "label": label,
                     "release": target.release,
                     "python": python,
+                    "spec": target.spec,
+                    **_commit(target),
                     "notes": list(target.notes),
                     "error": None,
                     "verdicts": {},
@@ -69,6 +72,11 @@ class Plan:
                 for (target, python), label in zip(self.entries, self.labels)
             ],
         }
+
+
+def _commit(target: specs.Target) -> Dict[str, Any]:
+    commit, changed = trees.commit_of(target.tree) if target.tree else (None, False)
+    return {"commit": commit, "changed": changed}
 
 
 def probe_names(only: Sequence[str]) -> List[str]:

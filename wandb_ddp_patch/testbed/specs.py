@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import tarfile
@@ -29,6 +30,7 @@ class Target:
         requirement: What uv installs.
         tree: The folder that has ``wandb/__init__.py``, for a source tree.
         notes: What a person should know.
+        spec: The SPEC that stands for it alone.
     """
 
     label: str
@@ -36,6 +38,7 @@ class Target:
     requirement: str
     tree: Optional[Path] = None
     notes: Tuple[str, ...] = ()
+    spec: str = ""
 
     def make(self, python: str) -> str:
         """Make, or find, its environment; returns the interpreter's path.
@@ -62,9 +65,9 @@ def targets(spec: str) -> List[Target]:
     spec = spec.strip()
     path = Path(os.path.expanduser(spec))
     if path.is_dir():
-        return [_tree(path.resolve())]
+        return [dataclasses.replace(_tree(path.resolve()), spec=spec)]
     if path.is_file():
-        return [_file(path.resolve())]
+        return [dataclasses.replace(_file(path.resolve()), spec=spec)]
     if spec == "all":
         newest = max(RELEASES, key=numbers)
         return [_release(release) for release in [*RELEASES, *index.newer_lines(newest)]]
@@ -86,7 +89,7 @@ def targets(spec: str) -> List[Target]:
 
 
 def _release(version: str) -> Target:
-    return Target(version, version, f"wandb=={version}")
+    return Target(version, version, f"wandb=={version}", spec=version)
 
 
 # --- files and folders ------------------------------------------------------

@@ -6,20 +6,18 @@ import os
 import shutil
 import subprocess
 import tempfile
-import xml.etree.ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 from ..errors import Failure
 from . import export
+from .outcomes import Outcomes, counts, doubt, fails, read
 from .uvtool import run_uv, why
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # All of the unit tests take some minutes.
 _LIMIT_SECONDS = 3600
-
-Outcomes = Dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -47,12 +45,13 @@ def compare(tree: Path, pythons: Mapping[str, str], wish: Wish) -> Dict[str, Any
 
     Returns:
         ``words`` for people; ``worse``: the tests that passed as it is, and fail on another
-        side, by side; ``counts`` of the outcomes, by side.
+        side, by side; ``counts`` of the outcomes, by side; ``unproven``: the change's new
+        tests that prove nothing.
     """
     missing = [path for path in wish.paths if not (tree / path).exists()]
     if missing:
         words = [f"wandb's own tests were not run: there is no {missing[0]} (an sdist has none)"]
-        return {"words": words, "worse": {}, "counts": {}}
+        return {"words": words, "worse": {}, "counts": {}, "unproven": []}
     folder = Path(tempfile.mkdtemp(prefix="wandb_ddp_patch-tests-"))
     try:
         return _Suite(tree, pythons, wish, folder).compare()
@@ -72,6 +71,7 @@ class _Suite:
                     shutil.copytree(tree / part, folder / name / part, symlinks=True)
                 elif (tree / part).is_file():
                     shutil.copyfile(tree / part, folder / name / part)
+        self._topics = found.topics
         self._changed = [file for file in found.files if file.startswith("tests/unit_tests/")]
         for file, text in found.files.items():
             if file.startswith("tests/"):
@@ -86,46 +86,63 @@ class _Suite:
         before, worse = sides["without"], {}
         for side in ("with", "export"):
             worse[side] = self._worse(side, before, sides[side])
-        self._say(before, worse, sides)
-        counts = {side: _counts(found) for side, found in sides.items()}
-        return {"words": self._words, "worse": worse, "counts": counts}
+        self._say(before, worse)
+        return {
+            "unproven": self._prove(before, sides["export"]),
+            "words": self._words,
+            "worse": worse,
+            "counts": {side: counts(found) for side, found in sides.items()},
+        }
 
     def _worse(self, side: str, before: Outcomes, now: Outcomes) -> List[str]:
         """Give the tests that pass as it is and not on a side, both a second time."""
-        fine = [name for name, how in before.items() if how == "passed"]
-        differ = [name for name in fine if _fails(now.get(name))]
+        fine = [name for name, how in before.items() if how.state == "passed"]
+        differ = [name for name in fine if fails(now.get(name))]
         # Gone without a word: their file can't be imported, or their process has died.
         gone = [] if self._is_cut(now) else [name for name in fine if name not in now]
         if differ:
             again = self._run(side, differ, alone=True)
             once = self._run("without", differ, alone=True)
-            differ = [n for n in differ if _fails(again.get(n)) and not _fails(once.get(n))]
+            differ = [n for n in differ if fails(again.get(n)) and not fails(once.get(n))]
         return differ + gone
 
     def _is_cut(self, found: Outcomes) -> bool:
-        return sum(map(_fails, found.values())) >= self._wish.maxfail
+        return sum(map(fails, found.values())) >= self._wish.maxfail
 
-    def _say(
-        self, before: Outcomes, worse: Dict[str, List[str]], sides: Dict[str, Outcomes]
-    ) -> None:
-        failing = sum(map(_fails, before.values()))
+    def _say(self, before: Outcomes, worse: Dict[str, List[str]]) -> None:
+        failing = sum(map(fails, before.values()))
         self._words.append(
             f"Of wandb's own {len(before)} unit tests, {failing} fail on this tree as it is"
             + (", with which the run was ended (--maxfail)" if self._is_cut(before) else "")
         )
-        for side, what in (("with", "with the shim"), ("export", "with the change")):
+        for side, what in (("with", "With the shim"), ("export", "With the change")):
             names = ", ".join(worse[side][:5])
             self._words.append(
                 f"{what}, {len(worse[side])} others fail" + (f": {names}" if names else "")
             )
-        new = [name for name in sides["export"] if name not in before]
-        if new and self._changed:
-            plain = self._run("new", self._changed)
-            fail = sum(_fails(plain.get(name, "failed")) for name in new)
-            well = sum(sides["export"][name] == "passed" for name in new)
-            self._words.append(
-                f"Of its {len(new)} new tests, {fail} fail without the change; {well} pass with it"
-            )
+
+    def _prove(self, before: Outcomes, export: Outcomes) -> List[str]:
+        """Run the change's new tests without it; give those that prove nothing of it."""
+        new = [name for name in export if name not in before]
+        if not new or not self._changed:
+            return []
+        plain = self._run("new", self._changed)
+        doubts = {
+            name: "it fails with the change, too"
+            if fails(export[name])
+            else doubt(name, plain.get(name), self._topics)
+            for name in new
+        }
+        unproven = [name for name in new if doubts[name]]
+        well = [name for name in new if not doubts[name]]
+        reasons = sum(fails(plain.get(name)) for name in well)
+        self._words += [
+            f"Of its {len(new)} new tests, {reasons} fail without the change, for the reasons that"
+            f" they name, and {len(well) - reasons} pass there, as they say",
+            f"With the change, {sum(export[name].state == 'passed' for name in new)} of them pass",
+            *(f"{name} proves nothing: {doubts[name]}" for name in unproven),
+        ]
+        return unproven
 
     def _run(self, side: str, names: Sequence[str], alone: bool = False) -> Outcomes:
         """Run tests, one at a time where alone; give the outcome of each, by its node's name."""
@@ -161,7 +178,7 @@ class _Suite:
             raise Failure(f"wandb's own tests did not end within {_LIMIT_SECONDS} s") from None
         if not result.exists():
             raise Failure(f"wandb's own tests can't be run: {_last(done.stdout)}")
-        return _outcomes(result)
+        return read(result)
 
 
 def _last(text: str) -> str:
@@ -187,25 +204,3 @@ def _install(tree: Path, python: str, folder: Path) -> List[str]:
         if done.returncode:
             lost.append(f"what the tests need was not all installed: {line}: {why(done.stderr)}")
     return lost[:5]
-
-
-def _outcomes(file: Path) -> Outcomes:
-    found: Outcomes = {}
-    for case in xml.etree.ElementTree.parse(file).iter("testcase"):
-        path = case.get("file") or ""
-        module = path[: -len(".py")].replace("/", ".")
-        inner = (case.get("classname") or "")[len(module) + 1 :]
-        name = "::".join(filter(None, [path, inner.replace(".", "::"), case.get("name")]))
-        states = {child.tag for child in case}
-        state = "failed" if {"failure", "error"} & states else "passed"
-        found[name] = "skipped" if state == "passed" and "skipped" in states else state
-    return found
-
-
-def _fails(outcome: object) -> bool:
-    return outcome == "failed"
-
-
-def _counts(found: Outcomes) -> Dict[str, int]:
-    states = list(found.values())
-    return {state: states.count(state) for state in ("passed", "failed", "skipped")}

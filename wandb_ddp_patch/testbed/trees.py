@@ -6,11 +6,12 @@ import ast
 import hashlib
 import re
 import shutil
+import subprocess
 import sys
 import tarfile
 import warnings
 from pathlib import Path
-from typing import List
+from typing import List, Optional, Tuple
 
 from ..errors import Failure
 from .places import cache, locked
@@ -41,6 +42,31 @@ def tree_version(path: Path) -> str:
     if not found:
         raise Failure(f"{init}: names no version")
     return found.group(1)
+
+
+def commit_of(tree: Path) -> Tuple[Optional[str], bool]:
+    """Give the commit of a checkout, and whether its Python files are other than there.
+
+    None where it is no checkout: an unpacked sdist may lie in another repository.
+    """
+    head = _git(tree, "rev-parse", "--show-prefix", "HEAD")
+    if head is None or not head.startswith("\n"):
+        return None, False
+    return head.strip(), bool(_git(tree, "status", "--porcelain", "--", "wandb/*.py"))
+
+
+def _git(tree: Path, *arguments: str) -> Optional[str]:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(tree), *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+    except OSError:  # there is no git here
+        return None
+    return None if done.returncode else done.stdout
 
 
 def broken(tree: Path) -> List[str]:

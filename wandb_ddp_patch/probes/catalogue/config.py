@@ -8,14 +8,17 @@ import importlib
 import os
 import pickle
 import tempfile
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 from ..offline import API_KEY, ITEMS, config_items, offline_run
 from ..registry import CannotRun, check, probe
 from ..workers import in_worker, start_methods
 
 
-@probe(2007)
+@probe(
+    2007,
+    fails=r"RecursionError|KeyError: '__|Settings\._validator_factory|attach in the same process",
+)
 def config_pickle() -> None:
     """A config comes back from pickle as it was, in every protocol."""
     with offline_run() as run:
@@ -23,12 +26,17 @@ def config_pickle() -> None:
         for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
             twin = pickle.loads(pickle.dumps(run.config, protocol))
             check(type(twin) is type(run.config), "another type came back")
-            for name in ("_items", "_locked", "_users", "_users_inv", "_users_cnt"):
+            check(_own_items(twin) == _own_items(run.config), "its items, or their order, differ")
+            for name in ("_locked", "_users", "_users_inv", "_users_cnt"):
                 check(vars(twin)[name] == vars(run.config)[name], f"{name} differs")
-            check(list(twin._items) == list(run.config._items), "another order came back")
 
 
-@probe(833)
+def _own_items(config: Any) -> List[Any]:
+    # Telemetry may stay behind: it is another in each process.
+    return [item for item in vars(config)["_items"].items() if item[0] != "_wandb"]
+
+
+@probe(833, fails="RecursionError|KeyError: '__")
 def config_copy() -> None:
     """copy and deepcopy of a config give one that changes by itself."""
     with offline_run() as run:
@@ -41,7 +49,7 @@ def config_copy() -> None:
         check(run.config["nested"]["depth"] == 1, "a deep copy shares nested values")
 
 
-@probe(2007, 3748, 5062)
+@probe(2007, 3748, 5062, fails=r"RecursionError|KeyError: '__|Settings\._validator_factory")
 def config_spawn() -> None:
     """wandb.config, in a namespace of arguments, arrives in a spawned worker."""
     import wandb
@@ -58,7 +66,7 @@ def _read_config(args: argparse.Namespace) -> Dict[str, Any]:
     return config_items(args.config)
 
 
-@probe()
+@probe(fails="pickle holds (the API key|settings)")
 def config_secret() -> None:
     """No pickle of a config, run or summary holds the API key or the settings."""
     import wandb
@@ -72,7 +80,7 @@ def config_secret() -> None:
                 check(b"settings" not in data.lower(), f"the {name}'s pickle holds settings")
 
 
-@probe(2007)
+@probe(2007, fails="KeyError: 'missing'|it has ")
 def config_names() -> None:
     """hasattr works on a config, for dunder names too."""
     with offline_run() as run:
@@ -81,7 +89,7 @@ def config_names() -> None:
             check(not hasattr(run.config, name), f"it has {name}")
 
 
-@probe()
+@probe(fails="RecursionError")
 def config_blank() -> None:
     """hasattr works on a config whose __init__ has not run, as pickle makes them."""
     wandb: Any = importlib.import_module("wandb")
@@ -90,7 +98,10 @@ def config_blank() -> None:
     check(not hasattr(blank, "_items"), "it has _items")
 
 
-@probe(5062)
+@probe(
+    5062,
+    fails=r"Weights only load failed|RecursionError|KeyError: '__|Settings\._validator_factory",
+)
 def config_checkpoint() -> None:
     """A checkpoint that holds a config is saved and loaded by torch, by default."""
     try:
@@ -105,7 +116,7 @@ def config_checkpoint() -> None:
         check(config_items(loaded["config"]) == ITEMS, "the config differs")
 
 
-@probe()
+@probe(fails="RecursionError|KeyError: '__")
 def config_disabled() -> None:
     """The config of a disabled run is copied, pickled and sent to a worker."""
     with offline_run("disabled") as run:

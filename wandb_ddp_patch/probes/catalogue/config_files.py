@@ -15,7 +15,7 @@ from ..offline import ITEMS, config_items, offline_run
 from ..registry import CannotRun, check, probe
 
 
-@probe()
+@probe(fails="RecursionError|KeyError: '__")
 def config_defaults() -> None:
     """A config is copied in a folder whose config-defaults.yaml is broken."""
     with offline_run() as run, tempfile.TemporaryDirectory() as folder:
@@ -30,7 +30,7 @@ def config_defaults() -> None:
             os.chdir(here)
 
 
-@probe()
+@probe(fails="RepresenterError")
 def yaml_config() -> None:
     """yaml writes a config, and a summary, so that safe_load reads them."""
     yaml: Any = importlib.import_module("yaml")
@@ -56,7 +56,7 @@ assert type(config) is type(twin) is sys.modules["wandb"].Config
 """
 
 
-@probe(5062)
+@probe(5062, fails="weights_only")
 def checkpoint_alone() -> None:
     """A script that never imports wandb loads a checkpoint that holds a config."""
     try:

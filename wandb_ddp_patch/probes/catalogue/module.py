@@ -13,7 +13,7 @@ from ..registry import check, probe
 from ..workers import in_worker, start_methods
 
 
-@probe()
+@probe(fails="pickle '?module'? object")
 def module_held() -> None:
     """An object that holds the module wandb is copied, pickled and sent to a worker."""
     wandb: Any = importlib.import_module("wandb")

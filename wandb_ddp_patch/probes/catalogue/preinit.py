@@ -10,7 +10,7 @@ from ..registry import check, probe
 from ..workers import in_worker
 
 
-@probe()
+@probe(fails=r"differs|PreInitCallable\.<locals>|not the same object")
 def preinit() -> None:
     """wandb.config, wandb.summary and wandb.log are sent to a worker before wandb.init()."""
     import wandb
@@ -20,11 +20,13 @@ def preinit() -> None:
         for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
             check(pickle.loads(pickle.dumps(thing, protocol)) is thing, f"{name} differs")
         check(in_worker(_is_current, name, thing), f"{name} is not the worker's")
-    early = pickle.dumps((wandb.config, wandb.log))
+    held = wandb.config, wandb.log
+    early = pickle.dumps(held)
     with offline_run() as run:
-        config, log = pickle.loads(early)
-        check(config is run.config, "wandb.config is not the current one")
-        check(log.__self__ is run, "wandb.log is not the current one")
+        # Most are taken before it, and pickled after it: a process gets them then.
+        for config, log in (pickle.loads(early), pickle.loads(pickle.dumps(held))):
+            check(config is run.config, "wandb.config is not the current one")
+            check(log.__self__ is run, "wandb.log is not the current one")
     check(pickle.loads(pickle.dumps(wandb.log)) is wandb.log, "after finish, log differs")
 
 

@@ -8,10 +8,10 @@ import pickle
 
 from ..offline import ITEMS, log_and_read, offline_run, read_run, run_facts
 from ..registry import check, probe
-from ..workers import in_worker, start_methods
+from ..workers import UNUSABLE, in_worker, start_methods
 
 
-@probe()
+@probe(fails="attach in the same process|made another run")
 def run_same_process() -> None:
     """In its own process a run comes back from copy and pickle as itself."""
     import wandb
@@ -29,7 +29,7 @@ def run_same_process() -> None:
         check(pickle.loads(pickle.dumps(run)) is run, "finished, pickle made another run")
 
 
-@probe()
+@probe(fails=rf"got \(.*\{{\}}\)|an offline run has a URL|{UNUSABLE}")
 def run_config() -> None:
     """In a worker, run.config and the run's names are those of the run."""
     with offline_run() as run:

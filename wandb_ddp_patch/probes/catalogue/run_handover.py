@@ -22,10 +22,10 @@ from ..offline import (
     run_path,
 )
 from ..registry import CannotRun, check, probe
-from ..workers import HANG_SECONDS, in_worker, start_methods
+from ..workers import HANG_SECONDS, UNUSABLE, in_worker, start_methods
 
 
-@probe(first=True)
+@probe(fails=f"rows that arrived|No response|{UNUSABLE}", first=True)
 def run_early_server() -> None:
     """A pool and a forkserver that are older than wandb.init() can use the run."""
     with contextlib.ExitStack() as stack:
@@ -46,7 +46,7 @@ def _import_wandb() -> None:
     importlib.import_module("wandb")
 
 
-@probe(4990)
+@probe(4990, fails=r"AssertionError: wandb\.run is |^hangs")
 def run_global() -> None:
     """In a worker of spawn(), wandb.run, wandb.config and wandb.log are the parent's run's."""
     try:
@@ -68,7 +68,7 @@ def _use_globals(rank: int, run_id: str) -> None:
     wandb.log({f"rank {rank}": 1})
 
 
-@probe(8619)
+@probe(8619, fails=UNUSABLE)
 def run_forward() -> None:
     """A worker passes the run on, to its own worker, before using it."""
     with offline_run() as run:

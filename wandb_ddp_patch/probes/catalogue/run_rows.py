@@ -8,10 +8,19 @@ from typing import Any, List
 
 from ..offline import check_rows, log_rows, offline_run, run_path
 from ..registry import check, probe
-from ..workers import AT_ONCE_SECONDS, HANG_SECONDS, Job, fork, in_worker, in_workers, start_methods
+from ..workers import (
+    AT_ONCE_SECONDS,
+    HANG_SECONDS,
+    UNUSABLE,
+    Job,
+    fork,
+    in_worker,
+    in_workers,
+    start_methods,
+)
 
 
-@probe()
+@probe(fails=f"rows that arrived|{UNUSABLE}")
 def run_spawn() -> None:
     """A run handed to a spawned worker is used there, and its row arrives."""
     with offline_run() as run:
@@ -23,7 +32,7 @@ def run_spawn() -> None:
             check_rows(path, {method: 1})
 
 
-@probe()
+@probe(fails=f"rows that arrived|{UNUSABLE}|^hangs")
 def run_rows() -> None:
     """All rows of four workers, started in each way, are in the run's file."""
     with offline_run() as run:
@@ -35,7 +44,7 @@ def run_rows() -> None:
         check_rows(path, {f"worker {n}": 50 for n in range(len(jobs))})
 
 
-@probe()
+@probe(fails=f"^(hangs|died)|finish hang|rows that arrived|{UNUSABLE}")
 def run_finish() -> None:
     """A worker that calls finish() ends its own use of the run, and nobody else's."""
     with offline_run() as run:
@@ -73,7 +82,7 @@ def _log_after(run: Any, name: str, finished: Any) -> None:
     log_rows(run, name, 10)
 
 
-@probe()
+@probe(fails="log said nothing|it took seconds|^hangs")
 def run_owner_finished() -> None:
     """Workers that use a run after its owner has finished it are told at once."""
     with offline_run() as run:

@@ -9,10 +9,10 @@ from typing import Any, Tuple
 
 from ..offline import ITEMS, config_items, offline_run, read_run, run_facts
 from ..registry import check, probe
-from ..workers import AT_ONCE_SECONDS, in_worker, load_in_new_session
+from ..workers import AT_ONCE_SECONDS, UNUSABLE, in_worker, load_in_new_session
 
 
-@probe(9948)
+@probe(9948, fails=f"{UNUSABLE}|^hangs")
 def run_gone() -> None:
     """A run loaded when its service is gone can be read at once; logging says why not."""
     run_id, data = in_worker(_pickle_a_run)
@@ -37,7 +37,7 @@ def _use_gone_run(run: Any) -> Tuple[Any, str, float]:
     raise AssertionError("log said nothing")
 
 
-@probe(4458)
+@probe(4458, fails="made another run|state is not a dictionary")
 def run_disabled() -> None:
     """A disabled run is copied, pickled and sent to a worker, and still takes calls."""
     with offline_run("disabled") as run:

@@ -28,6 +28,7 @@ class Overlay:
             Failure: The file is no Python, or not what the part fits.
         """
         self._part, self._file, self._text = part, file, text
+        self._lines = syntax.lines(text)
         self._here = syntax.top_level(syntax.parsed(text, file))
         self._was = syntax.forms(ast.parse(was or ""))
         self._edits: List[Edit] = []
@@ -41,7 +42,7 @@ class Overlay:
 
     def edited(self) -> str:
         """Give the file's new text, without new imports."""
-        lines = syntax.lines(self._text)
+        lines = self._lines.copy()
         if lines and not lines[-1].endswith("\n"):
             lines[-1] += "\n"
         # Of two at one place, the one that was added last goes in first.
@@ -51,7 +52,7 @@ class Overlay:
 
     def _lay(self) -> None:
         names: Set[str] = set(self._here)
-        last = len(syntax.lines(self._text))
+        last = len(self._lines)
         after: Optional[int] = None
         waiting: List[str] = []
         for node in ast.parse(self._part).body:
@@ -68,10 +69,10 @@ class Overlay:
                 elif own is None:
                     raise self._unfit(f"has no {_kind(node)} {name}")
                 else:
-                    start, end = syntax.lines_of(own)
-                    self._flush(waiting, start - 1 if after is None else after, after is None)
+                    above = syntax.start_of(own, self._lines) - 1
+                    self._flush(waiting, above if after is None else after, after is None)
                     self._replace(name, node, own)
-                    after = end
+                    after = syntax.lines_of(own)[1]
         self._flush(waiting, last if after is None else after, False)
 
     def _flush(self, waiting: List[str], after: int, above: bool) -> None:
@@ -86,12 +87,14 @@ class Overlay:
             self._edits.append((last + 1, last, f"\n\n{self._source(node)}"))
 
     def _replace(self, name: str, node: ast.stmt, own: ast.stmt) -> None:
-        if isinstance(node, ast.ClassDef) and name in self._was:
+        known = self._was.get(name, {"": []})
+        # What has been a function, or is this change's own, is exchanged as a whole.
+        if isinstance(node, ast.ClassDef) and "" not in known:
             if not isinstance(own, ast.ClassDef):
                 raise self._unfit(f"has no class {name}")
             self._members(name, node, own)
         elif ast.dump(node) != ast.dump(own):
-            self._exchange(name, node, own, self._was.get(name, {}).get("", []))
+            self._exchange(name, node, own, known.get("", []))
 
     def _members(self, kind: str, node: ast.ClassDef, own: ast.ClassDef) -> None:
         here = syntax.members(own)
@@ -100,9 +103,9 @@ class Overlay:
         for name, member in syntax.members(node).items():
             known = self._was[kind].get(name, [])
             if name in here:
-                start, end = syntax.lines_of(here[name])
-                self._insert(new, start - 1 if after is None else after, after is None)
-                after = end
+                above = syntax.start_of(here[name], self._lines) - 1
+                self._insert(new, above if after is None else after, after is None)
+                after = syntax.lines_of(here[name])[1]
                 if syntax.is_stub(member):
                     self._decorate(member, here[name])
                 elif ast.dump(member) != ast.dump(here[name]):
@@ -138,10 +141,8 @@ class Overlay:
         self._edits.append((*syntax.lines_of(own), self._source(node)))
 
     def _source(self, node: ast.stmt) -> str:
-        start, end = syntax.lines_of(node)
         lines = syntax.lines(self._part)
-        while start > 1 and lines[start - 2].lstrip().startswith("#"):
-            start -= 1
+        start, end = syntax.start_of(node, lines), syntax.lines_of(node)[1]
         return "".join(lines[start - 1 : end])
 
     def _unfit(self, what: str) -> Failure:

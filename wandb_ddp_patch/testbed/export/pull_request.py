@@ -70,12 +70,10 @@ def _text(
     template = trees.read(path).replace("\r\n", "\n") if path.is_file() else _TEMPLATE
     template = re.sub(r"\n?<!--.*?-->", "", template, flags=re.S).strip("\n")
     done = "x" if changelog.FILE in files else " "
-    issues = [("Fixes", number) for number in topic.issues]
-    issues += [("Related to", number) for number in topic.related]
-    fixes = "\n".join(f"- {how} #{number}" for how, number in issues)
+    refs = "\n".join(f"- Refs #{number}" for number in topic.refs)
     fields = [
         (r"- Fixes WB-\w+\n", ""),
-        (r"- Fixes #\w+", fixes),
+        (r"- Fixes #\w+", refs),
         (r"What does the PR do\?.*", topic.text.rstrip()),
         (r"- \[ \] (?=I updated CHANGELOG)", f"- [{done}] "),
         (r"How was this PR tested\?", _testing(topic, files, numbers)),
@@ -92,9 +90,13 @@ def _testing(topic: Topic, files: Dict[str, str], numbers: Optional[Dict[str, An
     tests = [file for file in files if file.startswith("tests/")]
     unit = [file for file in tests if "system_tests" not in file]
     lines = [
-        f"New tests in {', '.join(f'`{file}`' for file in unit)}. They fail without the change:",
+        f"New tests in {', '.join(f'`{file}`' for file in unit)}:",
         "",
         f"```shell\npytest {' '.join(unit)}\n```",
+        "",
+        "Without the change:",
+        "",
+        *(f"- `{test}` {_fails_with(reason)}" for test, reason in topic.reasons.items()),
     ]
     for file in tests:
         if file not in unit:
@@ -102,6 +104,10 @@ def _testing(topic: Topic, files: Dict[str, str], numbers: Optional[Dict[str, An
     if numbers:
         lines += ["", *_measured(topic, numbers)]
     return "\n".join(lines)
+
+
+def _fails_with(reason: str) -> str:
+    return f"fails: `{reason}`" if reason else "passes, as it must go on to"
 
 
 def _measured(topic: Topic, entry: Dict[str, Any]) -> List[str]:
@@ -117,10 +123,14 @@ def _measured(topic: Topic, entry: Dict[str, Any]) -> List[str]:
         f" {passing('without')} pass without the change and {passing('export')} with it,"
         f" on Python {entry['python']}."
     ]
+    without = verdicts.get("without", {})
+    otherwise = [name for name in names if without.get(name, {}).get("otherwise")]
+    if otherwise:
+        lines += [f"For another reason than theirs fail without it: {', '.join(otherwise)}."]
     tests = entry.get("tests")
     if tests:
         # What the shim does there is nothing to wandb's reviewers.
-        words = [word for word in tests["words"] if not word.startswith("with the shim")]
+        words = [word for word in tests["words"] if not word.startswith("With the shim")]
         lines += ["", "".join(f"{word[:1].upper()}{word[1:]}. " for word in words).rstrip()]
     return lines
 

@@ -24,6 +24,14 @@ def lines_of(node: Any) -> Tuple[int, int]:
     return first, node.end_lineno
 
 
+def start_of(node: Any, text: List[str]) -> int:
+    """Give a node's first line, or that of the comment right above it."""
+    start, _ = lines_of(node)
+    while start > 1 and text[start - 2].lstrip().startswith("#"):
+        start -= 1
+    return start
+
+
 def members(target: Any) -> Dict[str, ast.stmt]:
     """Give the methods and the plain assignments in a class's body."""
     members: Dict[str, ast.stmt] = {}

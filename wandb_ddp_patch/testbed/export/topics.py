@@ -27,10 +27,12 @@ class Topic:
     Attributes:
         name: Its name on the command line.
         title: As wandb's check of titles wants it.
-        issues: wandb's issues that it fixes.
-        related: Those that name it among other things.
+        refs: wandb's issues that it would have spared, or that name it. All are closed:
+            an open one that it mends would need "Fixes" before its number.
         probes: Those that must pass with it.
         after: Topics without which it does not work.
+        reasons: What the error says with which each of its tests fails without it, by the
+            test's name; empty for a test that passes without it, too.
         section: Of the change log.
         line: For users, in it.
         text: What is broken, and what this does.
@@ -38,13 +40,17 @@ class Topic:
 
     name: str
     title: str
-    issues: Tuple[int, ...]
-    related: Tuple[int, ...]
+    refs: Tuple[int, ...]
     probes: Tuple[str, ...]
     after: Tuple[str, ...]
+    reasons: Dict[str, str]
     section: str
     line: str
     text: str
+
+    def reason_of(self, test: str) -> Optional[str]:
+        """Give the reason for which a test, with or without parameters, fails; None: no word."""
+        return self.reasons.get(test, self.reasons.get(test.partition("[")[0]))
 
     def parts(self) -> Dict[str, str]:
         """Give what is put into each file, by its path in the tree; source comes first."""
@@ -62,19 +68,23 @@ class Topic:
 
 def _read(name: str) -> Topic:
     text = (_FOLDER / name / "pull-request.txt").read_text("utf-8")
-    fields = dict(re.findall(r"^(Issues|Related|Probes|After): (.+)$", text, re.M))
+    fields = dict(re.findall(r"^(Refs|Probes|After): (.+)$", text, re.M))
     found = re.fullmatch(
-        r"# (.+?)\n.*## Changelog\n+### (\w+)\n+(.+?)\n+## Description\n+(.+)", text, re.S
+        r"# (.+?)\n.*## Tests, .+?\n+(.+?)\n+"
+        r"## Changelog\n+### (\w+)\n+(.+?)\n+## Description\n+(.+)",
+        text,
+        re.S,
     )
     assert found, name
+    reasons = (line.partition(": ") for line in found.group(2).splitlines())
     return Topic(
         name,
         found.group(1),
-        tuple(int(issue) for issue in _listed(fields.get("Issues", ""))),
-        tuple(int(issue) for issue in _listed(fields.get("Related", ""))),
+        tuple(int(issue) for issue in _listed(fields["Refs"])),
         tuple(_listed(fields["Probes"])),
         tuple(_listed(fields.get("After", ""))),
-        *found.groups()[1:],
+        {test: "" if reason == "passes" else reason for test, _, reason in reasons},
+        *found.groups()[2:],
     )
 
 

@@ -36,6 +36,7 @@ class State(NamedTuple):
 STATES = {
     "passes": State("\N{CHECK MARK}", "passes", "+", "cyan"),
     "fails": State("\N{BALLOT X}", "fails", "x", "bold red"),
+    "otherwise": State("?", "fails for another reason than the probe's", "?", "red"),
     "hangs": State("H", "hangs", "H", "bold magenta"),
     "skipped": State("\N{EN DASH}", "can't be run here", "-", "yellow"),
     "missing": State("\N{MIDDLE DOT}", "no verdict", ".", "dim"),
@@ -82,7 +83,9 @@ def state_of(verdict: Optional[Dict[str, Any]]) -> str:
         return "skipped"
     if verdict["passed"]:
         return "passes"
-    return "hangs" if verdict["reason"].startswith("hangs") else "fails"
+    if verdict["reason"].startswith("hangs"):
+        return "hangs"
+    return "otherwise" if verdict.get("otherwise") else "fails"
 
 
 def marks(report: Report, environment: Environment, probe: str) -> str:
@@ -103,19 +106,43 @@ def tally_of(report: Report, environments: List[Environment], side: str) -> Coun
 
 def judged(tally: Counter[str]) -> int:
     """Count those that came to an end, or had to be ended."""
-    return tally["passes"] + tally["fails"] + tally["hangs"]
+    return sum(tally[state] for state in ("passes", "fails", "otherwise", "hangs"))
 
 
-def passing(tally: Counter[str], noun: str = "") -> str:
-    """Say how many pass of those that came to an end, and how many did not."""
-    rest = unjudged(tally)
+def passing(report: Report, environments: List[Environment], side: str, noun: str = "") -> str:
+    """Say how many pass of those that came to an end, and what became of the others."""
+    tally, rest = tally_of(report, environments, side), besides(report, environments, side)
     return f"{tally['passes']} of {judged(tally)}{noun}" + (f" ({rest})" if rest else "")
 
 
-def unjudged(tally: Counter[str]) -> str:
-    """Say how many were not judged, and why; empty where all were."""
-    words = ((tally["skipped"], "can't be run"), (tally["missing"], "without a verdict"))
+def besides(report: Report, environments: List[Environment], side: str) -> str:
+    """Say how many fail for no reason of theirs, or were not judged, and why; else nothing."""
+    tally = tally_of(report, environments, side)
+    verdicts = [verdict for e in environments for verdict in e["verdicts"].get(side, {}).values()]
+    why = collections.Counter(one_line(v["reason"]) for v in verdicts if v["passed"] is None)
+    reasons = ", ".join(f"{w} ({n})" if len(why) > 1 else w for w, n in why.most_common())
+    words = (
+        (tally["otherwise"], "fail for another reason"),
+        (tally["skipped"], f"can't be run: {reasons}"),
+        (tally["missing"], "without a verdict"),
+    )
     return ", ".join(f"{count} {word}" for count, word in words if count)
+
+
+def differs(report: Report, probe: str) -> bool:
+    """Return True if a side of a probe comes to another end in one environment than in another."""
+    for side in report["sides"]:
+        verdicts = (verdict_of(environment, side, probe) for environment in report["environments"])
+        # That it was not run is no other end.
+        if len({*map(state_of, verdicts)} - {"skipped", "missing"}) > 1:
+            return True
+    return False
+
+
+def commit_of(environment: Environment) -> str:
+    """Name the commit of a source tree; empty where it has none."""
+    commit = environment.get("commit")
+    return f"commit {commit[:10]}{', changed' * environment['changed']}" if commit else ""
 
 
 def _plural(count: int, noun: str) -> str:
@@ -136,8 +163,10 @@ def broken(report: Report) -> List[str]:
 
 def summary(report: Report) -> List[str]:
     """Say in a line or two how many cells pass on each side."""
-    tallies = [(side, tally_of(report, report["environments"], side)) for side in report["sides"]]
-    counts = [f"{passing(tally, ' cells')} pass {side_name(side)}" for side, tally in tallies]
+    counts = [
+        f"{passing(report, report['environments'], side, ' cells')} pass {side_name(side)}"
+        for side in report["sides"]
+    ]
     return [f"{size(report)}: {'; '.join(counts)}.", *broken(report)]
 
 

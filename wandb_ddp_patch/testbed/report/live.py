@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import threading
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List
 
 from .. import extra
 from . import content
@@ -86,17 +86,14 @@ class Live:
         if self._live is not None:
             self._live.stop()
 
-    def verdict(
-        self, label: str, side: str, name: str, passed: Optional[bool], reason: str
-    ) -> None:
+    def verdict(self, label: str, side: str, name: str, verdict: Dict[str, Any]) -> None:
         """Show what one probe found.
 
         Args:
             label: The environment.
             side: The side.
             name: The probe.
-            passed: True, False, or None where it can't be run there.
-            reason: Why, in a line.
+            verdict: That, as it is in the report.
 
         Raises:
             KeyError: There is no such environment or side.
@@ -104,7 +101,7 @@ class Live:
         with self._lock:
             environment = self._environments[label]
             before = self._done(environment)
-            environment["verdicts"][side][name] = {"passed": passed, "reason": reason}
+            environment["verdicts"][side][name] = verdict
             self._finish(environment, before)
 
     def error(self, label: str, line: str) -> None:
@@ -135,8 +132,7 @@ class Live:
         if self.terminal or not before < self._size() <= self._done(environment):
             return
         words = content.one_line(environment["error"] or "") or ", ".join(
-            f"{content.passing(content.tally_of(self._report, [environment], side))}"
-            f" {content.side_name(side)}"
+            f"{content.passing(self._report, [environment], side)} {content.side_name(side)}"
             for side in self._report["sides"]
         )
         print(f"{content.one_line(environment['label'])}: {words}", flush=True)

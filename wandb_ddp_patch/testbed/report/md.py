@@ -31,6 +31,8 @@ def markdown(report: Report, details: bool = True) -> str:
     ]
     if details:
         lines = [f"# wandb without and with the shim, {report['created'][:10]}", "", *lines]
+        if report.get("command"):
+            lines += ["", "To find the same once more:", "", *_block(report["command"], "sh")]
         lines.extend(_probes(report))
         lines.extend(_notes(report))
         lines.extend(_failures(report))
@@ -43,7 +45,7 @@ def _counts(report: Report, environment: Environment) -> List[str]:
         # Tables have no cells that span columns here: all columns but one are empty.
         return [*row, escaped(environment["error"]), *[""] * (len(report["sides"]) - 1)]
     for side in report["sides"]:
-        words = content.passing(content.tally_of(report, [environment], side))
+        words = content.passing(report, [environment], side)
         failed = [
             f"`{probe['name']}` {state}"
             for probe in report["probes"]
@@ -61,10 +63,16 @@ def _probes(report: Report) -> Iterator[str]:
     sides = "; ".join(map(content.side_name, report["sides"]))
     yield from ("", "## Each probe", "")
     yield f"In each cell: {sides}."
+    differing = [content.differs(report, probe["name"]) for probe in report["probes"]]
     yield f"{content.symbols()}."
+    if any(differing):
+        yield "≠ marks a probe for which the environments differ."
     yield ""
     yield from _table(
-        ["wandb", "Python", *map(str, range(1, len(report["probes"]) + 1))],
+        [
+            *("wandb", "Python"),
+            *(f"{number}{' ≠' * differ}" for number, differ in enumerate(differing, 1)),
+        ],
         [
             [
                 escaped(content.name_of(environment)),
@@ -88,12 +96,15 @@ def _probes(report: Report) -> Iterator[str]:
 
 
 def _notes(report: Report) -> List[str]:
-    lines = [
-        f"- {escaped(content.name_of(environment))}: {escaped(note)}"
-        for environment in report["environments"]
-        for note in environment["notes"]
-    ]
-    return ["", "## Notes", "", *lines] if lines else []
+    lines: List[str] = []
+    for environment in report["environments"]:
+        commit = content.commit_of(environment)
+        notes = ([commit] if commit else []) + environment["notes"]
+        if notes:
+            name, python = content.name_of(environment), environment["python"]
+            lines += ["", f"### {escaped(name)}, Python {escaped(python)}", ""]
+            lines += [f"- {escaped(note)}" for note in notes]
+    return ["", "## Notes", *lines] if lines else []
 
 
 def _failures(report: Report) -> Iterator[str]:
@@ -113,10 +124,13 @@ def _failures(report: Report) -> Iterator[str]:
             content.one_line(verdict["reason"]),
             content.clean(verdict.get("trace") or "").strip("\n"),
         ]
-        block = "\n\n".join(filter(None, words))
-        # Longer than any fence that is in it.
-        fence = "`" * max(3, 1 + max(map(len, re.findall("`+", block)), default=0))
-        yield from (f"{fence}text", block, fence)
+        yield from _block("\n\n".join(filter(None, words)), "text")
+
+
+def _block(block: str, kind: str) -> List[str]:
+    # Longer than any fence that is in it.
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", block)), default=0))
+    return [f"{fence}{kind}", block, fence]
 
 
 def _table(header: List[str], rows: List[List[str]]) -> List[str]:

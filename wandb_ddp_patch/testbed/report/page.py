@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -45,7 +46,12 @@ def _shown(report: Report) -> Dict[str, Any]:
         "sides": [content.side_name(side) for side in report["sides"]],
         "totals": [_total(report, side) for side in report["sides"]],
         "states": content.STATES,
-        "probes": report["probes"],
+        "command": content.one_line(report.get("command") or ""),
+        "probes": [
+            {**probe, "differs": content.differs(report, probe["name"])}
+            for probe in report["probes"]
+        ],
+        "differing": sum(content.differs(report, probe["name"]) for probe in report["probes"]),
         "rows": [_row(report, environment) for environment in report["environments"]],
         "failures": [
             {
@@ -68,7 +74,7 @@ def _total(report: Report, side: str) -> Dict[str, Any]:
         "passes": tally["passes"],
         "judged": content.judged(tally),
         "hangs": tally["hangs"],
-        "rest": content.unjudged(tally),
+        "rest": content.besides(report, report["environments"], side),
     }
 
 
@@ -76,13 +82,27 @@ def _row(report: Report, environment: Environment) -> Dict[str, Any]:
     return {
         "name": content.name_of(environment),
         "python": environment["python"],
+        "commit": content.commit_of(environment),
         "notes": [content.one_line(note) for note in environment["notes"]],
         "error": content.one_line(environment["error"] or ""),
         "cells": [
-            {"probe": probe, "marks": _marks(report, environment, probe["name"])}
+            {
+                "probe": probe,
+                "marks": _marks(report, environment, probe["name"]),
+                "command": _command(report, environment, probe["name"]),
+            }
             for probe in report["probes"]
         ],
     }
+
+
+def _command(report: Report, environment: Environment, probe: str) -> str:
+    """Give the command line that runs one cell once more; empty where none is known."""
+    spec = environment.get("spec")
+    words = ["wandb-ddp-patch", "testbed", spec, "--python", environment["python"], "--only", probe]
+    if "export" in report["sides"]:
+        words.append("--with-export")
+    return content.one_line(" ".join(map(shlex.quote, words))) if spec else ""
 
 
 def _marks(report: Report, environment: Environment, probe: str) -> List[Dict[str, Any]]:

@@ -4,22 +4,23 @@ import pickle
 
 import pytest
 import wandb
+from wandb.sdk import wandb_run
 
 _CONFIG_DATA = {"lr": 0.1, "nested": {"depth": 1}, "swept": 1}
 
 
-def _config_of_a_run():
-    config = wandb.Config()
-    config._set_settings(wandb.Settings(api_key="0123456789" * 4))
-    config._set_callback(lambda key=None, val=None, data=None: None)
-    config.update(copy.deepcopy(_CONFIG_DATA))
-    config.update_locked({"swept": 1}, user="sweep")
-    return config
+def _get_run_config():
+    run = wandb_run.Run(
+        settings=wandb.Settings(api_key="0123456789" * 4),
+        config=copy.deepcopy(_CONFIG_DATA),
+        sweep_config={"swept": 1},
+    )
+    return run.config
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_config_pickle(protocol):
-    config = _config_of_a_run()
+    config = _get_run_config()
 
     unpickled = pickle.loads(pickle.dumps(config, protocol))
 
@@ -30,22 +31,26 @@ def test_config_pickle(protocol):
 
 
 def test_config_pickle_has_no_secrets():
-    assert b"0123456789" not in pickle.dumps(_config_of_a_run())
+    assert b"0123456789" not in pickle.dumps(_get_run_config())
+
+
+def test_config_pickle_has_no_telemetry():
+    assert b"_wandb" not in pickle.dumps(_get_run_config())
 
 
 @pytest.mark.parametrize("copy_fn", (copy.copy, copy.deepcopy))
 def test_config_copy(copy_fn):
-    config = _config_of_a_run()
+    config = _get_run_config()
 
     copied = copy_fn(config)
     copied.update({"lr": 0.2, "new": 1}, allow_val_change=True)
 
     assert copied["new"] == 1
-    assert dict(config) == _CONFIG_DATA
+    assert dict(config.items()) == _CONFIG_DATA
 
 
 def test_config_deepcopy_nested():
-    config = _config_of_a_run()
+    config = _get_run_config()
 
     copy.deepcopy(config)["nested"]["depth"] = 2
 
@@ -60,13 +65,13 @@ def _read_lr(config, queue):
     queue.put(config.lr)
 
 
-def test_config_in_spawned_process():
+def test_config_in_spawned_process(capfd):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    process = context.Process(target=_read_lr, args=(_config_of_a_run(), queue))
+    process = context.Process(target=_read_lr, args=(_get_run_config(), queue))
 
     process.start()
     process.join(timeout=50)
 
-    assert process.exitcode == 0
+    assert process.exitcode == 0, capfd.readouterr().err
     assert queue.get(timeout=5) == 0.1

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import copy
-
 
 class Config:
     def __getattr__(self, key):
@@ -20,16 +18,19 @@ class Config:
     def __getstate__(self) -> dict[str, object]:
         """Return the data to copy or pickle.
 
-        This leaves out what ties the config to its run: the callbacks, and
-        the settings, which hold the API key.
+        This leaves out what ties the config to its run: the callbacks, the
+        settings, which hold the API key, and telemetry.
         """
-        state: dict[str, object] = self.__dict__.copy()
+        state = self.__dict__.copy()
         for key in ("_callback", "_settings", "_artifact_callback"):
             state.pop(key, None)
 
         # A shallow copy can be changed without changing this config.
         for key in ("_items", "_locked", "_users", "_users_inv"):
-            state[key] = copy.copy(state[key])
+            state[key] = state[key].copy()
+
+        # Telemetry differs between processes whose configs are the same.
+        state["_items"].pop("_wandb", None)
 
         return state
 

@@ -19,17 +19,24 @@ class PreInitObject:
         return _get_global, (self._name.rpartition(".")[2],)
 
 
-def PreInitCallable(  # noqa: N802
-    name: str, destination: Any | None = None
-) -> Callable:
-    def preinit_wrapper(*args: Any, **kwargs: Any) -> Any:
-        raise wandb.Error(f"You must call wandb.init() before {name}()")
+class PreInitCallable:
+    """A function of the `wandb` module that has to wait for `wandb.init()`.
 
-    preinit_wrapper.__name__ = str(name)
-    # pickle looks functions up by these, and cannot find a nested function.
-    preinit_wrapper.__module__ = "wandb"
-    preinit_wrapper.__qualname__ = str(name).rpartition(".")[2]
-    if destination:
-        preinit_wrapper.__wrapped__ = destination  # type: ignore
-        preinit_wrapper.__doc__ = destination.__doc__
-    return preinit_wrapper
+    It is an object because pickle looks functions up by name, and refuses those
+    that are no longer what their name stands for.
+    """
+
+    def __init__(self, name: str, destination: Any | None = None) -> None:
+        self._name = name
+        self.__name__ = str(name)
+        if destination:
+            self.__wrapped__ = destination
+            self.__doc__ = destination.__doc__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise wandb.Error(f"You must call wandb.init() before {self._name}()")
+
+    @override
+    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+        # It stands for the current `wandb.log`.
+        return _get_global, (self._name.rpartition(".")[2],)
