@@ -59,7 +59,8 @@ _FILES = {
 
 def handed_on() -> Dict[str, Any]:
     """Give what a new process gets from the thread that starts it, by what people call it."""
-    found: Dict[str, Any] = {}
+    root = os.stat("/")
+    found: Dict[str, Any] = {"root folder": (root.st_dev, root.st_ino)}  # another has no /proc
     for field, value in _status():
         name = _called(field)
         if name is not None:
@@ -83,8 +84,7 @@ def _called(field: str) -> Optional[str]:
 def changed(before: Dict[str, Any]) -> Optional[str]:
     """Name the first thing that this process hands on differently by now, or None."""
     now = handed_on()
-    names = [*before, *(name for name in now if name not in before)]
-    return next((name for name in names if before.get(name) != now.get(name)), None)
+    return next((name for name in {**before, **now} if before.get(name) != now.get(name)), None)
 
 
 def _ignored() -> List[int]:
@@ -98,7 +98,7 @@ def _limits() -> List[Any]:
     return [resource.getrlimit(kind) for kind in kinds]
 
 
-# Of these, status shows all but the last, where there is one.
+# Of these, status shows all but the last three, where there is one.
 _CALLS: Dict[str, Callable[[], Any]] = {
     "user ids": lambda: (os.getuid(), os.geteuid()),
     "group ids": lambda: (os.getgid(), os.getegid()),
@@ -111,7 +111,6 @@ _CALLS: Dict[str, Callable[[], Any]] = {
     "limits (ulimit)": _limits,
     "priority (nice)": lambda: os.getpriority(os.PRIO_PROCESS, 0),
     "scheduling policy": lambda: (os.sched_getscheduler(0), os.sched_getparam(0).sched_priority),
-    "root folder": lambda: (os.stat("/").st_dev, os.stat("/").st_ino),
 }
 
 # --- around the import: what is not handed on to a fork, or shared with it -----------
@@ -127,13 +126,14 @@ def own() -> Set[Tuple[str, Any]]:
     }
     found.update((f"a namespace ({name})", link) for name, link in _namespaces())
     found.update(("a timer", each) for each in _read("/proc/self/timers").split("ID: ")[1:])
-    found.update(("a child process", pid) for pid in _read(f"{_THREAD}/children").split())
+    # The last by name: what tracks shared memory for multiprocessing is one.
+    found.update(("subprocesses", pid) for pid in _read(f"{_THREAD}/children").split())
     return found.union(_shared_memory())
 
 
-def made_since(before: Set[Tuple[str, Any]]) -> List[str]:
-    """Name what this process has made since that its forks share or lack."""
-    return sorted({name for name, _ in own() - before})
+def made_since(before: Set[Tuple[str, Any]]) -> Optional[str]:
+    """Name one thing that this process has made since and its forks share or lack, or None."""
+    return min((name for name, _ in own() - before), default=None)
 
 
 def _shared_memory() -> Iterator[Tuple[str, Any]]:

@@ -32,8 +32,8 @@ use = Use()
 at_exit: Set[str] = set()
 # Files and connections that it has left open.
 left_open: List[str] = []
-# What importing all that has made, such as locks, that each worker has to make for itself.
-made: List[str] = []
+# What importing all that has made, such as a lock, that each worker has to make for itself.
+made: Optional[str] = None
 # Timers that the script has set; what else it has changed that each worker is given anew; and
 # sys.path as it has left it.
 timers: List[str] = []
@@ -68,7 +68,7 @@ def _load(
     # CUDA stays usable in forks.
     # https://docs.pytorch.org/docs/stable/notes/cuda.html#environment-variables
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    global why_not_loaded
+    global why_not_loaded, made
     had, owned = kernel.descriptors(), kernel.own()
     online = os.environ.get("WANDB_MODE", "online") == "online"  # here: it counts as no read
     origins = Origins(script)
@@ -86,7 +86,7 @@ def _load(
         if stream is not None:
             stream.flush()  # else each worker would write it again
     files.flush_c()
-    made.extend(kernel.made_since(owned))
+    made = kernel.made_since(owned)
     timers.extend(_timers_stopped())
     files.note_had()
     why_not_loaded = why
