@@ -1,5 +1,6 @@
 """What a warm worker shares or misses beside a spawned one: measured, and said."""
 
+import importlib.util
 import mmap
 import multiprocessing
 import os
@@ -94,7 +95,7 @@ def test_what_forks_would_share_or_lack_is_seen(make, made):
         ("lock = multiprocessing.Lock()", "sets up a lock or semaphore, of which a spawned worker"),
         (NATIVE + "libc.pthread_setname_np(thread, b'pool-0')", "starts threads (pool-0)"),
         pytest.param(NATIVE, "starts threads (of native code)", marks=NIGHTLY),
-        ("import signal; signal.alarm(99)", "changes a timer (ITIMER_REAL)"),
+        pytest.param("import signal; signal.alarm(99)", "a timer (ITIMER_REAL)", marks=NIGHTLY),
         pytest.param("import mmap; shared = mmap.mmap(-1, 9)", "shared memory", marks=NIGHTLY),
         pytest.param("if __name__ != '__main__': os.setpgid(0, 0)", "process group", marks=NIGHTLY),
         pytest.param("os.register_at_fork(after_in_child=HANG)", "then hangs", marks=NIGHTLY),
@@ -159,11 +160,11 @@ def test_what_a_process_hands_on_is_compared():
         prctl = libc.prctl
         for line in {list(CHANGES)!r}:
             sys.stdout.flush()
-            if not os.fork():
+            if not os.fork():  # a process that is the forkserver's for it
                 before = kernel.handed_on()
                 try:
                     exec(line)
-                    print(line, kernel.changed(before), sep=" -> ", flush=True)
+                    print(line, kernel.changed(before, os.getppid()), sep=" -> ", flush=True)
                 except (AssertionError, OSError, ValueError):
                     print(line, "not here", sep=" -> ", flush=True)
                 os._exit(0)
@@ -213,7 +214,7 @@ with open({log!r}, "a") as log:
     log.write(__name__ + "\\n")
 import _frozen_importlib_external as importer
 spec = importer.PathFinder.find_spec(__name__)
-__file__, __spec__ = spec.origin, spec
+__file__, __spec__, __package__ = spec.origin, spec, spec.parent
 if spec.submodule_search_locations:
     __path__ = spec.submodule_search_locations
 sys.path[:] = path
@@ -237,9 +238,11 @@ if __name__ == "__main__":
 def test_it_imports_nothing_from_the_current_folder_that_spawn_would_not(tmp_path):
     folder, log = tmp_path / "folder", tmp_path / "log"
     folder.mkdir()
-    for name in {*sys.stdlib_module_names, "numpy", "torch", "wandb"} - {"sitecustomize"}:
-        decoy = DECOY.format(folder=str(folder), log=str(log))
-        (folder / f"{name}.py").write_text(decoy)
+    for name in {*sys.stdlib_module_names, "numpy", "torch", "wandb"} - {"antigravity", "this"}:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and str(spec.origin).endswith(".py"):
+            decoy = DECOY.format(folder=str(folder), log=str(log))
+            (folder / f"{name}.py").write_text(decoy)
     (tmp_path / "script.py").write_text(STARTS)
     imported = {}
     for method in ("spawn", "forkserver"):

@@ -40,9 +40,13 @@ class Circumstances:
         }
         self._handed_on = kernel.handed_on()
 
-    def handed_on_changed(self) -> Optional[str]:
-        """Say why a new process would now be another one to the system, or None."""
-        name = kernel.changed(self._handed_on)
+    def handed_on_changed(self, server: Optional[int]) -> Optional[str]:
+        """Say why a new process would now be another one to the system, or None.
+
+        Args:
+            server: The number of the forkserver.
+        """
+        name = kernel.changed(self._handed_on, server)
         return name and (
             f"what this process hands on to a new one has changed ({name}) since the forkserver"
             " was started; let that be done before the first start"

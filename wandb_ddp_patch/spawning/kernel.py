@@ -47,7 +47,6 @@ _CALLED = {
     "Mems_allowed": "memory nodes",
 }
 _FILES = {
-    f"{_THREAD}/cgroup": "control group",
     f"{_THREAD}/attr/current": "security label",
     f"{_THREAD}/personality": "personality",
     "/proc/self/oom_score_adj": "oom_score_adj",
@@ -61,16 +60,22 @@ def handed_on() -> Dict[str, Any]:
     """Give what a new process gets from the thread that starts it, by what people call it."""
     root = os.stat("/")
     found: Dict[str, Any] = {"root folder": (root.st_dev, root.st_ino)}  # another has no /proc
-    for field, value in _status():
-        name = _called(field)
-        if name is not None:
-            found.setdefault(name, []).append(value)
+    found.update(_shown(_THREAD))
     for name, ask in _CALLS.items():
         if name not in found:
             with contextlib.suppress(OSError, AttributeError, ImportError):  # not on each platform
                 found[name] = ask()
     found.update((name, _read(file)) for file, name in _FILES.items())
     found.update((f"namespace ({name})", link) for name, link in _namespaces())
+    return found
+
+
+def _shown(folder: str) -> Dict[str, Any]:
+    found: Dict[str, Any] = {"control group": _read(f"{folder}/cgroup")}
+    for field, value in _status(folder):
+        name = _called(field)
+        if name is not None:
+            found.setdefault(name, []).append(value)
     return found
 
 
@@ -81,10 +86,19 @@ def _called(field: str) -> Optional[str]:
     return next((name for start, name in _CALLED.items() if field.startswith(start)), field)
 
 
-def changed(before: Dict[str, Any]) -> Optional[str]:
-    """Name the first thing that this process hands on differently by now, or None."""
+def changed(before: Dict[str, Any], server: Optional[int]) -> Optional[str]:
+    """Name the first thing that this process hands on differently by now, or None.
+
+    Args:
+        server: The process whose forks have what it was before.
+    """
     now = handed_on()
-    return next((name for name in {**before, **now} if before.get(name) != now.get(name)), None)
+    differ = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if differ and server is not None:
+        # A container's manager changes the processors of both, for instance.
+        forks = _shown(f"/proc/{server}")
+        differ = [name for name in differ if name not in now or forks.get(name) != now[name]]
+    return next(iter(differ), None)
 
 
 def _ignored() -> List[int]:
@@ -122,7 +136,7 @@ def own() -> Set[Tuple[str, Any]]:
         ("another process group", os.getpgrp()),
         ("another session", os.getsid(0)),
         ("another control group", _read(f"{_THREAD}/cgroup")),
-        ("locked memory", dict(_status()).get("VmLck")),
+        ("locked memory", dict(_status(_THREAD)).get("VmLck")),
     }
     found.update((f"a namespace ({name})", link) for name, link in _namespaces())
     found.update(("a timer", each) for each in _read("/proc/self/timers").split("ID: ")[1:])
@@ -165,7 +179,7 @@ def descriptors() -> Dict[int, str]:
 # jemalloc's, which pandas, scikit-learn and others bring by pyarrow: its own handlers of forks
 # do without.
 _SURVIVING = {"jemalloc_bg_thd"}
-_ENDING_SECONDS = 0.2
+_ENDING_SECONDS = 1
 
 
 def lost_threads() -> List[str]:
@@ -213,8 +227,8 @@ def _read(path: str) -> str:
     return os.fsdecode(b"".join(parts)).strip()
 
 
-def _status() -> Iterator[Tuple[str, str]]:
-    for line in _read(f"{_THREAD}/status").splitlines():
+def _status(folder: str) -> Iterator[Tuple[str, str]]:
+    for line in _read(f"{folder}/status").splitlines():
         field, _, value = line.partition(":")
         yield field, value.strip()
 

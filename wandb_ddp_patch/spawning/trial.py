@@ -38,9 +38,10 @@ def why_not_fork() -> Optional[str]:
     forkserver: Any = importlib.import_module("multiprocessing.forkserver")
     try:
         server.start()
-        why = server.started_in.handed_on_changed() if server.started_in is not None else None
-        if why is not None:
-            return why  # before its socket is touched, which may be another user's by now
+        if server.started_in is not None:
+            why = server.started_in.handed_on_changed(forkserver._forkserver._forkserver_pid)
+            if why is not None:
+                return why  # before its socket is touched, which may be another user's by now
         address = forkserver._forkserver._forkserver_address
         if address not in _unfit:
             why, unlike = _try()
@@ -179,10 +180,8 @@ def _unfit_to_fork(script: str, lost: List[str], is_ours: bool) -> Optional[str]
     if threads:
         return _not_survived(script, f"starts threads ({', '.join(threads)})")
     if preload.made:
-        made = ", ".join(preload.made)
-        return (
-            f"importing {script} sets up {made}, of which a spawned worker has its own; {_INSTEAD}"
-        )
+        what = f"sets up {preload.made}, of which a spawned worker has its own"
+        return f"importing {script} {what}; {_INSTEAD}"
     if preload.timers:
         return f"importing {script} changes a timer ({', '.join(preload.timers)})"
     return None
