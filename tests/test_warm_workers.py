@@ -102,7 +102,9 @@ def test_what_forks_would_share_or_lack_is_seen(make, made):
     ],
 )
 def test_what_a_script_sets_up_makes_workers_spawned(fresh, imported, why):
-    imported = imported.replace("HANG", "lambda: __name__ != '__main__' and signal.pause()")
+    imported = imported.replace(
+        "HANG", "lambda: __name__ != '__main__' and __import__('signal').pause()"
+    )
     out = fresh(TOP.format(imported=imported) + MAIN + BOTH, **ON)
     lines = out.splitlines()
     assert [line.split()[0] for line in lines] == ["spawned", "RuntimeWarning"] * 2
