@@ -6,4 +6,7 @@ parent.py ends a worker whose parent has ended.
 
 unchanged.py has torch's own spawn start them: forked.py makes them what spawned workers
 are, circumstances.py says what that takes, and files.py closes what they hold at their end.
+
+kernel.py compares forks of the forkserver with spawned workers, in what the kernel shows, and
+origin.py tells the script's own code from packages.
 """

@@ -78,5 +78,5 @@ def _surround(environ: Dict[str, str], streams: Dict[int, Any]) -> None:
     os.environ.update(environ)
     threads = environ.get("OMP_NUM_THREADS", "")
     if threads != before and threads.isdigit() and "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(int(threads))  # it has read that already
+        preload.set_torch_threads(int(threads), before)
     preload.set_random_state()

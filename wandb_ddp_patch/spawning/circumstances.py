@@ -9,21 +9,11 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import signal
 import sys
-import sysconfig
 from multiprocessing import spawn
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set
+from typing import Any, Callable, Dict, Iterator, Optional, Set
 
-# What the system gives to a new process of its parent's.
-_INHERITED = "what it hands on (ignored signals, limits, priority, processors, umask)"
-_PATHS = sysconfig.get_paths()
-_OF_PYTHON = _PATHS["stdlib"], _PATHS["platstdlib"]
-_OF_OTHERS = (
-    *(_PATHS["purelib"], _PATHS["platlib"]),
-    *(os.path.join(_PATHS["stdlib"], f"{name}-packages") for name in ("site", "dist")),
-)
-_OF_PACKAGES = (*_OF_PYTHON, *_OF_OTHERS)
+from . import kernel, origin
 
 
 class Use:
@@ -47,8 +37,20 @@ class Circumstances:
             "sys.argv": [str(argument) for argument in sys.argv],
             "sys.path": [str(folder) for folder in data["sys_path"]],
             "its working directory": data["dir"],
-            _INHERITED: _inherited(),
         }
+        self._handed_on = kernel.handed_on()
+
+    def handed_on_changed(self, server: Optional[int]) -> Optional[str]:
+        """Say why a new process would now be another one to the system, or None.
+
+        Args:
+            server: The number of the forkserver.
+        """
+        name = kernel.changed(self._handed_on, server)
+        return name and (
+            f"what this process hands on to a new one has changed ({name}) since the forkserver"
+            " was started; let that be done before the first start"
+        )
 
     def changed(self, use: Use) -> Optional[str]:
         """Say why importing the script now may be another thing, or None."""
@@ -70,26 +72,6 @@ class Circumstances:
             if value != now._others[name]:
                 return f"{name} {since}"
         return None
-
-
-def _inherited() -> List[Any]:
-    signals = [number for number in signal.Signals if number is not signal.SIGKILL]
-    found: List[Any] = [
-        [number for number in signals if signal.getsignal(number) is signal.SIG_IGN],
-        sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
-        os.getpriority(os.PRIO_PROCESS, 0),
-    ]
-    if sys.platform == "linux":
-        found.append(os.sched_getaffinity(0))
-        # Whoever asks the system for the umask sets it, for all threads.
-        with contextlib.suppress(OSError), open("/proc/self/status") as file:
-            found += [line for line in file if line.startswith("Umask:")]
-    with contextlib.suppress(ImportError):
-        import resource
-
-        kinds = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
-        found += [resource.getrlimit(kind) for kind in kinds]
-    return found
 
 
 # --- in the forkserver --------------------------------------------------------
@@ -154,7 +136,7 @@ def writes_noted(written: Dict[str, Optional[str]]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def at_exit_noted(files: Set[str]) -> Iterator[None]:
+def at_exit_noted(files: Set[str], is_a_package: Callable[[str], bool]) -> Iterator[None]:
     """Note the files of functions that have atexit do what may be meant for once only.
 
     Those are the user's own, and who removes files. What else packages do at the end of a
@@ -166,7 +148,7 @@ def at_exit_noted(files: Set[str]) -> Iterator[None]:
     def note(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         file = sys._getframe(1).f_code.co_filename
         removes = getattr(function, "__module__", "") in ("os", "posix", "shutil")
-        if removes or not _is_a_package(file):
+        if removes or not is_a_package(file):
             files.add(file)
         return register(function, *args, **kwargs)
 
@@ -185,14 +167,6 @@ _HARMLESS = "fsspec", "git", "sentry_sdk", "tqdm", __name__.split(".")[0]
 
 def _reader(frame: Any) -> str:
     """Name the package of the first that is not of the standard library."""
-    while frame.f_back and _is_of_python(frame.f_code.co_filename):
+    while frame.f_back and origin.is_of_python(frame.f_code.co_filename):
         frame = frame.f_back
     return str(frame.f_globals.get("__name__", "")).split(".")[0]
-
-
-def _is_of_python(file: str) -> bool:
-    return file.startswith(("<", *_OF_PYTHON)) and not file.startswith(_OF_OTHERS)
-
-
-def _is_a_package(file: str) -> bool:
-    return file.startswith(("<", *_OF_PACKAGES))

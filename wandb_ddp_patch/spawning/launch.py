@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import atexit
 import functools
+import multiprocessing
 import pickle
 import sys
 import warnings
-from typing import Any, Callable, Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
 from ..borrowed import link
 from . import server, trial
@@ -49,12 +50,13 @@ def spawn(
 
         why = trial.why_not_fork() if method == "forkserver" else None
         if why is None:
+            others = multiprocessing.active_children()
             try:
                 context = start(method)
-            except ValueError as error:
-                if method != "forkserver" or not has_too_many_fds(error):
+            except (OSError, ValueError) as error:
+                if method != "forkserver":
                     raise
-                why = TOO_MANY_FDS
+                why = why_refused(error, others)
         if why is not None:
             _say_why(why)
             context = start("spawn")
@@ -64,9 +66,17 @@ def spawn(
     return None if join else context
 
 
-def has_too_many_fds(error: ValueError) -> bool:
-    """Say whether a forkserver has refused a worker's arguments; none has started yet."""
-    return "too many fds" in str(error)
+def why_refused(error: Exception, others: List[Any]) -> str:
+    """Say why the forkserver has started no worker. Raise what is no reason to try otherwise.
+
+    Args:
+        others: The processes that there were before.
+    """
+    if "too many fds" in str(error):
+        return TOO_MANY_FDS
+    if isinstance(error, OSError) and set(multiprocessing.active_children()) <= set(others):
+        return f"the forkserver can't be reached: {error}"
+    raise error
 
 
 def _torchs_own() -> Any:

@@ -11,14 +11,14 @@ import json
 import os
 import random
 import signal
-import stat
 import sys
 import threading
 from multiprocessing import process, spawn
 from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
-from . import files
+from . import files, kernel
 from .circumstances import Use, at_exit_noted, reads_noted, writes_noted
+from .origin import Origins
 
 VARIABLE = "_WANDB_DDP_PATCH_PRELOAD"
 
@@ -32,13 +32,19 @@ use = Use()
 at_exit: Set[str] = set()
 # Files and connections that it has left open.
 left_open: List[str] = []
-# What the script has changed that each worker is given anew; and sys.path as it has left it.
+# What importing all that has made, such as a lock, that each worker has to make for itself.
+made: Optional[str] = None
+# Timers that the script has set; what else it has changed that each worker is given anew; and
+# sys.path as it has left it.
+timers: List[str] = []
 changed: List[str] = []
 path: Optional[List[str]] = None
 _numpy_seed: Optional[bytes] = None
 # That of torch right after its own import, where we have seen that. Else: torch seeds itself with
 # 64 random bits, people seed it with 32 at most: so many NumPy takes.
 _torch_seed: Optional[int] = None
+# How many threads torch takes, after its own import; None where we have not seen that.
+_torch_threads: Optional[int] = None
 _LARGEST_SEED = 2**32 - 1
 # wandb's telemetry (of its newest releases), and what it imports at a worker's first row: 0.2 s.
 _TELEMETRY = "wandb.analytics.opentelemetry.opentelemetry_proxy"
@@ -62,10 +68,11 @@ def _load(
     # CUDA stays usable in forks.
     # https://docs.pytorch.org/docs/stable/notes/cuda.html#environment-variables
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    global why_not_loaded
-    had = _descriptors()
+    global why_not_loaded, made
+    had, owned = kernel.descriptors(), kernel.own()
     online = os.environ.get("WANDB_MODE", "online") == "online"  # here: it counts as no read
-    with reads_noted(use), at_exit_noted(at_exit), _torch_seed_noted():
+    origins = Origins(script)
+    with reads_noted(use), at_exit_noted(at_exit, origins.is_a_package), _torch_noted():
         why = _load_script(before, script)
         _import(after)
         if "wandb" in sys.modules:
@@ -73,19 +80,21 @@ def _load(
                 _load_wandb_further(online)
     main = threading.main_thread()
     threads.extend(thread.name for thread in threading.enumerate() if thread is not main)
-    now = _descriptors()
+    now = kernel.descriptors()
     left_open.extend(sorted(now[number] for number in now.keys() - had.keys()))
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()  # else each worker would write it again
     files.flush_c()
-    changed.extend(_timers_stopped())
+    made = kernel.made_since(owned)
+    timers.extend(_timers_stopped())
     files.note_had()
     why_not_loaded = why
 
 
 def _load_script(before: List[str], script: Dict[str, Any]) -> Optional[str]:
     global _numpy_seed, _random_state, path
+    sys.path[:] = script["sys_path"]  # by which a spawned worker finds its first module, too
     _import(before)
     _numpy_seed = _seed_of_numpy()
     seed = _seed(random.getstate())
@@ -112,7 +121,7 @@ def _timers_stopped() -> Iterator[str]:
     for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF"):
         kind = getattr(signal, name, None)
         if kind is not None and any(signal.setitimer(kind, 0)):
-            yield f"a timer ({name})"
+            yield name
 
 
 def _changed(script: Dict[str, Any]) -> Iterator[str]:
@@ -123,18 +132,6 @@ def _changed(script: Dict[str, Any]) -> Iterator[str]:
         folder = os.getcwd()
     if folder != script["dir"]:
         yield "its working directory"
-
-
-def _descriptors() -> Dict[int, str]:
-    """Give the open files and connections, where Linux shows them."""
-    found = {}
-    with contextlib.suppress(OSError):
-        for number in map(int, os.listdir("/proc/self/fd")):
-            with contextlib.suppress(OSError):
-                mode = os.fstat(number).st_mode
-                if stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
-                    found[number] = os.readlink(f"/proc/self/fd/{number}")
-    return found
 
 
 def _import(names: List[str]) -> None:
@@ -165,14 +162,15 @@ def _seed_of_numpy() -> Optional[bytes]:
 
 
 @contextlib.contextmanager
-def _torch_seed_noted() -> Iterator[None]:
+def _torch_noted() -> Iterator[None]:
     finder: Any = sys.modules[__name__.split(".")[0]]._finder
     imported = finder.imported
 
     def note(name: str) -> None:
-        global _torch_seed
+        global _torch_seed, _torch_threads
         if name == "torch":
             with contextlib.suppress(Exception):
+                _torch_threads = sys.modules[name].get_num_threads()
                 _torch_seed = sys.modules[name].initial_seed()
         imported(name)
 
@@ -181,6 +179,21 @@ def _torch_seed_noted() -> Iterator[None]:
         yield
     finally:
         del finder.imported
+
+
+def set_torch_threads(number: int, read: Optional[str]) -> None:
+    """Have torch take as many threads, unless the script has said how many.
+
+    Args:
+        number: What OMP_NUM_THREADS says now.
+        read: What it said when torch has read it.
+    """
+    torch: Any = sys.modules["torch"]
+    at_first = _torch_threads
+    if at_first is None and read is not None and read.isdigit():
+        at_first = int(read)
+    if at_first in (None, torch.get_num_threads()):
+        torch.set_num_threads(number)
 
 
 def set_random_state() -> None:

@@ -21,6 +21,9 @@ _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__fi
 # Linux takes variables of up to 128 KiB.
 _LONGEST_VARIABLE = 100_000
 _lock = threading.Lock()
+# How Python starts it; and what is to be done before.
+_COMMAND = "from multiprocessing.forkserver import main;"
+_FIRST = "import sys; sys.path[:] = filter(None, sys.path); "
 # Those in which this process has started a forkserver; None where it found its program's.
 started_in: Optional[Circumstances] = None
 
@@ -78,9 +81,33 @@ def start() -> None:
         users = [n for n in server._preload_modules if n not in ("__main__", ours)]
         multiprocessing.set_forkserver_preload(_Names([ours, *users]))
         circumstances = Circumstances()
-        with _handed_over(json.dumps(_what_to_import(), default=str)):  # a Path in sys.path
+        what = json.dumps(_what_to_import(), default=str)  # a Path in sys.path
+        with _handed_over(what), _current_folder_left_out():
             forkserver.ensure_running()
         started_in = circumstances
+
+
+@contextlib.contextmanager
+def _current_folder_left_out() -> Iterator[None]:
+    """Have a forkserver that starts now find nothing in the current folder.
+
+    For ``python -c`` that is first on sys.path: a random.py there, which may be another
+    user's, would be run by imports that a spawned worker does with the script's sys.path.
+    """
+    module: Any = util
+    upstream = module.spawnv_passfds
+
+    def spawnv_passfds(path: Any, args: Any, passfds: Any) -> Any:
+        *others, command = args
+        if command.startswith(_COMMAND):
+            args = [*others, _FIRST + command]
+        return upstream(path, args, passfds)
+
+    module.spawnv_passfds = spawnv_passfds
+    try:
+        yield
+    finally:
+        module.spawnv_passfds = upstream
 
 
 def _is_running(server: Any) -> bool:

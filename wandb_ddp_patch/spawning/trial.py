@@ -8,9 +8,9 @@ import os
 import sys
 import threading
 from multiprocessing import connection
-from typing import Any, Callable, Dict, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
-from . import preload, server
+from . import kernel, preload, server
 from .circumstances import Use
 from .forked import give_back_number
 from .parent import Parent, end_with
@@ -22,6 +22,9 @@ from .parent import Parent, end_with
 _STILL, _SPINNING_SECONDS = 5, 10
 # The limit in seconds where that is not to be seen, which is on Linux.
 _UNSEEN_SECONDS = 60
+
+_HANGS = "a process that imports the script and is forked then hangs"
+_INSTEAD = 'do it in a function that the workers call, or under if __name__ == "__main__":'
 
 # Why a forkserver, by its address, is not to be used; None where it is.
 _unfit: Dict[Any, Optional[str]] = {}
@@ -35,6 +38,10 @@ def why_not_fork() -> Optional[str]:
     forkserver: Any = importlib.import_module("multiprocessing.forkserver")
     try:
         server.start()
+        if server.started_in is not None:
+            why = server.started_in.handed_on_changed(forkserver._forkserver._forkserver_pid)
+            if why is not None:
+                return why  # before its socket is touched, which may be another user's by now
         address = forkserver._forkserver._forkserver_address
         if address not in _unfit:
             why, unlike = _try()
@@ -46,7 +53,7 @@ def why_not_fork() -> Optional[str]:
     except ChildProcessError:
         return "this process is a fork of the one that has the forkserver"
     except OSError as error:
-        return f"no forkserver can be started: {error}"
+        return f"no forkserver can be started, or reached: {error}"
     return _unfit[address]
 
 
@@ -65,31 +72,34 @@ def why_not_as_spawned() -> Optional[str]:
 def _try() -> Tuple[Optional[str], Tuple[Optional[str], Use]]:
     context = multiprocessing.get_context("forkserver")
     receiver, sender = context.Pipe(duplex=False)
+    is_ours = server.started_in is not None
+    why: Optional[str] = _HANGS
+    unlike: Tuple[Optional[str], Use] = (None, Use())
     with Parent() as parent, receiver:
-        args = sender, parent, server.started_in is not None
-        process = context.Process(target=_report, args=args, daemon=True)
+        process = context.Process(target=_report, args=(sender, parent, is_ours), daemon=True)
         give_back_number(process)
-        unlike: Tuple[Optional[str], Use] = (None, Use())
         try:
             with sender:
                 process.start()
-            script: str = _answer(receiver, process, lambda: False)
-            why: Optional[str] = _answer(receiver, process, _stuck(process.pid or 0))
-            unlike = _answer(receiver, process, lambda: False)
+            is_stuck = _stuck(process.pid or 0)
+            # Where the forkserver is not ours, it imports the script, which takes its time.
+            script: str = _answer(receiver, process, is_stuck if is_ours else lambda: False)
+            why = _not_survived(script, "starts threads (of OpenMP)")
+            answer: Optional[str] = _answer(receiver, process, is_stuck)
+            why = _HANGS
+            unlike = _answer(receiver, process, is_stuck)
+            _wait([process.sentinel], is_stuck)
+            why = answer
         except (EOFError, ConnectionError):
             return "a process that imports the script and is forked then dies", unlike
         except _Stuck:
-            why = _not_survived(script, "starts threads (of OpenMP)")
             process.kill()
         process.join()
     return why, unlike
 
 
 def _not_survived(script: str, what: str) -> str:
-    return (
-        f"importing {script} {what}, which no fork survives; do it in a function"
-        ' that the workers call, or under if __name__ == "__main__":'
-    )
+    return f"importing {script} {what}, which no fork survives; {_INSTEAD}"
 
 
 class _Stuck(Exception):
@@ -98,12 +108,16 @@ class _Stuck(Exception):
 
 def _answer(receiver: Any, process: Any, is_stuck: Callable[[], bool]) -> Any:
     # The process, too: a fork of this one may hold the pipe open.
-    while not connection.wait([receiver, process.sentinel], 1):
-        if is_stuck():
-            raise _Stuck
+    _wait([receiver, process.sentinel], is_stuck)
     if not receiver.poll():
         raise EOFError
     return receiver.recv()
+
+
+def _wait(objects: List[Any], is_stuck: Callable[[], bool]) -> None:
+    while not connection.wait(objects, 1):
+        if is_stuck():
+            raise _Stuck
 
 
 def _stuck(pid: int) -> Callable[[], bool]:
@@ -141,23 +155,36 @@ def _threads(pid: int) -> Optional[Tuple[Set[bytes], int]]:
 
 
 def _report(sender: Any, parent: Parent, is_ours: bool) -> None:
+    lost = kernel.lost_threads()  # first: this process starts its own now
     end_with(parent, True, threading.Event())
     import torch
 
-    xpu = getattr(torch, "xpu", None)  # from torch 2.4 on
     script = getattr(sys.modules["__main__"], "__file__", "the script")
     sender.send(script)
-    if is_ours and preload.why_not_loaded:
-        sender.send(preload.why_not_loaded)
-    elif any(getattr(kind, "_is_in_bad_fork", bool)() for kind in (torch.cuda, xpu)):
-        sender.send(_not_survived(script, "initialises CUDA, or another accelerator"))
-    elif preload.threads:
-        sender.send(_not_survived(script, f"starts threads ({', '.join(preload.threads)})"))
-    else:
+    why = _unfit_to_fork(script, lost, is_ours)
+    if why is None:
         # Where the script has used torch's own threads, this never returns.
         torch.ones(1 << 18).add_(1)
-        sender.send(None)
+    sender.send(why)
     sender.send((_unlike_spawned(script), preload.use))
+
+
+def _unfit_to_fork(script: str, lost: List[str], is_ours: bool) -> Optional[str]:
+    torch = sys.modules["torch"]
+    xpu = getattr(torch, "xpu", None)  # from torch 2.4 on
+    if is_ours and preload.why_not_loaded:
+        return preload.why_not_loaded
+    if any(getattr(kind, "_is_in_bad_fork", bool)() for kind in (torch.cuda, xpu)):
+        return _not_survived(script, "initialises CUDA, or another accelerator")
+    threads = preload.threads or lost
+    if threads:
+        return _not_survived(script, f"starts threads ({', '.join(threads)})")
+    if preload.made:
+        what = f"sets up {preload.made}, of which a spawned worker has its own"
+        return f"importing {script} {what}; {_INSTEAD}"
+    if preload.timers:
+        return f"importing {script} changes a timer ({', '.join(preload.timers)})"
+    return None
 
 
 def _unlike_spawned(script: str) -> Optional[str]:

@@ -101,13 +101,12 @@ def _instead_of(upstream: Callable[..., Any]) -> Callable[..., Any]:
             return upstream(*args, **kwargs)
         why = _why_not()
         if why is None:
+            others = multiprocessing.active_children()
             try:
                 call.arguments["start_method"] = forked.METHOD
                 return upstream(*call.args, **call.kwargs)
-            except ValueError as error:
-                if not launch.has_too_many_fds(error):
-                    raise
-                why = launch.TOO_MANY_FDS
+            except (OSError, ValueError) as error:
+                why = launch.why_refused(error, others)
         _warn(f"torch's workers are spawned, many times slower than forked, because {why}")
         return upstream(*args, **kwargs)
 
