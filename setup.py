@@ -84,6 +84,7 @@ setup(
             "nbclient",
             "optuna",
             "pillow",  # for wandb.Image
+            "pyinstaller",
             "pytest",
             "pytest-xdist",
             "pytorch-ignite",

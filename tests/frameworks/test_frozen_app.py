@@ -1,0 +1,54 @@
+"""A program that PyInstaller has frozen: what its workers get, and what arrives of their rows."""
+
+import os
+import subprocess
+import sys
+
+import arms
+import pytest
+from conftest import ROOT, clean_env
+from limits import HANG_SECONDS
+
+# Not needed here, and large.
+EXCLUDED = (
+    "IPython",
+    "datasets",
+    "matplotlib",
+    "pandas",
+    "pyarrow",
+    "ray",
+    "torch",
+    "transformers",
+)
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("frozen")
+    without = [option for name in EXCLUDED for option in ("--exclude-module", name)]
+    options = ["--onedir", "--collect-all", "wandb", *without]
+    done = subprocess.run(
+        [sys.executable, "-m", "PyInstaller", *options, str(arms.HERE / "frozen_app.py")],
+        cwd=folder,
+        env=clean_env(PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "dist" / "frozen_app" / "frozen_app"
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+def test_workers_of_a_frozen_program(app, tmp_path, method):
+    done = subprocess.run(
+        [app, method],
+        cwd=tmp_path,
+        env=clean_env(PYTHONPATH=os.devnull),
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "skipped: []\n[0.5, 0.5, 0.5, 0.5]\n"
+    assert arms.rows(tmp_path) == {"rank 0": 3, "rank 1": 3}
