@@ -25,6 +25,10 @@ _warned: Set[str] = set()
 _PARTS = (config, summary, preinit, module, disabled, run, interface, media)
 
 
+# A wandb without any of these is none that we know: too old, or one that lies elsewhere.
+_ESSENTIAL = {"wandb.sdk.wandb_config", "wandb.sdk.wandb_run", "wandb.sdk.wandb_summary"}
+
+
 # The late parts amend what needs another package, which wandb itself does not import: they
 # are not read before that is there. Written as imports, not as names: PyInstaller and the
 # like put into a program what they see imported.
@@ -110,7 +114,14 @@ def apply(after: Optional[str] = None) -> None:
         if wandb_loaded:
             _warned.update(skipped)
     if wandb_loaded and skipped:
-        _warn("wandb runs without these patches, which do not fit it: " + "; ".join(skipped))
+        if missing >= _ESSENTIAL:
+            _warn(f"patches wandb 0.10.23 and later, and not this one: {_version()}")
+        else:
+            _warn("wandb runs without these patches, which do not fit it: " + "; ".join(skipped))
+
+
+def _version() -> str:
+    return str(getattr(sys.modules["wandb"], "__version__", "of unknown version"))
 
 
 def _missing(known: Tuple[Graft, ...]) -> Set[str]:
