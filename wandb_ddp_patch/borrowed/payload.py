@@ -56,7 +56,10 @@ def _config_of(config: Any) -> Dict[str, Any]:
 
     wandb expects that of every run: a worker's media add to it, and send it with the config.
     """
-    notes = vars(config).get("_items", {}).get("_wandb", {})
+    items = getattr(config, "__dict__", {}).get("_items", {})  # a disabled run's may be a dict
+    notes = items.get("_wandb")
+    if notes is None:
+        return {"config": config}
     copied = {k: v.copy() if type(v) is dict else v for k, v in notes.copy().items()}
     return {"config": config, "notes": copied}
 
