@@ -45,4 +45,5 @@ def test_workers_of_a_frozen_program(app, tmp_path, method):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "skipped: []\n[0.5, 0.5, 0.5, 0.5]\n"
-    assert arms.rows(tmp_path) == {"rank 0": 3, "rank 1": 3}
+    rows = arms.rows(tmp_path)
+    assert (rows["rank 0"], rows["rank 1"]) == (3, 3)
