@@ -84,6 +84,7 @@ setup(
             "nbclient",
             "optuna",
             "pillow",  # for wandb.Image
+            "pyinstaller",
             "pytest",
             "pytest-xdist",
             "pytorch-ignite",
@@ -98,12 +99,14 @@ setup(
         ],
         "test": [
             *testbed,
+            "billiard",
             "check-jsonschema",  # for make lint
             "cloudpickle",
             "dill",
             "hypothesis",
             "import-linter",
             "joblib",
+            "multiprocess",
             "mypy",
             "numpy",  # torch warns without it
             "pytest",

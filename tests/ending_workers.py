@@ -80,8 +80,8 @@ def pool(package, method, run, **options):
 
 
 def forks(run, end):
-    """Forks without any library, which say by a pipe, that nobody watches, that they are done."""
-    started, start = [os.pipe() for _ in range(2)]
+    """Fork without any library; return the workers once a pipe says that all have logged."""
+    started, start, done = [os.pipe() for _ in range(3)]
     pids = []
     for n in range(WORKERS):
         pid = os.fork()
@@ -90,32 +90,24 @@ def forks(run, end):
             os.write(started[1], b"x")
             os.read(start[0], 1)
             burst(run, n)
+            os.write(done[1], b"x")
             end()
         pids.append(pid)
     for _ in pids:
         os.read(started[0], 1)
     freeze()
     os.write(start[1], b"x" * WORKERS)
-    for pid in pids:
-        os.waitpid(pid, 0)
+    for _ in pids:
+        os.read(done[0], 1)
+    return pids
 
 
 def barrier(run):
     """The owner finishes the run when all have logged, as ranks do; the workers live on."""
-    done = os.pipe()
-
-    def wait():
-        os.write(done[1], b"x")
-        signal.pause()
-
-    # Workers are not waited for: what they say is.
-    waitpid, os.waitpid = os.waitpid, lambda pid, _: (os.read(done[0], 1), waiting.append(pid))
-    waiting = []
-    forks(run, wait)
+    pids = forks(run, signal.pause)
     run.finish()
-    for pid in waiting:
+    for pid in pids:
         os.kill(pid, signal.SIGTERM)
-        waitpid(pid, 0)
 
 
 def outlives(run, method):
@@ -151,9 +143,11 @@ def main():
         processes(multiprocessing, method, run, work)
         run.log({"owner": 1})  # its service is still there
     elif case == "fork":
-        forks(run, lambda: os._exit(0))
+        for pid in forks(run, lambda: os._exit(0)):
+            os.waitpid(pid, 0)
     elif case == "killed":
-        forks(run, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        for pid in forks(run, lambda: os.kill(os.getpid(), signal.SIGKILL)):
+            os.waitpid(pid, 0)
     elif case == "barrier":
         barrier(run)
     else:

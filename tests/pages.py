@@ -187,7 +187,7 @@ def _wrong(words: List[str], root: Optional[Path]) -> str:
     if program == "wandb-ddp-patch":
         return _refused(rest)
     if program == "wandb_ddp_patch.probes":
-        names = {name for name in rest if name not in ("NAME", "PROBE")}
+        names = {name for name in rest if name not in ("NAME", "PROBE", "--json")}
         return "there is no such probe" if names - set(probes.PROBES) else ""
     if program not in (*_OTHERS, *_PYTHONS, "pytest", "make", ".ci/run", ".ci/nightly"):
         return "what command is that?"

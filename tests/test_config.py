@@ -135,6 +135,26 @@ def test_payload_names_wandbs_class_and_builtins_alone(no_defaults, content):
         assert named == {("wandb.sdk.wandb_config", "Config")}, protocol
 
 
+def test_what_wandb_notes_of_a_run_stays_with_the_run(run):
+    notes = run.config["_wandb"]
+    for protocol in PROTOCOLS:
+        twin = pickle.loads(pickle.dumps(run.config, protocol))
+        assert "_wandb" not in twin
+        assert dict(twin) == dict(run.config)
+    assert run.config["_wandb"] is notes
+    assert copy.copy(run.config)["_wandb"] == copy.deepcopy(run.config)["_wandb"] == notes
+
+
+def test_scripts_that_import_other_things_get_the_same_bytes(fresh):
+    script = """
+        import hashlib, pickle
+        import wandb_ddp_patch, wandb, joblib
+        run = wandb.init(project="p", config={"lr": 0.1, "layers": [1, 2], "nested": {"depth": 1}})
+        print(joblib.hash(run.config), hashlib.sha256(pickle.dumps(run.config)).hexdigest())
+        """
+    assert fresh(script) == fresh("        import torch, yaml\n" + script, quiet=False)
+
+
 def test_shared_and_circular_values_stay_so(no_defaults):
     shared = {"a": [1]}
     circular = [shared]

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
 from conftest import clean_env
@@ -25,7 +26,11 @@ def command(*arguments, python=sys.executable, **env):
 
 
 def test_doctor_says_what_is_here_and_that_all_is_well():
-    done = command("doctor", "--json")
+    # In a home where nothing can be written; it leaves nothing in the temporary folder, whose
+    # name must be short: sockets lie in it.
+    with tempfile.TemporaryDirectory(prefix="d-") as folder:
+        done = command("doctor", "--json", HOME=f"{os.devnull}/home", TMPDIR=folder)
+        assert os.listdir(folder) == []
     facts = json.loads(done.stdout)
     assert (done.returncode, facts["ok"]) == (0, True)
     assert facts["wandb_ddp_patch"] == wandb_ddp_patch.__version__
@@ -88,12 +93,20 @@ def test_exit_status_tells_of_a_probe_that_fails_with_the_shim(monkeypatch, caps
     out = capsys.readouterr().out
     assert "config-copy  fails    FAILS   AssertionError: got 3\n" in out
     assert "preinit      fails    passes  hangs: no end after 15 s\n" in out
-    assert out.endswith("Of 2 probes, 0 pass without the shim, 1 with it.\n")
+    assert "\nOf 2 probes, 0 pass without the shim, 1 with it.\n" in out
+    assert out.endswith("\nSomething is wrong here: with the shim, still failing: config-copy.\n")
     assert "\033" not in out
     monkeypatch.setattr(doctor, "_probe", verdicts(None))
     assert cli.main(["doctor"]) == 0
+    assert capsys.readouterr().out.endswith(
+        "\nAll is well, as far as can be tried: 1 of the probes can't be run here.\n"
+    )
     monkeypatch.setattr(doctor, "_probe", lambda: verdicts(None)()[:1])
     assert cli.main(["doctor"]) == 1
+    assert capsys.readouterr().out.endswith("\nNothing is known: no probe can be run here.\n")
+    monkeypatch.setattr(doctor, "_probe", verdicts(True))
+    assert cli.main(["doctor"]) == 0
+    assert capsys.readouterr().out.endswith("\nAll is well: with the shim, no probe fails.\n")
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="this platform has no terminals to try")

@@ -1,6 +1,7 @@
 """The house is kept: no long file, no long function, and the walls hold."""
 
 import ast
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,3 +53,16 @@ def test_the_linter_sees_a_wall_that_is_broken(tmp_path, file, line):
     with open(tmp_path / "wandb_ddp_patch" / file, "a") as broken:
         broken.write(f"\n\n{line}\n")
     assert code() == 1
+
+
+def test_a_demos_folder_is_not_taken_for_our_own(tmp_path):
+    for package in ("wandb", "wandb_ddp_patch"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "script.py").write_text(
+        "import wandb\n\nimport wandb_ddp_patch\n\nwandb_ddp_patch, wandb\n"
+    )
+    ruff = [sys.executable, "-m", "ruff", "check", "--no-cache", "--select", "I", "script.py"]
+    done = subprocess.run(ruff, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout

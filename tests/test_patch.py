@@ -5,14 +5,18 @@ import inspect
 import os
 import pickle
 import re
+import subprocess
 import sys
 import textwrap
 
 import pytest
 import wandb
+from conftest import ROOT, clean_env
+from limits import HANG_SECONDS
 
 import wandb_ddp_patch
 from wandb_ddp_patch import _patches
+from wandb_ddp_patch.testbed import environments
 
 
 def amended():
@@ -339,6 +343,59 @@ def test_unknown_wandb_under_warnings_as_errors_still_works(fresh):
     shim = "warnings.simplefilter('error'); import wandb_ddp_patch; print('imported')"
     code = FUTURE.format(change=change, shim=shim)
     assert fresh(code, quiet=False) == "imported\n"
+
+
+def alone(python, code, *options, **env):
+    """Run code with this package on the path, and return its two outputs."""
+    done = subprocess.run(
+        [python, *options, "-c", code],
+        env=clean_env(PYTHONPATH=str(ROOT), **env),
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+def test_too_old_a_wandb_is_said_in_a_sentence(release):
+    python = release("0.9.7", "3.8")
+    code = "import warnings; warnings.simplefilter('ignore', DeprecationWarning)\n"
+    code += "import wandb_ddp_patch, wandb; print(wandb.__version__)"
+    out, said = alone(python, code)
+    assert out == "0.9.7\n"
+    (line,) = [line for line in said.splitlines() if "RuntimeWarning" in line]
+    assert line.endswith("patches wandb 0.10.23 and later, and not this one: 0.9.7")
+
+
+def test_too_old_a_python_is_said_in_a_sentence():
+    try:
+        python = environments.find_python("3.7")
+    except environments.NoPython as error:
+        pytest.skip(str(error))
+    code = "import wandb_ddp_patch as p; p.apply(); print({each.state for each in p.status()})"
+    out, said = alone(python, code)
+    assert out == "{'off'}\n"
+    assert said == "wandb_ddp_patch does nothing here: it needs Python 3.8 or later\n"
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("share()", "wandb_ddp_patch shares runs of wandb: pip install wandb"),
+        ("broadcast()", "wandb_ddp_patch.broadcast() needs PyTorch: pip install torch"),
+        ("spawn(print)", "wandb_ddp_patch.spawn() needs PyTorch: pip install torch"),
+    ],
+)
+def test_what_is_not_installed_is_said_in_a_sentence(call, said):
+    code = f"""
+import wandb_ddp_patch
+try:
+    wandb_ddp_patch.{call}
+except ImportError as error:
+    print(type(error).__name__, error)
+"""
+    assert alone(sys.executable, code, "-S") == (f"ImportError {said}\n", "")
 
 
 # --- the hook ---------------------------------------------------------------

@@ -12,6 +12,7 @@ import pytest
 import wandb
 
 import wandb_ddp_patch  # noqa: F401
+from wandb_ddp_patch.probes.workers import in_worker
 
 WRITTEN = Path(__file__).with_name("pickles") / "0.1.0"
 ITEMS = {"lr": 0.1, "layers": [1, 2], "nested": {"depth": 1}}
@@ -87,3 +88,16 @@ def test_payloads_of_today_name_what_those_of_0_1_0_do(run, protocol):
         "config",
     }
     assert keys <= strings & strings_then
+
+
+def test_a_run_in_a_worker_has_what_wandb_expects_of_its_config(run):
+    """Masks and boxes put their labels there, and send it with all that is there."""
+    add = type(run)._add_singleton
+    add(run, "mask/class_labels", "owner's", {0: "dog"})
+    assert in_worker(labels_in_worker, run) == ["owner's", "worker's"]
+    assert list(run.config["_wandb"]["mask/class_labels"]) == ["owner's"]
+
+
+def labels_in_worker(run):
+    run._add_singleton("mask/class_labels", "worker's", {1: "cat"})
+    return list(pickle.loads(pickle.dumps(run)).config["_wandb"]["mask/class_labels"])

@@ -210,3 +210,20 @@ def test_what_is_probed_is_the_environments_own_wandb(release, tmp_path, monkeyp
 def test_an_unknown_probe_is_a_one_line_error(capsys):
     assert command.main(["nonsense"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_person_is_told_in_a_line_what_a_probe_has_found():
+    for shim, status, said in (("1", 0, "passes"), ("0", 1, "FAILS")):
+        done = subprocess.run(
+            [sys.executable, "-m", "wandb_ddp_patch.probes", "config-blank"],
+            env=clean_env(WANDB_DDP_PATCH=shim),
+            capture_output=True,
+            text=True,
+            timeout=HANG_SECONDS,
+        )
+        assert (done.returncode, done.stderr) == (status, "")
+        (line,) = done.stdout.splitlines()
+        assert line.startswith(f"config-blank: {said} (")
+        assert line.endswith(
+            "as it should be" if shim == "1" else "maximum recursion depth exceeded"
+        )

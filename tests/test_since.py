@@ -61,9 +61,11 @@ def test_a_new_line_is_entered_by_one_command(tmp_path, monkeypatch, capsys):
     before = json.loads(file.read_text("utf-8"))
     del before["0.27.2"]
     file.write_text(json.dumps(before), "utf-8")
-    for words in ("0.27.2 is entered", "a release of its line is there already"):
-        assert cli.main(["add-line", "0.27.2"]) == 0
-        assert words in capsys.readouterr().out
+    assert cli.main(["add-line", "0.27.2"]) == 0
+    assert "0.27.2 is entered" in capsys.readouterr().out
+    assert cli.main(["add-line", "0.27.2"]) == 2
+    said = capsys.readouterr().err
+    assert said == "wandb-ddp-patch: 0.27.2: a release of its line is there already\n"
     assert json.loads(file.read_text("utf-8")) == releases.RELEASES
     assert cli.main(["add-line", "all"]) == 2
     assert capsys.readouterr().err == "wandb-ddp-patch: all: not one release\n"

@@ -2,10 +2,12 @@
 
 import errno
 import inspect
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from limits import HANG_SECONDS
 import wandb_ddp_patch
 from wandb_ddp_patch import runfile
 from wandb_ddp_patch.borrowed import link
-from wandb_ddp_patch.spawning import launch, server, trial
+from wandb_ddp_patch.spawning import arguments, launch, server, trial
 
 TOP = """
 import os, sys, time
@@ -622,3 +624,81 @@ def test_a_function_that_is_in_no_file_is_refused_at_once():
         [sys.executable, "-c", code], env=clean_env(), capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("train is defined in a notebook's cell, or at a prompt")
+
+
+REFUSED = [
+    ("lambda rank: None", "()", "<lambda>", ""),
+    ("local()", "()", "local.<locals>.train", ""),
+    ("functools.partial(train, local())", "()", "the partial", ""),
+    ("train", "(1, (n for n in []))", "args[1]", "cannot pickle"),
+    ("train", "({'a': [threading.Lock()]},)", "args[0]", "cannot pickle"),
+    ("train", "(fork.Lock(),)", "args[0]", "A SemLock created in a fork context"),
+]
+
+
+def test_what_cannot_be_sent_is_refused_before_anything_starts(fresh):
+    code = f"""
+        import functools, multiprocessing, sys, threading
+        import wandb_ddp_patch
+
+        fork = multiprocessing.get_context("fork")
+
+        def train(rank, *args):
+            pass
+
+        def local():
+            def train(rank):
+                pass
+            return train
+
+        if __name__ == "__main__":
+            for fn, args in {[case[:2] for case in REFUSED]}:
+                try:
+                    wandb_ddp_patch.spawn(eval(fn), eval(args))
+                except ValueError as error:
+                    print(error)
+                wandb_ddp_patch.spawn(eval(fn), eval(args), start_method="fork")
+            from multiprocessing import forkserver
+            print(forkserver._forkserver._forkserver_pid)
+    """
+    *lines, server_pid = fresh(code).splitlines()
+    assert server_pid == "None"
+    assert len(lines) == len(REFUSED)
+    for line, (_, _, what, why) in zip(lines, REFUSED):
+        assert line.startswith(f"{what} can't be sent to a new process: {why}")
+        assert line.endswith('or pass start_method="fork"')
+
+
+def test_a_script_from_standard_input_is_refused_at_once():
+    code = b"""
+import os.path, wandb_ddp_patch
+wandb_ddp_patch.spawn(print, start_method="fork")
+wandb_ddp_patch.spawn(os.path.exists)
+"""
+    done = subprocess.run([sys.executable, "-"], input=code, env=clean_env(), capture_output=True)
+    assert done.stderr.splitlines()[-1].startswith(
+        b"ValueError: this script is read from standard input, from where no new process can"
+    )
+    assert b"<stdin>'" not in done.stderr
+
+
+def test_trying_arguments_leaves_large_ones_as_they_are():
+    import numpy
+    import torch
+
+    spawn = multiprocessing.get_context("spawn")
+    tensor, array = torch.ones(8), numpy.ones(8)
+    model = torch.nn.Linear(2, 2)
+    things = [tensor, array, model, model.forward, spawn.Lock(), spawn.Queue(), *spawn.Pipe()]
+    threads = threading.active_count()
+    assert arguments.why_not_sent(print, (*things, spawn.Value("i"), {"a": [tensor]})) is None
+    assert not tensor.is_shared() and not model.weight.is_shared()
+    assert threading.active_count() == threads
+
+    class Sized:
+        def __reduce__(self):
+            return list, (), None, iter(lambda: numbers.append(0) or bytes(1000), None)
+
+    numbers = []
+    assert arguments.why_not_sent(print, (Sized(),)) is None
+    assert len(numbers) < 1000

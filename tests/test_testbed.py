@@ -124,6 +124,8 @@ def test_a_release_needs_what_the_known_one_before_it_does():
         ([">=5"], ["no such release"]),
         (["nonsense"], ["nonsense", "a SPEC is"]),
         (["./no/such/folder"], ["no such file or folder"]),
+        (["0.31.0@abc"], ["0.31.0@abc", "no version of Python"]),
+        (["0.31.0@3.99", "--only", "preinit"], ["no wandb here that can be tested"]),
         (["tests"], ["tests", "no source tree of wandb"]),
         (["setup.py"], ["setup.py", "neither a wheel nor an sdist"]),
         (["0.31.0", "--only", "nonsense"], ["no such probe: nonsense"]),
@@ -390,6 +392,25 @@ def test_a_tree_that_is_not_known_gets_no_half_a_diff(tree, change):
 
 def test_a_folder_that_is_no_tree_gets_a_line(tmp_path):
     one_line(testbed(tmp_path, command="export-diff"), "no source tree of wandb")
+    one_line(testbed(tmp_path / "gone", command="export-diff"), "there is no such folder")
+
+
+def test_what_can_not_be_tested_is_said_once_and_why():
+    done = testbed("0.31.0@3.99", "--only", "preinit")
+    assert (done.stdout + done.stderr).count("no Python 3.99 here") == 1
+
+
+def test_a_cache_that_can_not_be_written_is_a_line(tmp_path, monkeypatch):
+    (tmp_path / "cache").write_text("a file")
+    monkeypatch.setenv("WANDB_DDP_PATCH_CACHE", str(tmp_path / "cache"))
+    one_line(testbed("0.31.0"), str(tmp_path / "cache"), "WANDB_DDP_PATCH_CACHE")
+
+
+def test_a_python_is_found_where_the_home_can_not_be_written(monkeypatch):
+    monkeypatch.setenv("HOME", os.devnull)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("UV_CACHE_DIR", raising=False)
+    assert environments.find_python("%d.%d" % sys.version_info[:2])
 
 
 def test_old_trees_get_what_wandb_has_had_since(release, tmp_path):

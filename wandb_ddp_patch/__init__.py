@@ -5,7 +5,7 @@ that holds them can then be handed to worker processes, copied and pickled. It b
 https://github.com/wandb/wandb/issues/2007.
 
 Environment variable ``WANDB_DDP_PATCH=0`` turns it off. Importing it imports nothing that a
-bare interpreter has not loaded already: the rest is imported once wandb or torch is.
+bare interpreter has not loaded: the rest of the package is imported once wandb or torch is.
 """
 
 import os
@@ -23,7 +23,7 @@ __version__ = "0.1.0"
 
 
 def _enabled() -> bool:
-    return os.environ.get("WANDB_DDP_PATCH") != "0"
+    return sys.version_info >= (3, 8) and os.environ.get("WANDB_DDP_PATCH") != "0"
 
 
 class _Finder:
@@ -156,7 +156,7 @@ def spawn(
 
     Raises:
         ImportError: PyTorch is not installed.
-        ValueError: ``fn`` is of a notebook's cell, and workers are not forked.
+        ValueError: ``fn``, or an argument, can't be sent to a new process.
         torch.multiprocessing.ProcessRaisedException: A worker raised; with its traceback.
         torch.multiprocessing.ProcessExitedException: A worker was killed, or ended with
             another exit status than 0.
@@ -251,5 +251,7 @@ while _importer.f_back and "importlib" in _importer.f_code.co_filename:
 _imported_by = _importer.f_globals.get("__name__", ""), _importer.f_code.co_filename
 del _importer
 
+if sys.version_info < (3, 8) and sys.stderr:  # which can read this file alone
+    sys.stderr.write("wandb_ddp_patch does nothing here: it needs Python 3.8 or later\n")
 apply()
 _finder.late = "wandb" in sys.modules and __name__ in getattr(sys, "lazy_modules", ())

@@ -5,16 +5,15 @@ How one is put on, and when it is not, is in _graft.py.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 import sys
 import threading
 import warnings
-from typing import Any, Dict, Optional, Set, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 from . import _hooks
-from ._graft import Graft
+from ._graft import Graft, Undo, Unfit
 from .grafts import config, disabled, interface, media, module, preinit, run, setup, summary
 
 # Held while grafts are put on or off. Nothing is imported under it that is not
@@ -22,11 +21,31 @@ from .grafts import config, disabled, interface, media, module, preinit, run, se
 _lock = threading.RLock()
 _warned: Set[str] = set()
 
-# In the order in which they are put on. Those of the late parts amend what needs another
-# package, which wandb itself does not import: they are not read before that is there.
+# In the order in which they are put on.
 _PARTS = (config, summary, preinit, module, disabled, run, setup, interface, media)
-_LATE_PARTS = {"torch": "torch", "watch": "torch", "yaml": "yaml"}
-_late: Dict[str, Any] = {}
+
+
+# A wandb without any of these is none that we know: too old, or one that lies elsewhere.
+_ESSENTIAL = {"wandb.sdk.wandb_config", "wandb.sdk.wandb_run", "wandb.sdk.wandb_summary"}
+
+
+# The late parts amend what needs another package, which wandb itself does not import: they
+# are not read before that is there. Written as imports, not as names: PyInstaller and the
+# like put into a program what they see imported.
+def _of_torch() -> Tuple[Any, ...]:
+    from .grafts import torch, watch
+
+    return torch, watch
+
+
+def _of_yaml() -> Tuple[Any, ...]:
+    from .grafts import yaml
+
+    return (yaml,)
+
+
+_LATE_PARTS = {"torch": _of_torch, "yaml": _of_yaml}
+_late: Dict[str, Tuple[Graft, ...]] = {}
 
 
 def grafts() -> Tuple[Graft, ...]:
@@ -39,11 +58,32 @@ def grafts() -> Tuple[Graft, ...]:
 
 
 def _known(everything: bool = False) -> Tuple[Graft, ...]:
-    for name, package in _LATE_PARTS.items():
-        if name not in _late and (everything or package in sys.modules):
-            _late[name] = importlib.import_module(f"{__package__}.grafts.{name}")
-    parts = (*_PARTS, *(_late[name] for name in _LATE_PARTS if name in _late))
-    return tuple(graft for part in parts for graft in part.GRAFTS)
+    for package, parts in _LATE_PARTS.items():
+        if package not in _late and (everything or package in sys.modules):
+            try:
+                _late[package] = tuple(graft for part in parts() for graft in part.GRAFTS)
+            except ImportError as error:  # of this package, only a part is left
+                _late[package] = (_lost(package, error),)
+    first = (graft for part in _PARTS for graft in part.GRAFTS)
+    return (*first, *(graft for package in _LATE_PARTS for graft in _late.get(package, ())))
+
+
+def _lost(package: str, error: ImportError) -> Graft:
+    """Make what stands for grafts whose module is not there: it does not fit."""
+
+    def install(undo: List[Undo]) -> None:
+        raise Unfit(str(error))
+
+    lost = Graft(
+        modules=(package,),
+        name="what is done for it",
+        install=install,
+        works=lambda: False,
+        why="",
+        since="",
+    )
+    lost.put_on()
+    return lost
 
 
 def apply(after: Optional[str] = None) -> None:
@@ -74,11 +114,18 @@ def apply(after: Optional[str] = None) -> None:
         if wandb_loaded:
             _warned.update(skipped)
     if wandb_loaded and skipped:
-        _warn("wandb runs without these patches, which do not fit it: " + "; ".join(skipped))
+        if missing >= _ESSENTIAL:
+            _warn(f"patches wandb 0.10.23 and later, and not this one: {_version()}")
+        else:
+            _warn("wandb runs without these patches, which do not fit it: " + "; ".join(skipped))
+
+
+def _version() -> str:
+    return str(getattr(sys.modules["wandb"], "__version__", "of unknown version"))
 
 
 def _missing(known: Tuple[Graft, ...]) -> Set[str]:
-    needed = {name for graft in known for name in graft.modules} - set(_LATE_PARTS.values())
+    needed = {name for graft in known for name in graft.modules} - set(_LATE_PARTS)
     return {name for name in needed if name not in sys.modules and not _exists(name)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,6 +149,7 @@ def positive_number(text: str) -> int:
 def _testbed(options: argparse.Namespace) -> int:
     from .testbed import matrix, since, suite
 
+    _check_cache()
     pythons = options.python or ["%d.%d" % sys.version_info[:2]]
     how = {"only": options.only, "jobs": options.jobs, "timeout": options.timeout}
     if options.since is not None:
@@ -169,6 +171,26 @@ def _testbed(options: argparse.Namespace) -> int:
     )
 
 
+def _check_cache() -> None:
+    from .testbed.places import cache
+
+    folder = cache()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise Failure(
+            f"the cache folder {folder} can't be written: {error.strerror};"
+            " name another one in WANDB_DDP_PATCH_CACHE"
+        ) from None
+
+
+def _folder(name: str) -> Path:
+    if not Path(name).is_dir():
+        raise Failure(f"{name}: there is no such folder")
+    return Path(name).resolve()
+
+
 def _check_alone(options: argparse.Namespace) -> None:
     for name in ("report", "readme", "keep", "with_export", "run_tests"):
         if getattr(options, name) not in (None, False):
@@ -182,17 +204,16 @@ def _enter_line(options: argparse.Namespace) -> int:
     if len(found) != 1 or found[0].requirement != f"wandb=={found[0].label}":
         raise Failure(f"{options.release}: not one release")
     release = found[0].release
-    if releases.enter(release):
-        print(f"{release} is entered; what is next: CONTRIBUTING.md, Add a release line")
-    else:
-        print(f"{release}: a release of its line is there already")
+    if not releases.enter(release):
+        raise Failure(f"{release}: a release of its line is there already")
+    print(f"{release} is entered; what is next: CONTRIBUTING.md, Add a release line")
     return 0
 
 
 def _export_diff(options: argparse.Namespace) -> int:
     from .testbed import export
 
-    tree = Path(options.tree).resolve()
+    tree = _folder(options.tree)
     found = export.change(tree, options.topic)
     # As it is: on Windows, text would get other line ends.
     sys.stdout.buffer.write(export.as_diff(tree, found.files).encode("utf-8"))
@@ -205,6 +226,6 @@ def _export_pr(options: argparse.Namespace) -> int:
     from .testbed import export
 
     report = Path(options.report) if options.report else None
-    tree = Path(options.tree).resolve()
+    tree = _folder(options.tree)
     print("\n".join(export.export(tree, options.topic, Path(options.out), report)))
     return 0

@@ -72,4 +72,17 @@ def probes(rows: List[Dict[str, Any]]) -> str:
     passed = [sum(row[side]["passed"] is True for row in rows) for side in ("without", "with")]
     lines.append("")
     lines.append(f"Of {len(rows)} probes, {passed[0]} pass without the shim, {passed[1]} with it.")
-    return "\n".join(lines)
+    return "\n".join([*lines, verdict(rows)])
+
+
+def verdict(rows: List[Dict[str, Any]]) -> str:
+    """Say in a sentence whether all is well."""
+    failed = [row["name"] for row in rows if row["with"]["passed"] is False]
+    untried = sum(row["with"]["passed"] is None for row in rows)
+    if failed:
+        return f"Something is wrong here: with the shim, still failing: {', '.join(failed)}."
+    if untried == len(rows):
+        return "Nothing is known: no probe can be run here."
+    if untried:
+        return f"All is well, as far as can be tried: {untried} of the probes can't be run here."
+    return "All is well: with the shim, no probe fails."

@@ -20,7 +20,7 @@ def of(run: Any) -> Dict[str, Any]:
     """
     tied = link.of(run)
     if isinstance(tied, Borrowed):  # a worker passes it on
-        return {**tied.payload, "config": run.__dict__["_config"]}
+        return {**tied.payload, **_config_of(run.__dict__["_config"])}
     if run.__dict__.get("_attach_id") or run.__dict__.get("_backend"):
         ways.share(run)
     payload = written(run)
@@ -47,8 +47,21 @@ def written(run: Any) -> Dict[str, Any]:
         "relay": owned.relay,
         "finished": bool(own.get("_is_finished") or owned.over),
         "known": facts(run),
-        "config": own.get("_config") if "_config" in own else run.config,
+        **_config_of(own.get("_config") or run.config),
     }
+
+
+def _config_of(config: Any) -> Dict[str, Any]:
+    """Give the config, and what wandb notes there of the run, which pickling a config leaves out.
+
+    wandb expects that of every run: a worker's media add to it, and send it with the config.
+    """
+    items = getattr(config, "__dict__", {}).get("_items", {})  # a disabled run's may be a dict
+    notes = items.get("_wandb")
+    if notes is None:
+        return {"config": config}
+    copied = {k: v.copy() if type(v) is dict else v for k, v in notes.copy().items()}
+    return {"config": config, "notes": copied}
 
 
 def load(payload: Dict[str, Any]) -> Any:
@@ -58,6 +71,8 @@ def load(payload: Dict[str, Any]) -> Any:
         In the process that owns the run, or has loaded it before, the very
         same object; elsewhere a run that connects at first use.
     """
+    if "notes" in payload:  # 0.1.0's configs hold them
+        vars(payload["config"])["_items"]["_wandb"] = payload["notes"]
     run = link.find(payload["key"]) or _sent_back(payload)
     if run is not None:
         tied = link.of(run)

@@ -218,16 +218,18 @@ def _interface(run: Any) -> Any:
 def _send_at_once(interface: Any) -> None:
     """Have the kernel hold each row when log() returns, not a buffer that ends with the worker.
 
-    asyncio keeps up to 64 KiB back where the service is behind (from 0.21 on). Until all has
-    been sent, a row takes no longer so.
+    asyncio keeps up to 64 KiB back where the service is behind (from 0.22.1 on). Until all has
+    been sent, rows take no longer so.
     """
-    writer = getattr(getattr(interface, "_client", None), "_writer", None)
-    if writer is not None:
+    writer: Any = getattr(getattr(interface, "_client", None), "_writer", None)
+    asyncer = getattr(interface, "_asyncer", None)
 
-        async def limit() -> None:
-            writer.transport.set_write_buffer_limits(high=0)
+    async def limit() -> None:
+        writer.transport.set_write_buffer_limits(high=0)
 
-        interface._asyncer.run(limit)
+    if writer is not None and asyncer is not None:
+        with contextlib.suppress(Exception):  # of a release that sends in another way
+            asyncer.run(limit)
 
 
 def _is_of_connection(error: Exception) -> bool:

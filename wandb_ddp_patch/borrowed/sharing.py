@@ -33,27 +33,40 @@ def share(run: Any, host: Optional[str], port: int) -> Optional[str]:
 
 
 def _given(run: Any) -> Any:
-    wandb = sys.modules.get("wandb")
-    run = run if run is not None else getattr(wandb, "run", None)
+    run = run if run is not None else getattr(sys.modules.get("wandb"), "run", None)
     if run is None:
-        import wandb.errors  # late: nobody may have imported wandb
-
+        _wandb()  # nobody may have imported it
         raise link.usage_error("there is no run: call wandb.init() first")
     return run
 
 
+def _wandb() -> Any:
+    try:
+        import wandb.errors
+    except ModuleNotFoundError as error:
+        if error.name != "wandb":
+            raise
+        raise ImportError("wandb_ddp_patch shares runs of wandb: pip install wandb") from None
+    return wandb
+
+
 def broadcast(run: Any, src: int, group: Any) -> Any:
     """See wandb_ddp_patch.broadcast."""
-    import torch.distributed as dist  # late: it is only needed here
-
+    try:
+        import torch.distributed as dist  # late: it is only needed here
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ImportError("wandb_ddp_patch.broadcast() needs PyTorch: pip install torch") from None
+    if not dist.is_available():
+        raise ImportError("wandb_ddp_patch.broadcast() needs a PyTorch with torch.distributed")
     where = [machine()]
     dist.broadcast_object_list(where, src=src, group=group)
     here = [False for _ in range(dist.get_world_size(group))]
     dist.all_gather_object(here, is_here(where[0]), group=group)
     sent = [_packed(run, not all(here)) if dist.get_rank() == src else None]
     dist.broadcast_object_list(sent, src=src, group=group)
-    import wandb  # late: its modules are needed to load the run
-
+    wandb = _wandb()  # its modules are needed to load the run
     arrived = pickle.loads(sent[0])  # type: ignore[arg-type]
     if isinstance(arrived, Exception):
         raise arrived

@@ -12,13 +12,13 @@ from __future__ import annotations
 import contextlib
 import copy
 import copyreg
-import gc
 import os
 from multiprocessing import process
-from typing import Any, Dict, List, Tuple
+from typing import Any, List
 
 from .._graft import Graft, Undo, around, put_members, upstream_class
 from ._names import MissingNameError
+from ._snapshot import TELEMETRY, copy_items, copy_locks
 
 
 class Config:
@@ -58,9 +58,18 @@ class Config:
         for key in cls._LEFT_BEHIND:
             pop(key, None)
         if pop("_locked", 0) or pop("_users", 0) or pop("_users_inv", 0) or pop("_users_cnt", 0):
-            _copy_locks(state, own)
-        _copy_items(state)
+            copy_locks(state, own)
+        copy_items(state)
         return cls, (), state
+
+    def __dask_tokenize__(self):
+        # By default dask takes the pickle, which also tells of the order of keys: in nested
+        # dicts, as W&B's service gives them back, that changes from run to run.
+        from dask.base import normalize_token  # who calls this has it
+
+        items = self._items.copy()
+        items.pop(TELEMETRY, None)
+        return type(self).__module__, type(self).__qualname__, normalize_token(items)
 
     def __copy__(self):
         return self._copied(None)
@@ -71,7 +80,9 @@ class Config:
     def _copied(self, memo):
         # Not by way of __init__, which reads config-defaults.yaml.
         if self._is_made_as_config():
-            parts = copyreg.__newobj__, (type(self),), self.__getstate__()
+            cls = type(self)
+            own = "_LEFT_BEHIND" in cls.__dict__  # a subclass may have its own __getstate__
+            parts = copyreg.__newobj__, (cls,), self._whole_state() if own else self.__getstate__()
         else:
             parts = self.__reduce_ex__(4)
         if isinstance(parts, str):  # the name of an object of which there is but one
@@ -85,10 +96,13 @@ class Config:
         return all(getattr(cls, name) is getattr(config, name) for name in ways)
 
     def __getstate__(self):
+        return self._whole_state(telemetry=False)
+
+    def _whole_state(self, telemetry=True):
         state = self.__dict__.copy()
         state.update(self._LEFT_BEHIND)
-        _copy_locks(state, self.__dict__)
-        _copy_items(state)
+        copy_locks(state, self.__dict__)
+        copy_items(state, telemetry)
         slots = {}
         for name in copyreg._slotnames(type(self)):
             # Not with getattr(), for which an empty slot would be an item.
@@ -139,48 +153,6 @@ class ConfigWithDefaults:
         # Half of os.path.exists()'s time, which makes an exception.
         if os.access(_DEFAULTS, os.F_OK):
             upstream(self)
-
-
-# --- what is pickled is a copy: other threads may go on; dict.copy() is atomic ----------
-
-_NESTED = frozenset((dict, list))
-
-# Up to Python 3.13, a dict that holds no containers says so: it is not tracked. Then no
-# value is looked at, which takes a third of the time of pickling. PyPy has no such thing.
-# https://docs.python.org/3/library/gc.html#gc.is_tracked
-_may_hold_nested = getattr(gc, "is_tracked", bool)
-
-
-def _copy_locks(state: Dict[str, Any], own: Dict[str, Any]) -> None:
-    # Users come after the locks: each lock then has its user.
-    for key in ("_locked", "_users", "_users_inv"):
-        if key in own:
-            state[key] = own[key].copy()
-    if "_users_cnt" in own:
-        state["_users_cnt"] = own["_users_cnt"]
-
-
-def _copy_items(state: Dict[str, Any]) -> None:
-    if "_items" in state:
-        own = state["_items"]
-        items = state["_items"] = own.copy()
-        if _may_hold_nested(items):
-            _copy_nested(items, {id(own): (items, own)})
-
-
-def _copy_nested(part: Any, memo: Dict[int, Tuple[Any, Any]]) -> None:
-    """Put copies in place of nested dicts and lists; shared and circular ones stay so."""
-    if _NESTED.isdisjoint(map(type, part.values() if type(part) is dict else part)):
-        return
-    for key, val in part.items() if type(part) is dict else enumerate(part):
-        if type(val) in _NESTED:
-            if id(val) not in memo:
-                copied = val.copy()
-                # The original is kept too: ids are unique among living objects.
-                memo[id(val)] = copied, val
-                if _may_hold_nested(copied):
-                    _copy_nested(copied, memo)
-            part[key] = memo[id(val)][0]
 
 
 # --- putting it on ----------------------------------------------------------------------

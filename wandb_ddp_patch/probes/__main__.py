@@ -1,15 +1,19 @@
-"""``python -m wandb_ddp_patch.probes NAME ...``: run probes here, in this process.
+"""``python -m wandb_ddp_patch.probes NAME ...``: run probes, and say what each found.
 
-With ``-`` for a name, the names are read from standard input, one a line.
+Each says in a line whether it passes, and why not. With ``--json`` they run here, in this
+process, and the lines are for machines; ``-`` for a name reads names from standard input,
+one a line.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import traceback
 from typing import List, Optional
 
+from . import runner
 from .catalogue import PROBES
 from .registry import CannotRun
 from .verdict import Verdict, last_lines
@@ -19,20 +23,33 @@ def main(arguments: List[str]) -> int:
     """Run probes and print their verdicts.
 
     Args:
-        arguments: Names of probes, or ``["-"]``.
+        arguments: Names of probes, or ``["-"]``; before them, ``--json``.
 
     Returns:
         0 if none fails, 1 if one does, 2 for a name that no probe has.
     """
-    if arguments != ["-"] and (not arguments or not PROBES.keys() >= set(arguments)):
-        sys.stderr.write(f"usage: python -m wandb_ddp_patch.probes {'|'.join(PROBES)} ...\n")
+    as_json = arguments[:1] == ["--json"]
+    names = arguments[as_json:]
+    if names != ["-"] and (not names or not PROBES.keys() >= set(names)):
+        usage = f"python -m wandb_ddp_patch.probes [--json] {'|'.join(PROBES)} ..."
+        sys.stderr.write(f"usage: {usage}\n")
         return 2
     failed = False
-    for name in map(str.strip, sys.stdin) if arguments == ["-"] else arguments:
-        verdict = _here(name)
-        print("\n" + verdict.to_line(), flush=True)
+    for name in map(str.strip, sys.stdin) if names == ["-"] else names:
+        verdict = _here(name) if as_json else _elsewhere(name)
+        print("\n" + verdict.to_line() if as_json else _line(verdict), flush=True)
         failed = failed or verdict.passed is False
     return int(failed)
+
+
+def _elsewhere(name: str) -> Verdict:
+    # What a probe's workers write as they fail may be thousands of lines.
+    return runner.run(name, shim=os.environ.get("WANDB_DDP_PATCH") != "0")
+
+
+def _line(verdict: Verdict) -> str:
+    word = {True: "passes", False: "FAILS", None: "can't be run here"}[verdict.passed]
+    return f"{verdict.name}: {word} ({verdict.seconds:.1f} s): {verdict.reason}"
 
 
 def _here(name: str) -> Verdict:

@@ -30,10 +30,13 @@ class Process:
             python: The interpreter. This package need not be installed there.
             shim: Whether the patches are on.
         """
+        # It is killed, and with it what would have tidied up. A short name: the services'
+        # sockets lie there, and no system takes a path of much more than 100 bytes.
+        self._folder = tempfile.mkdtemp(prefix="wdp-")
         self._process = subprocess.Popen(
-            [python, "-m", "wandb_ddp_patch.probes", "-"],
+            [python, "-m", "wandb_ddp_patch.probes", "--json", "-"],
             cwd=os.path.join(_alone(), "empty"),
-            env=environment(python, shim),
+            env={**environment(python, shim), **_places(self._folder)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -109,6 +112,13 @@ class Process:
         with contextlib.suppress(OSError):
             assert self._process.stdin is not None
             self._process.stdin.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _places(folder: str) -> Dict[str, str]:
+    """Give the variables that have what it writes be in a folder, not in the user's home."""
+    names = ("TMPDIR", "TEMP", "TMP", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR")
+    return dict.fromkeys(names, folder)
 
 
 def environment(python: str, shim: bool) -> Dict[str, str]:

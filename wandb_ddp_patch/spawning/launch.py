@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import functools
 import multiprocessing
+import os
 import pickle
 import sys
 import warnings
@@ -18,6 +19,7 @@ from typing import Any, Callable, List, Optional, Tuple
 
 from ..borrowed import link
 from . import server, trial
+from .arguments import why_not_sent
 from .arrival import Job
 from .parent import Parent
 
@@ -39,7 +41,9 @@ def spawn(
     if not patched:
         return start_processes(fn, args, nprocs, join, daemon, start_method or "spawn")
     method = start_method or server.default_method()
-    _refuse_what_is_in_no_file(fn, method)
+    if method != "fork":
+        _refuse_what_is_in_no_file(fn)
+        _refuse_what_cannot_be_sent(fn, args)
     run = _current_run()
     sent = run if method == "fork" or _can_be_sent(run) else None
     with Parent() as parent:
@@ -95,14 +99,18 @@ def _say_why(why: str) -> None:
     )
 
 
-def _refuse_what_is_in_no_file(fn: Callable[..., object], method: str) -> None:
+def _refuse_what_is_in_no_file(fn: Callable[..., object]) -> None:
     """Say at once what else each worker would say of itself, and not where to put it."""
-    if method == "fork" or not is_in_no_file(fn):
+    name = getattr(fn, "__qualname__", fn)
+    if is_in_no_file(fn):
+        where = f"{name} is defined in a notebook's cell, or at a prompt,"
+    elif _is_from_standard_input():
+        where = "this script is read from standard input,"
+    else:
         return
     raise ValueError(
-        f"{getattr(fn, '__qualname__', fn)} is defined in a notebook's cell, or at a prompt, from"
-        " where no new process can import it. Put it into a module, and import that; or pass"
-        ' start_method="fork"'
+        f"{where} from where no new process can import it. Put it into a module, and import"
+        ' that; or pass start_method="fork"'
     )
 
 
@@ -111,6 +119,23 @@ def is_in_no_file(fn: Callable[..., object]) -> bool:
     main = sys.modules["__main__"]
     has_file = hasattr(main, "__file__") or getattr(main, "__spec__", None) is not None
     return getattr(fn, "__module__", None) == "__main__" and not has_file
+
+
+def _is_from_standard_input() -> bool:
+    # Python calls that a file, which each new process then tries to run.
+    main = sys.modules["__main__"]
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    return spec is None and file == "<stdin>" and not os.path.exists(file)
+
+
+def _refuse_what_cannot_be_sent(fn: Callable[..., object], args: Tuple[Any, ...]) -> None:
+    """Say it before a forkserver and workers are started, which takes seconds."""
+    why = why_not_sent(fn, args)
+    if why is not None:
+        raise ValueError(
+            f"{why}. Put functions and classes at the top of a module, and have the workers make"
+            ' what can\'t be pickled; or pass start_method="fork"'
+        )
 
 
 # --- the parent's run -------------------------------------------------------

@@ -77,16 +77,13 @@ def _command(
 
 def _end(data: Dict[str, Any], drawn: bool, folder: Optional[Path], readme: Optional[Path]) -> int:
     """Print the report, or what the drawn matrix lacks of it, write it, and judge it."""
-    errors = {entry["label"]: entry["error"] for entry in data["environments"] if entry["error"]}
-    if len(errors) == len(data["environments"]):
-        raise Failure("; ".join(dict.fromkeys(errors.values())))
+    if all(entry["error"] for entry in data["environments"]):
+        raise Failure("there is no wandb here that can be tested")  # why, has been shown
     if drawn:
         print("\n".join([n for e in data["environments"] for n in e["notes"]]))
         print("\n".join(report.summary(data)))
     else:
         print(report.text(data, sys.stdout.encoding or "utf-8"))
-    for label, error in errors.items():
-        print(f"wandb-ddp-patch: {label}: {error}", file=sys.stderr)
     if folder:
         for path in report.write(data, folder):
             print(f"written: {path}")

@@ -81,7 +81,9 @@ def targets(spec: str) -> List[Target]:
         return [_release(index.newest_of(f"wandb=={spec}.*"))]
     if spec[:1] in "<>=!~":
         return [_release(release) for release in index.releases_in(spec)]
-    what = "there is no such file or folder" if "/" in spec or "." in spec else "what is that?"
+    if "@" in spec and os.sep not in spec:
+        raise Failure(f"{spec}: what follows the @ is no version of Python, such as 3.9")
+    what = "there is no such file or folder" if "/" in spec or "." in spec else "not known"
     raise Failure(
         f"{spec}: {what} (a SPEC is a release, a line such as 0.12, a range, latest, all,"
         " a wheel, an sdist or a source tree)"

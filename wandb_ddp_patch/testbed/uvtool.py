@@ -27,7 +27,8 @@ def find_python(version: str) -> str:
     bins = sorted(map(str, pyenv.glob("3.*/bin")))
     path = os.pathsep.join([*bins, os.environ.get("PATH", "")])
     found = run_uv(
-        *("python", "find", "--no-project", "--no-python-downloads", version),
+        # Without its cache, which may be in a home that can't be written.
+        *("python", "find", "--no-cache", "--no-project", "--no-python-downloads", version),
         env={"PATH": path},
         check=False,
     )
