@@ -1,0 +1,95 @@
+"""wandb.log() and wandb.config in a worker that was passed nothing: its parent's run."""
+
+import subprocess
+import sys
+
+import parent_run_workers
+import pytest
+from conftest import clean_env
+from limits import HANG_SECONDS
+
+from wandb_ddp_patch import runfile
+
+CASES = [
+    (None, "process", "spawn"),
+    (None, "process", "forkserver"),
+    (None, "pool", "spawn"),
+    (None, "executor", "spawn"),
+    (None, "loader", "spawn"),
+    (None, "loky", "spawn"),
+    (None, "torch", "spawn"),
+    (None, "multiprocess", "spawn"),
+    (None, "nested", "spawn"),
+    (None, "secrets", "forkserver"),
+    ("0.21.4", "process", "spawn"),
+    ("0.16.6", "pool", "spawn"),
+    ("0.12.21", "process", "spawn"),
+    ("0.10.33", "process", "forkserver"),
+]
+
+
+def run(tmp_path, python, *args, **env):
+    with open(tmp_path / "output", "w") as output:
+        subprocess.run(
+            [python, parent_run_workers.__file__, *args],
+            cwd=tmp_path,
+            env=clean_env(WANDB_API_KEY="0123456789" * 4, PYTHONWARNINGS="ignore", **env),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            timeout=HANG_SECONDS,
+            check=True,
+        )
+    files = runfile.find(str(tmp_path))
+    (file,) = [file for file in files if file.endswith("run-theirs.wandb")]
+    return sorted(int(row["worker"]) for row in runfile.history(file) if "worker" in row)
+
+
+@pytest.mark.parametrize(("version", "case", "method"), CASES)
+def test_a_worker_that_was_passed_nothing_logs_to_its_parents_run(
+    tmp_path, release, version, case, method
+):
+    python = release(version) if version else sys.executable
+    rows = run(tmp_path, python, case, method)
+    assert rows == list(range(parent_run_workers.WORKERS))
+
+
+def test_so_do_workers_of_unchanged_scripts_that_the_variable_starts_fast(tmp_path):
+    rows = run(tmp_path, sys.executable, "torch", "spawn", WANDB_DDP_PATCH_SPAWN="forkserver")
+    assert rows == list(range(parent_run_workers.WORKERS))
+
+
+@pytest.mark.parametrize(
+    ("case", "switch"),
+    [
+        ("refused", None),  # no run yet, and one that is finished
+        ("off", "0"),  # wandb alone
+        ("own", None),  # a worker that has had a run of its own
+    ],
+)
+def test_where_there_is_none_it_raises_as_ever(tmp_path, case, switch):
+    assert run(tmp_path, sys.executable, case, "spawn", WANDB_DDP_PATCH=switch) == []
+
+
+def test_before_init_names_are_looked_for_as_ever(fresh):
+    fresh(
+        """
+        import copy, pickle
+        import wandb, wandb_ddp_patch
+        wandb_ddp_patch.apply()
+        for name in ("config", "summary"):
+            stand_in = getattr(wandb, name)
+            assert not hasattr(stand_in, "__len__") and bool(stand_in)
+            assert copy.copy(stand_in) is stand_in
+            for use in (
+                lambda: stand_in.x, lambda: stand_in["x"], lambda: list(stand_in),
+                lambda: "x" in stand_in, lambda: setattr(stand_in, "x", 1),
+            ):
+                try:
+                    use()
+                except wandb.Error as error:
+                    assert "You must call wandb.init() before" in str(error)
+                else:
+                    raise AssertionError(name)
+        """
+    )
