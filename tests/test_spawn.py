@@ -605,6 +605,29 @@ def work(rank):
     assert out == f"{line}\n" * 2
 
 
+def test_a_start_method_that_this_system_lacks_is_refused_with_a_sentence(fresh):
+    error = fresh(
+        TOP
+        + """
+def work(rank):
+    pass
+"""
+        + MAIN
+        + """
+    import multiprocessing
+
+    # As Python does where it has no fork: the methods are left out.
+    multiprocessing.context._concrete_contexts = {"spawn": multiprocessing.get_context("spawn")}
+    multiprocessing.get_all_start_methods = lambda: ["spawn"]
+    wandb_ddp_patch.spawn(work, start_method="forkserver")
+""",
+        fails=True,
+    )
+    assert error.splitlines()[-1] == (
+        f"ValueError: {sys.platform} has no start method 'forkserver'; it has spawn"
+    )
+
+
 def test_a_function_that_is_in_no_file_is_refused_at_once():
     code = """if True:
         import wandb_ddp_patch

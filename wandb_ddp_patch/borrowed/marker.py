@@ -5,21 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 import tempfile
 import threading
 import time
 import uuid
 from typing import List, Optional
 
-from .alive import BINARY, TRUST_SECONDS, is_locked, open_theirs
+from . import filelock
+from .alive import BINARY, TRUST_SECONDS, open_theirs
 
-try:
-    import fcntl
-except ImportError:
-    fcntl = None  # type: ignore[assignment]
-
-# So that no worker goes on without having seen that its run is over.
-_GRACE_SECONDS = 1.25 * TRUST_SECONDS
+# So that no worker goes on without having seen that its run is over. Up to Python 3.12, the
+# clocks of Windows step by 15.6 ms: a worker's may be a step late, and ours wake a step early.
+_STEP_SECONDS = time.get_clock_info("monotonic").resolution
+_GRACE_SECONDS = 1.25 * TRUST_SECONDS + 2 * _STEP_SECONDS
 
 _NAME = r"wandb_ddp_patch-[0-9a-f]{32}(\.new)?"
 # Room for names of runs, so that a disk which fills up later does not matter.
@@ -38,20 +37,20 @@ class _OwnFile:
 
     def put_back(self) -> None:
         """See to it that there is a file at the path, and that it is ours."""
-        if self.descriptors:
-            with contextlib.suppress(OSError):
-                if os.path.samestat(os.lstat(self.path), os.fstat(self.descriptors[-1])):
-                    return
+        if self._is_there():
+            return
         # Where it is locked, not before it is: a free lock says that its owner has ended.
-        new = self.path if fcntl is None else f"{self.path}.new"
+        # Windows renames no open file, and removes none: there it is always the first, of
+        # which nobody knows yet.
+        new = self.path if sys.platform == "win32" else f"{self.path}.new"
         descriptor = os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR | BINARY, 0o600)
         try:
-            if fcntl is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            filelock.lock(descriptor)
+            os.lseek(descriptor, 0, os.SEEK_SET)
             os.write(descriptor, _ROOM)
             for n, key in enumerate(self.over):
                 _write(descriptor, n, key)
-            if fcntl is not None:
+            if new != self.path:
                 os.rename(new, self.path)
         except BaseException:
             os.close(descriptor)
@@ -60,12 +59,36 @@ class _OwnFile:
             raise
         self.descriptors.append(descriptor)
 
+    def _is_there(self) -> bool:
+        """Return True if the file at the path is ours."""
+        try:
+            return os.path.samestat(os.lstat(self.path), os.fstat(self.descriptors[-1]))
+        except (OSError, IndexError):
+            return False
+
     def end(self, key: str) -> None:
         # Also into files that are no longer at the path: workers have them open.
         for descriptor in self.descriptors:
             with contextlib.suppress(OSError):
                 _write(descriptor, len(self.over), key)
         self.over.append(key)
+
+    def end_all(self) -> None:
+        """Tell workers that all runs are over, and remove the file."""
+        there = self._is_there()
+        # Also by a byte: the lock lives on with any process that has been forked without
+        # Python, and the system may take its time to free it.
+        for descriptor in self.descriptors:
+            with contextlib.suppress(OSError):
+                os.lseek(descriptor, 0, os.SEEK_SET)
+                os.write(descriptor, b"\1")
+        self.close()  # which unlocks
+        time.sleep(_GRACE_SECONDS)
+        # Windows removes no file that anybody has open: by now, workers that still log have
+        # closed it. Else a later owner sweeps it.
+        if there:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
 
     def close(self) -> None:
         for descriptor in self.descriptors:
@@ -121,11 +144,7 @@ def end_all() -> None:
     with _lock:
         own, _own = _own, None
     if own is not None:
-        with contextlib.suppress(OSError):
-            if os.path.samestat(os.lstat(own.path), os.fstat(own.descriptors[-1])):
-                os.unlink(own.path)
-        own.close()  # which unlocks
-        time.sleep(_GRACE_SECONDS)
+        own.end_all()
 
 
 def after_fork_in_child() -> None:
@@ -139,8 +158,6 @@ def after_fork_in_child() -> None:
 
 def _sweep(folder: str) -> None:
     """Remove the files of owners that were killed: ours, and with a lock that is free."""
-    if fcntl is None:
-        return
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if not re.fullmatch(_NAME, entry.name):
@@ -148,8 +165,9 @@ def _sweep(folder: str) -> None:
             with contextlib.suppress(OSError):
                 descriptor = open_theirs(entry.path)
                 try:
-                    old = os.fstat(descriptor).st_mtime < time.time() - _SWEEP_SECONDS
-                    if old and not is_locked(descriptor):
-                        os.unlink(entry.path)
+                    young = os.fstat(descriptor).st_mtime > time.time() - _SWEEP_SECONDS
+                    in_use = young or filelock.is_locked(descriptor)
                 finally:
                     os.close(descriptor)
+                if not in_use:  # where it is open, Windows does not remove it either
+                    os.unlink(entry.path)

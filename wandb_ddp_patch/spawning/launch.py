@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import multiprocessing
 import pickle
 import sys
 import warnings
@@ -34,10 +35,12 @@ def spawn(
     patched: bool,
 ) -> Any:
     """See :func:`wandb_ddp_patch.spawn`."""
+    method = start_method or server.default_method()
+    if patched:
+        _refuse_what_is_not_here(method)
     start_processes = _torchs_own()
     if not patched:
         return start_processes(fn, args, nprocs, join, daemon, start_method or "spawn")
-    method = start_method or server.default_method()
     _refuse_what_is_in_no_file(fn, method)
     run = _current_run()
     sent = run if method == "fork" or _can_be_sent(run) else None
@@ -83,6 +86,14 @@ def _say_why(why: str) -> None:
         RuntimeWarning,
         stacklevel=4,
     )
+
+
+def _refuse_what_is_not_here(method: str) -> None:
+    known = multiprocessing.get_all_start_methods()
+    if method not in known:
+        raise ValueError(
+            f"{sys.platform} has no start method {method!r}; it has {', '.join(sorted(known))}"
+        )
 
 
 def _refuse_what_is_in_no_file(fn: Callable[..., object], method: str) -> None:
