@@ -200,9 +200,10 @@ def test_save_stays_in_the_folder_of_the_run(tmp_path):
         packing.pack_save(str(tmp_path / "x"), str(tmp_path / "y"))
 
 
-def test_save_stays_there_on_windows(monkeypatch):
-    there = types.SimpleNamespace(name="nt", sep="\\", path=ntpath)
-    monkeypatch.setattr(files, "os", there)
+def test_save_stays_there_on_windows(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    windows = {"name": "nt", "sep": "\\", "altsep": "/", "path": ntpath}
+    monkeypatch.setattr(files, "os", types.SimpleNamespace(**{**vars(os), **windows}))
     run = types.SimpleNamespace(dir="C:\\runs\\one")
     for names in [*ELSEWHERE, *ON_WINDOWS]:
         with pytest.raises(ValueError, match="not below base_path"):

@@ -614,11 +614,11 @@ def work(rank):
 """
         + MAIN
         + """
-    import multiprocessing
+    import multiprocessing, signal
 
-    # As Python does where it has no fork: the methods are left out.
-    multiprocessing.context._concrete_contexts = {"spawn": multiprocessing.get_context("spawn")}
+    # As on Windows.
     multiprocessing.get_all_start_methods = lambda: ["spawn"]
+    vars(signal).pop("SIGKILL", None)
     wandb_ddp_patch.spawn(work, start_method="forkserver")
 """,
         fails=True,

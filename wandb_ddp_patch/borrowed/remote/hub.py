@@ -23,6 +23,7 @@ _STRANGERS, _PROOF_SECONDS, _JUST_SECONDS = 256, 5.0, 1.0
 _BACKLOG = 1024
 # Windows' select() takes 512 sockets, and fails with more. The others wait in the line.
 _MOST = 500 if sys.platform == "win32" else sys.maxsize
+_FULL = "500 workers are connected, as many as Windows allows: others wait until one leaves."
 # How long the thread lets rows come together while nobody waits: each time it wakes, the
 # owner's own threads wait for it. Not where so many bytes have come: they are together.
 _PAUSE_SECONDS, _MANY_BYTES = 0.005, 2048
@@ -246,7 +247,4 @@ class Hub:
 
 def _say_full() -> None:
     wandb: Any = sys.modules["wandb"]
-    full = (
-        f"{_MOST} workers are connected, as many as Windows allows: others wait until one leaves."
-    )
-    wandb.termwarn(full, repeat=False)
+    wandb.termwarn(_FULL, repeat=False)
