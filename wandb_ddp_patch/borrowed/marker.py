@@ -84,8 +84,8 @@ class _OwnFile:
                 os.write(descriptor, b"\1")
         self.close()  # which unlocks
         time.sleep(_GRACE_SECONDS)
-        # Windows removes no file that anybody has open: by now, workers that still log have
-        # closed it. Else a later owner sweeps it.
+        # Windows removes no file that anybody has open: by now, most workers that still log
+        # have closed it. Else a later owner sweeps it.
         if there:
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
