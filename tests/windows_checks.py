@@ -178,6 +178,19 @@ def check_the_file_of_an_owner_that_lives_is_not_swept():
     assert alive.Watch(path, "another run").says_over()
 
 
+def check_a_process_is_known_by_more_than_its_number():
+    from wandb_ddp_patch.borrowed import processes
+
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    known = processes.identity(child.pid)
+    machine, node, pid, begun = known.split(" ")
+    assert not processes.has_ended(known) and int(pid) == child.pid
+    assert processes.has_ended(f"{machine} {node} {pid} {int(begun) - 1}")  # another one
+    assert not processes.has_ended(f"another {node} {pid} {begun}")  # on another machine
+    child.communicate(b"\n")
+    assert processes.has_ended(known)  # also while its handle is open
+
+
 # --- what Windows lacks, or does otherwise ----------------------------------------
 
 
