@@ -119,6 +119,19 @@ def case_another_user(context, run):
     start_and_join([context.Process(target=ask_as_another_user, args=(run,))])
 
 
+def ask_as_another_user_of_windows(run):
+    os.setuid(65534)
+    del os.geteuid
+    try:
+        run.log({"stranger": 1})
+    except wandb.errors.UsageError as error:
+        sys.exit(3 if "has finished it, or has ended" in str(error) else 4)
+
+
+def case_another_user_of_windows(context, run):
+    start_and_join([context.Process(target=ask_as_another_user_of_windows, args=(run,))])
+
+
 def ask_without_the_key(run):
     multiprocessing.current_process().authkey = b"another tree's"
     try:

@@ -1,5 +1,6 @@
 """The owner's file is removed, cut short, or can't be seen: that proves nothing."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -122,3 +123,53 @@ def test_a_process_is_known_by_more_than_its_number():
     assert not processes.has_ended(None)
     child.communicate(b"\n")
     assert processes.has_ended(known)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the C library")
+def test_workers_are_told_of_the_end_also_while_the_lock_is_held(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(marker, "_own", None)
+    path = marker.announce()
+    watch = alive.Watch(path, "some run")
+    assert not watch.says_over()
+    # By C, as other languages' libraries fork: Python's hooks do not let go of the file.
+    child = ctypes.CDLL(None).fork()
+    if child == 0:
+        while True:
+            os.read(0, 0) or os.sched_yield()
+    try:
+        marker.end_all()
+        assert watch.says_over()
+        assert not os.listdir(tmp_path)
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+def test_a_worker_knows_of_the_end_in_time_also_where_clocks_are_coarse(fresh, tmp_path):
+    """Up to Python 3.12, those of Windows step by 15.6 ms."""
+    fresh(
+        """
+        import time, types
+
+        STEP, now = 1 / 64, 100.0
+        time.get_clock_info = lambda name: types.SimpleNamespace(resolution=STEP)
+        time.monotonic = lambda: now // STEP * STEP
+
+        def sleep(seconds):
+            global now
+            now += seconds
+
+        time.sleep = sleep
+        from wandb_ddp_patch.borrowed import alive, marker
+
+        path = marker.announce()
+        for n in range(64):
+            now = 100 + n + n * STEP / 64
+            watch = alive.Watch(path, f"run {n:02}")
+            assert not watch.says_over()
+            marker.end(f"run {n:02}")
+            assert watch.says_over(), n
+        """,
+        TMPDIR=str(tmp_path),
+    )

@@ -47,8 +47,9 @@ def test_silent_strangers(case, tmp_path):
 @pytest.mark.skipif(
     sys.platform != "linux" or os.getuid(), reason="needs Linux and root, who can be others"
 )
-def test_another_user_is_not_heard(case):
-    assert case("0.12.21", "fork", "another_user") == ["[3]"]
+@pytest.mark.parametrize("name", ["another_user", "another_user_of_windows"])
+def test_another_user_is_not_heard(case, name):
+    assert case("0.12.21", "fork", name) == ["[3]"]
 
 
 def test_who_does_not_hold_the_key_of_the_tree_is_told(case):

@@ -2,15 +2,18 @@
 
 import contextlib
 import hashlib
+import ntpath
 import os
 import pickle
 import re
 import socket
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
+import wandb
 from limits import SOON_SECONDS, WAIT_SECONDS
 
 from wandb_ddp_patch.borrowed import link
@@ -174,13 +177,46 @@ def test_a_file_that_was_damaged_is_not_used(tmp_path):
     assert not os.path.exists(path)
 
 
+ELSEWHERE = [["..", "x"], ["", "x"], ["a/b"], ["/etc"], ["a", "."]]
+# Names of files for a worker on Linux; for an owner on Windows, other places.
+ON_WINDOWS = [
+    ["..\\x"],
+    ["\\x"],
+    ["C:x"],
+    ["a", "D:\\x"],
+    ["C:", "x"],
+    ["\\\\host\\share\\x"],
+    ["a:b"],
+]
+
+
 def test_save_stays_in_the_folder_of_the_run(tmp_path):
-    for names in (["..", "x"], ["", "x"], ["a/b"], ["/etc"]):
+    run = types.SimpleNamespace(dir=str(tmp_path))
+    for names in ELSEWHERE:
         with pytest.raises(ValueError, match="not below base_path"):
-            files.save(None, files.Files(), ("x",), {tuple(names): (b"", "x")}, "now")
+            files.save(run, files.Files(), ("x",), {tuple(names): (b"", "x")}, "now")
     (tmp_path / "x").touch()
     with pytest.raises(ValueError, match="is not in"):
         packing.pack_save(str(tmp_path / "x"), str(tmp_path / "y"))
+
+
+def test_save_stays_there_on_windows(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    windows = {"name": "nt", "sep": "\\", "altsep": "/", "path": ntpath}
+    monkeypatch.setattr(files, "os", types.SimpleNamespace(**{**vars(os), **windows}))
+    run = types.SimpleNamespace(dir="C:\\runs\\one")
+    for names in [*ELSEWHERE, *ON_WINDOWS]:
+        with pytest.raises(ValueError, match="not below base_path"):
+            files.save(run, files.Files(), ("x",), {tuple(names): (b"", "x")}, "now")
+    assert files._below(run.dir, ("a", "b.txt")) == "C:\\runs\\one\\a\\b.txt"
+
+
+def test_a_file_may_have_any_name_where_it_comes_from(tmp_path):
+    came, file = files.Files(), os.urandom(16)
+    came.end(files.last_piece(file, hashlib.sha256().digest()))
+    path = came.use(file, 'C:\\at 12:30 "?".png')
+    assert path.endswith("at 12_30 ___.png") and os.path.exists(path)
+    came.close()
 
 
 # --- the owner's hub, and workers of it -------------------------------------------
@@ -451,6 +487,29 @@ def test_a_thousand_workers_are_one_thread(shared):
     assert threading.active_count() == threads
     for wire in wires:
         wire.close()
+
+
+def test_where_select_takes_no_more_workers_wait_until_one_leaves(shared, monkeypatch):
+    """As on Windows; tests/windows_checks.py has its own select()."""
+    full = threading.Event()
+    monkeypatch.setattr(wandb, "termwarn", lambda text, repeat: full.set())
+    monkeypatch.setattr(hubs, "_MOST", 2)
+
+    def work(n):
+        client = shared.client()
+        log(client, {"n": n})
+        assert n == 2 or full.wait(WAIT_SECONDS)
+        assert client.close() == []
+
+    workers = [threading.Thread(target=work, args=(n,)) for n in (0, 1, 2)]
+    for worker in workers[:2]:
+        worker.start()
+    while len(shared.run.rows) < 2:
+        time.sleep(0.01)
+    workers[2].start()
+    for worker in workers:
+        worker.join(WAIT_SECONDS)
+    assert [row["n"] for row in shared.run.rows][2:] == [2]
 
 
 # --- what is sent ---------------------------------------------------------------

@@ -607,6 +607,29 @@ def work(rank):
     assert out == f"{line}\n" * 2
 
 
+def test_a_start_method_that_this_system_lacks_is_refused_with_a_sentence(fresh):
+    error = fresh(
+        TOP
+        + """
+def work(rank):
+    pass
+"""
+        + MAIN
+        + """
+    import multiprocessing, signal
+
+    # As on Windows.
+    multiprocessing.get_all_start_methods = lambda: ["spawn"]
+    vars(signal).pop("SIGKILL", None)
+    wandb_ddp_patch.spawn(work, start_method="forkserver")
+""",
+        fails=True,
+    )
+    assert error.splitlines()[-1] == (
+        f"ValueError: {sys.platform} has no start method 'forkserver'; it has spawn"
+    )
+
+
 def test_a_function_that_is_in_no_file_is_refused_at_once():
     code = """if True:
         import wandb_ddp_patch

@@ -3,9 +3,10 @@
 The service does not say that a run is finished: attaching waits, logging goes
 nowhere. And it may end, with its owner, without a word (0.21.2 to 0.22.0). So a
 process that hands out runs keeps one file, locked, that lists those of its runs
-that are over. The system unlocks it when the process ends, however that happens.
+that are over; a first byte that is set says that all are. The system unlocks it when
+the process ends, however that happens.
 
-Only a run's name in the file, a lock that is free, or an owner that can be seen to have
+Only what is in the file, a lock that is free, or an owner that can be seen to have
 ended, says that a run is over. That the file is not there, or can't be read, says
 nothing: cleaners remove it, containers have a temporary folder of their own. Then the
 service has to tell, and the owner puts its file back when it hands out a run again.
@@ -19,16 +20,13 @@ import os
 import re
 import socket
 import stat
+import sys
 import threading
 import time
 from typing import Dict, Optional
 
+from . import filelock
 from .processes import has_ended
-
-try:
-    import fcntl
-except ImportError:  # Windows: what is in the file must do
-    fcntl = None  # type: ignore[assignment]
 
 # WANDB_SERVICE: version, process id, transport, address. Compiled when it is asked for:
 # importing wandb must stay quick.
@@ -41,6 +39,9 @@ TRUST_SECONDS = 0.02
 
 # What a file says of a run that is over, once W&B's service has read what workers had sent.
 READ_UNTIL = rb"%b=(\d+\.\d+)\n"
+
+# How long to wait for a service to be there. Windows asks a port that is closed for 2 s.
+_CONNECT_SECONDS = 1 if sys.platform != "win32" else 4
 
 BINARY = getattr(os, "O_BINARY", 0)  # on Windows, text would get other line ends
 
@@ -69,15 +70,6 @@ def _read(descriptor: int) -> bytes:
     return os.read(descriptor, size)
 
 
-def is_locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
-    return False
-
-
 class _Seen:
     """An owner's file, as this process sees it."""
 
@@ -99,10 +91,9 @@ class _Seen:
         if self.descriptor is None:
             self.descriptor = open_theirs(self.path)
         content = self.content = _read(self.descriptor)
-        # A first byte that is set: an owner with a release of ours up to 0.1.0.
-        if key.encode() in content or content[:1] == b"\1":
+        if key.encode() in content:
             return True
-        if fcntl is not None and not is_locked(self.descriptor):
+        if content[:1] == b"\1" or not filelock.is_locked(self.descriptor):
             self.ended = True
             self.close()
         return self.ended
@@ -192,10 +183,10 @@ def is_gone(service: str) -> bool:
     try:
         if unix:
             with socket.socket(socket.AF_UNIX) as asking:
-                asking.settimeout(1)
+                asking.settimeout(_CONNECT_SECONDS)
                 asking.connect(path)
         else:
-            socket.create_connection((host, int(port)), timeout=1).close()
+            socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
     except (ConnectionRefusedError, FileNotFoundError):
         return True
     except OSError:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 import tempfile
 import threading
 import time
 import uuid
 from typing import List, Optional
 
-from .alive import BINARY, TRUST_SECONDS, is_locked, open_theirs
+from . import filelock
+from .alive import BINARY, TRUST_SECONDS, open_theirs
 
-try:
-    import fcntl
-except ImportError:
-    fcntl = None  # type: ignore[assignment]
-
-# So that no worker goes on without having seen that its run is over.
-_GRACE_SECONDS = 1.25 * TRUST_SECONDS
+# So that no worker goes on without having seen that its run is over. Up to Python 3.12, the
+# clocks of Windows step by 15.6 ms: a worker's may be a step late, and ours wake a step early.
+_STEP_SECONDS = time.get_clock_info("monotonic").resolution
+_GRACE_SECONDS = 1.25 * TRUST_SECONDS + 2 * _STEP_SECONDS
 
 _NAME = r"wandb_ddp_patch-[0-9a-f]{32}(\.new)?"
 # Room for names of runs, so that a disk which fills up later does not matter.
@@ -35,23 +34,22 @@ class _OwnFile:
         self.path = os.path.join(tempfile.gettempdir(), f"wandb_ddp_patch-{uuid.uuid4().hex}")
         self.descriptors: List[int] = []
         self.over: List[str] = []
-        self.content = b"\0"  # the first byte stays: releases of ours up to 0.1.0 look at it alone
+        self.content = b"\0"  # the first byte says whether all runs are over
 
     def put_back(self) -> None:
         """See to it that there is a file at the path, and that it is ours."""
-        if self.descriptors:
-            with contextlib.suppress(OSError):
-                if os.path.samestat(os.lstat(self.path), os.fstat(self.descriptors[-1])):
-                    return
+        if self._is_there():
+            return
         # Where it is locked, not before it is: a free lock says that its owner has ended.
-        new = self.path if fcntl is None else f"{self.path}.new"
+        # Windows renames no open file, and removes none: there it is always the first, of
+        # which nobody knows yet.
+        new = self.path if sys.platform == "win32" else f"{self.path}.new"
         descriptor = os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR | BINARY, 0o600)
         try:
-            if fcntl is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.write(descriptor, _ROOM)
+            filelock.lock(descriptor)
+            _write(descriptor, 0, _ROOM)
             _write(descriptor, 0, self.content)
-            if fcntl is not None:
+            if new != self.path:
                 os.rename(new, self.path)
         except BaseException:
             os.close(descriptor)
@@ -60,6 +58,13 @@ class _OwnFile:
             raise
         self.descriptors.append(descriptor)
 
+    def _is_there(self) -> bool:
+        """Return True if the file at the path is ours."""
+        try:
+            return os.path.samestat(os.lstat(self.path), os.fstat(self.descriptors[-1]))
+        except (OSError, IndexError):
+            return False
+
     def add(self, line: str) -> None:
         # Also into files that are no longer at the path: workers have them open.
         added = line.encode() + b"\n"
@@ -67,6 +72,22 @@ class _OwnFile:
             with contextlib.suppress(OSError):
                 _write(descriptor, len(self.content), added)
         self.content += added
+
+    def end_all(self) -> None:
+        """Tell workers that all runs are over, and remove the file."""
+        there = self._is_there()
+        # Also by a byte: the lock lives on with any process that has been forked without
+        # Python, and the system may take its time to free it.
+        for descriptor in self.descriptors:
+            with contextlib.suppress(OSError):
+                _write(descriptor, 0, b"\1")
+        self.close()  # which unlocks
+        time.sleep(_GRACE_SECONDS)
+        # Windows removes no file that anybody has open: by now, most workers that still log
+        # have closed it. Else a later owner sweeps it.
+        if there:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
 
     def close(self) -> None:
         for descriptor in self.descriptors:
@@ -138,11 +159,7 @@ def end_all() -> None:
     with _lock:
         own, _own = _own, None
     if own is not None:
-        with contextlib.suppress(OSError):
-            if os.path.samestat(os.lstat(own.path), os.fstat(own.descriptors[-1])):
-                os.unlink(own.path)
-        own.close()  # which unlocks
-        time.sleep(_GRACE_SECONDS)
+        own.end_all()
 
 
 def after_fork_in_child() -> None:
@@ -156,8 +173,6 @@ def after_fork_in_child() -> None:
 
 def _sweep(folder: str) -> None:
     """Remove the files of owners that were killed: ours, and with a lock that is free."""
-    if fcntl is None:
-        return
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if not re.fullmatch(_NAME, entry.name):
@@ -165,8 +180,9 @@ def _sweep(folder: str) -> None:
             with contextlib.suppress(OSError):
                 descriptor = open_theirs(entry.path)
                 try:
-                    old = os.fstat(descriptor).st_mtime < time.time() - _SWEEP_SECONDS
-                    if old and not is_locked(descriptor):
-                        os.unlink(entry.path)
+                    young = os.fstat(descriptor).st_mtime > time.time() - _SWEEP_SECONDS
+                    in_use = young or filelock.is_locked(descriptor)
                 finally:
                     os.close(descriptor)
+                if not in_use:  # where it is open, Windows does not remove it either
+                    os.unlink(entry.path)

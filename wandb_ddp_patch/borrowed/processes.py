@@ -1,13 +1,15 @@
 """Whether a process has ended: told by more than its number, which another one may have.
 
-Only on Linux, and only of processes that this one could see: elsewhere, nothing is told.
+Only on Linux and Windows, and only of processes that this one could see: elsewhere, nothing
+is told.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
-from typing import Optional
+from typing import Any, Optional
 
 
 def identity(pid: Optional[int] = None) -> Optional[str]:
@@ -18,8 +20,13 @@ def identity(pid: Optional[int] = None) -> Optional[str]:
 
     Returns:
         None where there is none with that number, or no way to tell.
+
+    Raises:
+        PermissionError: On Windows, there is one, and it must not be looked at.
     """
     pid = pid or os.getpid()
+    if sys.platform == "win32":
+        return _on_windows(pid)
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             boot = file.read().strip()
@@ -32,6 +39,30 @@ def identity(pid: Optional[int] = None) -> Optional[str]:
     if fields[0] in "XZ":  # it has ended, and waits for its parent to see that
         return None
     return f"{boot} {namespace} {pid} {fields[19]}"
+
+
+def _on_windows(pid: int) -> Optional[str]:
+    import ctypes  # late, as these: only there
+    import socket
+    import uuid
+
+    kernel: Any = ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined]
+    kernel.OpenProcess.restype = ctypes.c_void_p
+    may_query, may_wait, none_such = 0x1000, 0x100000, 87
+    handle = ctypes.c_void_p(kernel.OpenProcess(may_query | may_wait, False, pid))
+    if not handle:
+        if ctypes.get_last_error() == none_such:  # type: ignore[attr-defined]
+            return None
+        raise PermissionError
+    try:
+        # When it began, and three more that are not needed.
+        times = [ctypes.c_ulonglong() for _ in range(4)]
+        known = kernel.GetProcessTimes(handle, *map(ctypes.byref, times))
+        if not known or kernel.WaitForSingleObject(handle, 0) == 0:
+            return None  # it has ended, and somebody holds it still
+    finally:
+        kernel.CloseHandle(handle)
+    return f"{socket.gethostname()} {uuid.getnode()} {pid} {times[0].value}"
 
 
 def machine() -> str:
@@ -87,4 +118,7 @@ def has_ended(known: Optional[str]) -> bool:
     boot, namespace, pid, _ = known.split(" ")
     if [boot, namespace] != here.split(" ")[:2]:
         return False  # of another machine, or container: it can't be seen from here
-    return identity(int(pid)) != known
+    try:
+        return identity(int(pid)) != known
+    except PermissionError:
+        return False

@@ -153,7 +153,7 @@ class Service(Way):
         if not self.watch.says_over() and question.is_answered(self.watch.says_over):
             return
         if self.watch.says_over():
-            if not late and self.called_at <= self.watch.read_until():
+            if not late and self._was_read():
                 return
             why = FINISHED
         elif question.error is not None:
@@ -167,6 +167,15 @@ class Service(Way):
             f"The last rows that this worker logged to run {self.payload['known']['id']} may be"
             f" lost: {why}."
         )
+
+    def _was_read(self) -> bool:
+        """Return True if all that was sent is in the run, which is over: its owner says so."""
+        deadline = time.monotonic() + _END_SECONDS
+        while self.called_at > self.watch.read_until():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)  # its owner may be about to
+        return True
 
     def leave(self, run: Any) -> None:
         self.calling = None

@@ -37,10 +37,12 @@ def spawn(
     patched: bool,
 ) -> Any:
     """See :func:`wandb_ddp_patch.spawn`."""
+    method = start_method or server.default_method()
+    if patched:
+        _refuse_what_is_not_here(method)
     start_processes = _torchs_own()
     if not patched:
         return start_processes(fn, args, nprocs, join, daemon, start_method or "spawn")
-    method = start_method or server.default_method()
     if method != "fork":
         _refuse_what_is_in_no_file(fn)
         _refuse_what_cannot_be_sent(fn, args)
@@ -97,6 +99,14 @@ def _say_why(why: str) -> None:
         RuntimeWarning,
         stacklevel=4,
     )
+
+
+def _refuse_what_is_not_here(method: str) -> None:
+    known = multiprocessing.get_all_start_methods()
+    if method not in known:
+        raise ValueError(
+            f"{sys.platform} has no start method {method!r}; it has {', '.join(sorted(known))}"
+        )
 
 
 def _refuse_what_is_in_no_file(fn: Callable[..., object]) -> None:

@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import pickle
+import re
 import shutil
 import struct
 import tempfile
@@ -71,7 +72,8 @@ class Files:
             raise DamagedError(f"the file {name} has not arrived whole")
         folder = path + "-"
         os.mkdir(folder)
-        return shutil.move(path, os.path.join(folder, os.path.basename(name)))
+        name = re.sub(r'[<>:"|?*]', "_", os.path.basename(name))  # Windows has no such names
+        return shutil.move(path, os.path.join(folder, name))
 
     def load(self, body: bytes) -> Tuple[Any, List[str]]:
         """Unpickle a call; return it, and the files that it uses."""
@@ -116,9 +118,7 @@ def save(run: Any, files: Files, where: Any, parts: Dict[Any, Any], policy: str)
         policy: As save() takes it.
     """
     for names, (file, name) in parts.items():
-        if not _stays_inside(names):
-            raise ValueError(f"{os.path.join(*names)} is not below base_path")
-        target = os.path.join(run.dir, *names)
+        target = _below(run.dir, names)
         os.makedirs(os.path.dirname(target), exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(target)  # it may be a link to a file of the owner's
@@ -128,5 +128,17 @@ def save(run: Any, files: Files, where: Any, parts: Dict[Any, Any], policy: str)
     return run.save(os.path.join(run.dir, *where), base_path=run.dir, policy=policy)
 
 
-def _stays_inside(names: Any) -> bool:
-    return all(name not in ("", os.curdir, os.pardir) and os.sep not in name for name in names)
+def _below(folder: str, names: Any) -> str:
+    """Give the path of a file below a folder.
+
+    Raises:
+        ValueError: It would lie elsewhere: this system may read the names otherwise than the
+            worker's, which has split the path.
+    """
+    path = os.sep.join([os.path.abspath(folder), *names])
+    # Windows takes what follows a colon for another content of the same file.
+    one_each = all(os.path.basename(n) == n and (os.name != "nt" or ":" not in n) for n in names)
+    # It changes what is "..", and on Windows NUL, or a name that ends with a dot.
+    if not one_each or os.path.abspath(path) != path:
+        raise ValueError(f"{'/'.join(names)} is not below base_path, as the owner's system has it")
+    return path

@@ -6,6 +6,7 @@ import collections
 import contextlib
 import selectors
 import socket
+import sys
 import threading
 import time
 from typing import Any, Callable, Deque, Dict, Set
@@ -20,6 +21,9 @@ from .shared import SharedRun
 # more, the first ones go, unless they have just come.
 _STRANGERS, _PROOF_SECONDS, _JUST_SECONDS = 256, 5.0, 1.0
 _BACKLOG = 1024
+# Windows' select() takes 512 sockets, and fails with more. The others wait in the line.
+_MOST = 500 if sys.platform == "win32" else sys.maxsize
+_FULL = "500 workers are connected, as many as Windows allows: others wait until one leaves."
 # How long the thread lets rows come together while nobody waits: each time it wakes, the
 # owner's own threads wait for it. Not where so many bytes have come: they are together.
 _PAUSE_SECONDS, _MANY_BYTES = 0.005, 2048
@@ -203,7 +207,11 @@ class Hub:
     def _accept(self, door: socket.socket) -> None:
         for _ in range(64):
             first = next(iter(self._strangers), None)
-            if first is not None and len(self._strangers) >= _STRANGERS:
+            full = len(self._peers) >= _MOST
+            if full and first is None:
+                _say_full()
+                return self._shut_doors()
+            if first is not None and (full or len(self._strangers) >= _STRANGERS):
                 if first.begun > time.monotonic() - _JUST_SECONDS:
                     return self._shut_doors()
                 self._drop(first)
@@ -235,3 +243,8 @@ class Hub:
             self._shut = time.monotonic() + _TICK_SECONDS
             for door in self._doors:
                 self._listen(door, False)
+
+
+def _say_full() -> None:
+    wandb: Any = sys.modules["wandb"]
+    wandb.termwarn(_FULL, repeat=False)

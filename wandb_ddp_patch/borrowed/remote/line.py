@@ -128,8 +128,8 @@ class Line:
             self._wire.close()
 
     def _why_refused(self) -> str:
-        # As doors.py tells it the owner, who then says nothing.
-        with contextlib.suppress(OSError):
+        # As doors.py tells it the owner, who then says nothing: on Linux alone.
+        with contextlib.suppress(OSError, AttributeError):
             if os.geteuid() not in (os.stat(f"/proc/{self._pid}").st_uid, 0):
                 return "this process runs as another user than the one that called wandb.init()"
         return FINISHED
