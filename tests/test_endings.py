@@ -12,26 +12,30 @@ from limits import HANG_SECONDS
 from wandb_ddp_patch import runfile
 
 CASES = [
-    (None, "multiprocess", "fork"),
-    (None, "multiprocess", "spawn"),
     (None, "multiprocess-pool", "fork"),
-    (None, "billiard-pool", "fork"),
     (None, "billiard-one-task", "fork"),
     (None, "teardown", "fork"),
-    (None, "teardown", "spawn"),
-    (None, "os._exit", "spawn"),
     (None, "fork", "fork"),
-    (None, "killed", "fork"),
     (None, "barrier", "fork"),
     (None, "outlives", "fork"),
-    (None, "outlives", "spawn"),
     ("0.21.4", "fork", "fork"),
+    ("0.18.7", "barrier", "fork"),
+    ("0.16.6", "teardown", "fork"),
+]
+NIGHTLY = [
+    (None, "multiprocess", "fork"),
+    (None, "multiprocess", "spawn"),
+    (None, "billiard-pool", "fork"),
+    (None, "teardown", "spawn"),
+    (None, "os._exit", "spawn"),
+    (None, "killed", "fork"),
+    (None, "outlives", "spawn"),
     ("0.21.4", "teardown", "fork"),
     ("0.18.7", "teardown", "fork"),
-    ("0.18.7", "barrier", "fork"),
-    ("0.16.6", "teardown", "spawn"),
     ("0.16.6", "barrier", "fork"),
+    ("0.22.3", "barrier", "fork"),
 ]
+CASES += [pytest.param(*case, marks=pytest.mark.nightly) for case in NIGHTLY]
 
 
 def run(tmp_path, python, *args, **env):

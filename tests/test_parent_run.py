@@ -12,20 +12,23 @@ from wandb_ddp_patch import runfile
 
 CASES = [
     (None, "process", "spawn"),
-    (None, "process", "forkserver"),
-    (None, "pool", "spawn"),
-    (None, "executor", "spawn"),
+    (None, "pool", "forkserver"),
     (None, "loader", "spawn"),
-    (None, "loky", "spawn"),
-    (None, "torch", "spawn"),
     (None, "multiprocess", "spawn"),
-    (None, "nested", "spawn"),
     (None, "secrets", "forkserver"),
-    ("0.21.4", "process", "spawn"),
     ("0.16.6", "pool", "spawn"),
     ("0.12.21", "process", "spawn"),
+]
+NIGHTLY = [
+    (None, "process", "forkserver"),
+    (None, "executor", "spawn"),
+    (None, "loky", "spawn"),
+    (None, "torch", "spawn"),
+    (None, "nested", "spawn"),
+    ("0.21.4", "process", "spawn"),
     ("0.10.33", "process", "forkserver"),
 ]
+CASES += [pytest.param(*case, marks=pytest.mark.nightly) for case in NIGHTLY]
 
 
 def run(tmp_path, python, *args, **env):
