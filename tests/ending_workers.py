@@ -1,14 +1,15 @@
 """A script for test_endings.py, on any release: workers that end in a way of their own.
 
 Usage: ending_workers.py CASE [METHOD]. Each of two workers logs ROWS rows while W&B's service
-is stopped for a moment, as it is where a machine is busy. What they log is more than the kernel
-holds for them, so that some of it waits in the worker.
+is slow, so that some of what they log waits in the kernel, and, with wandb alone, in the worker.
 """
 
+import contextlib
 import os
 import signal
 import sys
 import threading
+import time
 
 import wandb
 from crowd_workers import tree
@@ -17,14 +18,24 @@ import wandb_ddp_patch
 
 wandb_ddp_patch.apply()
 
-WORKERS, ROWS = 2, 400
+WORKERS, ROWS, OWN_ROWS = 2, 400, 50
 services = set()
+over = threading.Event()  # from when on it works as ever
 
 
-def freeze():
-    for pid in services:
-        os.kill(pid, signal.SIGSTOP)
-    threading.Timer(2, lambda: [os.kill(pid, signal.SIGCONT) for pid in services]).start()
+def slow_down():
+    """Let the service work for a moment now and then, as where a machine is busy."""
+
+    def throttle():
+        while not over.wait(0.002):
+            for signal_, seconds in ((signal.SIGSTOP, 0.1), (signal.SIGCONT, 0)):
+                for pid in services:
+                    with contextlib.suppress(ProcessLookupError):  # it has ended
+                        os.kill(pid, signal_)
+                time.sleep(seconds)
+
+    threading.Thread(target=throttle).start()
+    threading.Timer(5, over.set).start()
 
 
 def burst(run, n):
@@ -61,7 +72,7 @@ def processes(package, method, run, work):
     for worker in workers:
         worker.start()
     barrier.wait()
-    freeze()
+    slow_down()
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0] * WORKERS
@@ -72,7 +83,7 @@ def pool(package, method, run, **options):
     workers = package.get_context(method).Pool(WORKERS, **options)
     for n in range(2 * WORKERS):
         workers.apply(first_row, (run, n))
-    freeze()
+    slow_down()
     for result in [workers.apply_async(burst, (run, n)) for n in range(WORKERS)]:
         result.get()
     run.finish()
@@ -95,7 +106,7 @@ def forks(run, end):
         pids.append(pid)
     for _ in pids:
         os.read(started[0], 1)
-    freeze()
+    slow_down()
     os.write(start[1], b"x" * WORKERS)
     for _ in pids:
         os.read(done[0], 1)
@@ -121,8 +132,35 @@ def outlives(run, method):
         run.finish()
 
 
+def own_run(n):
+    """A run of the worker's own, which it does not finish."""
+    run = wandb.init(mode="offline", project="own", id=f"own{n}")
+    for row in range(OWN_ROWS):
+        run.log({"row": row})
+
+
+def own_runs(library):
+    if library == "billiard":
+        import billiard
+
+        pool = billiard.get_context("fork").Pool(WORKERS, maxtasksperchild=1)
+        pool.map(own_run, range(WORKERS), chunksize=1)
+        pool.close()
+        pool.join()
+    else:
+        import multiprocess
+
+        workers = [multiprocess.Process(target=own_run, args=(n,)) for n in range(WORKERS)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+
+
 def main():
     case, method = sys.argv[1], (sys.argv[2:] or ["fork"])[0]
+    if case == "own":
+        return own_runs(method)
     run = wandb.init(mode="offline", project="p")
     services.update(tree(os.getpid()))
     if case in ("multiprocess", "multiprocess-pool"):
@@ -153,6 +191,7 @@ def main():
     else:
         outlives(run, method)
     run.finish()
+    over.set()
 
 
 if __name__ == "__main__":

@@ -50,15 +50,24 @@ def run(tmp_path, python, *args, **env):
             timeout=HANG_SECONDS,
             check=True,
         )
-    (file,) = runfile.find(str(tmp_path))
-    return runfile.history(file), (tmp_path / "output").read_text()
+    return runfile.find(str(tmp_path)), (tmp_path / "output").read_text()
 
 
 @pytest.mark.parametrize(("version", "case", "method"), CASES)
 def test_no_row_is_lost_and_nobody_is_alarmed(tmp_path, release, version, case, method):
     python = release(version) if version else sys.executable
-    rows, output = run(tmp_path, python, case, method)
+    (file,), output = run(tmp_path, python, case, method)
+    rows = runfile.history(file)
     counts = collections.Counter(row["worker"] for row in rows if "worker" in row)
     assert counts == {str(n): ending_workers.ROWS for n in range(ending_workers.WORKERS)}
     assert sum("owner" in row for row in rows) == (case in ("teardown", "os._exit"))
     assert "may be" not in output
+
+
+@pytest.mark.parametrize("library", ["multiprocess", "billiard"])
+def test_a_workers_own_run_is_finished_by_whatever_library_it_ends(tmp_path, library):
+    files, _ = run(tmp_path, sys.executable, "own", library)
+    assert len(files) == ending_workers.WORKERS
+    for file in files:
+        assert len(runfile.history(file)) == ending_workers.OWN_ROWS
+        assert runfile.exit_code(file) == 0

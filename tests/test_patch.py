@@ -21,7 +21,7 @@ from wandb_ddp_patch.testbed import environments
 
 def amended():
     """The classes and modules that grafts amend."""
-    from wandb.sdk import wandb_config, wandb_run, wandb_summary
+    from wandb.sdk import wandb_config, wandb_run, wandb_setup, wandb_summary
     from wandb.sdk.lib import disabled, preinit
 
     return {
@@ -31,6 +31,7 @@ def amended():
         "SummarySubDict": wandb_summary.SummarySubDict,
         "SummaryDisabled": disabled.SummaryDisabled,
         "Run": wandb_run.Run,
+        "setup": wandb_setup._WandbSetup,
         "PreInitObject": preinit.PreInitObject,
         "preinit": preinit,
         "wandb": wandb,
@@ -59,6 +60,7 @@ def test_status_says_what_is_patched_and_why():
         "PreInitCallable": "applied",
         "RunDisabled": "not needed",
         "Run": "applied",
+        "teardown": "applied",
         "InterfaceBase": "not needed",
         "__class__": "applied",
         "Api": "not needed",

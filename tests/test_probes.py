@@ -51,8 +51,8 @@ CATALOGUE = [
     *("config-blank", "config-checkpoint", "config-disabled", "config-subclass"),
     *("config-defaults", "yaml-config", "checkpoint-alone"),
     *("run-same-process", "run-config", "run-spawn", "run-rows", "run-finish"),
-    *("run-owner-finished", "run-early-server", "run-global", "run-forward", "run-gone"),
-    *("run-disabled",),
+    *("run-owner-finished", "run-early-server", "run-global", "run-not-passed"),
+    *("run-forward", "run-gone", "run-disabled"),
     *("summary-names", "summary-copy", "summary-finished", "summary-fork", "preinit"),
     *("module-held", "watch-pickle", "watch-worker", "media-artifact", "media-logged"),
 ]
@@ -131,6 +131,7 @@ def test_every_graft_has_probes():
         "PreInitCallable": "preinit",
         "RunDisabled": "run",
         "Run": "run",
+        "teardown": "run",
         "InterfaceBase": "run",
         "__class__": "module",
         "TorchHistory": "watch",

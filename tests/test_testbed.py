@@ -447,7 +447,7 @@ def test_what_a_tree_declares_is_installed_and_a_syntax_error_has_a_place(tree, 
     assert entry["error"] is None, done.stderr
     (tree / "wandb" / "sdk" / "wandb_summary.py").write_text("import abc\n\ndef (:\n")
     done = testbed(tree, "--only", "preinit")
-    assert "wandb/sdk/wandb_summary.py, line 3: SyntaxError" in done.stderr
+    assert "wandb/sdk/wandb_summary.py, line 3: SyntaxError" in done.stdout + done.stderr
 
 
 def test_the_commit_of_a_tree(tmp_path):

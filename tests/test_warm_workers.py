@@ -3,6 +3,7 @@
 import importlib.util
 import mmap
 import multiprocessing
+import multiprocessing.heap
 import os
 import subprocess
 import sys
@@ -67,7 +68,7 @@ def memfd():
     [
         (multiprocessing.Lock, "a lock or semaphore"),
         (multiprocessing.Event, "a lock or semaphore"),
-        (lambda: multiprocessing.RawValue("i"), "shared memory"),
+        (lambda: multiprocessing.heap.Arena(9), "shared memory"),
         (lambda: multiprocessing.RawArray("d", 9_999_999), "shared memory"),
         (lambda: mmap.mmap(-1, 9), "shared memory"),
         (memfd, "shared memory"),

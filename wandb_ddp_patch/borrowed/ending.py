@@ -103,7 +103,8 @@ def _hook_exit() -> None:
             _flush_all()
             # Not where a watchdog's thread ends a process that hangs.
             if threading.current_thread() is threading.main_thread():
-                _finish_own(int(bool(status)))
+                recycled = getattr(sys.modules.get("billiard.pool"), "EX_RECYCLE", 0)
+                _finish_own(int(status not in (0, recycled)))
         finally:
             upstream(status)
 

@@ -54,22 +54,25 @@ def spawn(
             job = Job(fn, method, sent, parent)
             return start_processes(job, args, nprocs, False, daemon, method)
 
-        why = trial.why_not_fork() if method == "forkserver" else None
-        if why is None:
-            others = multiprocessing.active_children()
-            try:
-                context = start(method)
-            except (OSError, ValueError) as error:
-                if method != "forkserver":
-                    raise
-                why = why_refused(error, others)
-        if why is not None:
-            _say_why(why)
-            context = start("spawn")
+        context = _started(start, method)
     context.join = functools.partial(_join, context.join, run)
     while join and not context.join():
         pass
     return None if join else context
+
+
+def _started(start: Callable[[str], Any], method: str) -> Any:
+    why = trial.why_not_fork() if method == "forkserver" else None
+    if why is None:
+        others = multiprocessing.active_children()
+        try:
+            return start(method)
+        except (OSError, ValueError) as error:
+            if method != "forkserver":
+                raise
+            why = why_refused(error, others)
+    _say_why(why)
+    return start("spawn")
 
 
 def why_refused(error: Exception, others: List[Any]) -> str:
@@ -97,7 +100,7 @@ def _say_why(why: str) -> None:
     warnings.warn(
         f"wandb_ddp_patch.spawn() starts its workers with spawn, many times slower, because {why}.",
         RuntimeWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
 
 

@@ -7,7 +7,7 @@ https://docs.python.org/3/library/multiprocessing.html#authentication-keys
 from __future__ import annotations
 
 from multiprocessing import process
-from typing import Optional
+from typing import Any, Optional
 
 from .frames import mac
 
@@ -22,7 +22,9 @@ def name(key: str) -> bytes:
 
 def token(key: str) -> bytes:
     """Give the token of a run for them, 32 bytes."""
-    authkey = _inherited or process.current_process().authkey
+    current: Any = process.current_process()
+    is_pythons = isinstance(current, process.BaseProcess)
+    authkey = current.authkey if is_pythons else _inherited or current.authkey
     return mac(authkey, b"wandb_ddp_patch token" + bytes.fromhex(key))
 
 

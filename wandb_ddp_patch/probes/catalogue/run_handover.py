@@ -68,6 +68,25 @@ def _use_globals(rank: int, run_id: str) -> None:
     wandb.log({f"rank {rank}": 1})
 
 
+@probe(4990, fails=r"must call wandb\.init|is not subscriptable|has no attribute 'lr'")
+def run_not_passed() -> None:
+    """wandb.log() and wandb.config, in a worker that was passed nothing, are the parent's run's."""
+    with offline_run() as run:
+        for method in start_methods():
+            in_worker(_use_what_was_not_passed, method, method=method)
+        path = run_path(run)
+        run.finish()
+        check_rows(path, dict.fromkeys(start_methods(), 1))
+
+
+def _use_what_was_not_passed(row: str) -> None:
+    import wandb
+
+    check(wandb.run is None, f"wandb.run is {wandb.run}")
+    wandb.log({row: 1})
+    check(config_items(wandb.config) == ITEMS, "wandb.config differs")
+
+
 @probe(8619, fails=UNUSABLE)
 def run_forward() -> None:
     """A worker passes the run on, to its own worker, before using it."""
