@@ -77,6 +77,13 @@ class _Finder:
 _finder = _Finder()
 
 
+class _ParentRun(bytes):
+    """The run of borrowed/parent_run.py, as it travels: whoever loads it imports this package.
+
+    joblib's workers import neither the script nor anything else that would.
+    """
+
+
 def _is_ours(finder: object) -> bool:
     # By name: a test may import this package twice. The start-up module is a finder, too.
     kind = type(finder)

@@ -2,7 +2,7 @@
 
 It travels in multiprocessing's own record of a process, ``_config``, which also carries whether
 the process is a daemon, and which a worker's own workers inherit. As bytes: a worker that never
-asks for it imports nothing, and one without this package does not notice.
+asks for it does not import wandb.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import functools
 import pickle
 import sys
+from importlib.machinery import PathFinder
 from typing import Any, Callable, List, Optional
 
 from . import multiprocessings
@@ -60,7 +61,16 @@ def _forks(process: Any, package: str) -> bool:
 
 def _current_payload() -> Optional[bytes]:
     run = getattr(sys.modules.get("wandb"), "run", None)
-    return None if run is None else pickle.dumps(run)
+    if run is None:
+        return None
+    payload = pickle.dumps(run)
+    package = __name__.split(".")[0]
+    # A worker gets this process's sys.path. Where the package is not found by that, to load
+    # anything of it would end the worker.
+    if PathFinder.find_spec(package, sys.path) is None:
+        return payload
+    handed: bytes = sys.modules[package]._ParentRun(payload)
+    return handed
 
 
 def forget() -> None:
