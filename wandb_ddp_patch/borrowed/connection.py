@@ -158,8 +158,8 @@ def leave(service: str) -> None:
     if getattr(owner, name, None) is setup:
         _parked[service] = vars(setup)["_connection"]
         _disconnect(owner, name)
-        if os.environ.get(_SERVICE) == service:
-            _set_environment(_taken[2])
+    if os.environ.get(_SERVICE) == service:
+        _set_environment(_taken[2])
     _taken = None
 
 

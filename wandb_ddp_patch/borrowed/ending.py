@@ -21,6 +21,9 @@ from . import link, multiprocessings
 _used: List[Any] = []
 _hooked = 0  # the process whose end flushes them
 _flushing = threading.local()
+_MARK = "_flushes_runs"  # what we have put around a function
+# The modules by which multiprocessing, and its copies, end their forks.
+_LIBRARIES = (".pool", ".popen_fork", ".forkserver")
 
 
 def flush_at_the_end(run: Any, way: link.Way) -> None:
@@ -39,19 +42,23 @@ def leave_over(but: Any) -> None:
     """Let go of the runs that are over, for one that is connected next."""
     for run, way in used():
         if run is not but and way.is_over():
-            try:
-                way.leave(run)
-            except Exception as error:  # of an earlier call, and nobody has heard of it
-                warn(f"A call on an earlier run failed: {type(error).__name__}: {error}")
+            _leave(run, way)
 
 
 def leave_all() -> bool:
     """Let go of all runs, for wandb.teardown(); return False where there are none."""
     left = used()
     for run, way in left:
-        link.of(run).leave(run)  # type: ignore[union-attr]
+        _leave(run, link.of(run))
         way.attached = False  # the connection does not stay for the next task
     return bool(left)
+
+
+def _leave(run: Any, way: Any) -> None:
+    try:
+        way.leave(run)
+    except Exception as error:  # of an earlier call, and nobody has heard of it
+        warn(f"A call on an earlier run failed: {type(error).__name__}: {error}")
 
 
 def warn(message: str) -> None:
@@ -80,7 +87,7 @@ def _hook() -> None:
     for module in multiprocessings.modules("connection", "Connection"):
         for name in ("Connection", "PipeConnection"):
             kind = getattr(module, name, None)
-            if kind is not None and not hasattr(kind._send_bytes, "__wrapped__"):
+            if kind is not None and not hasattr(kind._send_bytes, _MARK):
                 kind._send_bytes = _flushing_first(kind._send_bytes)
 
 
@@ -93,21 +100,25 @@ def _flush_all() -> None:
 def _hook_exit() -> None:
     """Have os._exit flush first: forks end by it, and workers of billiard's pools."""
     upstream: Any = os._exit
-    if hasattr(upstream, "__wrapped__"):  # a fork has inherited it
+    if hasattr(upstream, _MARK):  # a fork has inherited it
         return
 
     @functools.wraps(upstream)
     def _exit(status: int) -> None:
         # Whatever happens, the process ends.
         try:
-            _flush_all()
             # Not where a watchdog's thread ends a process that hangs.
             if threading.current_thread() is threading.main_thread():
-                recycled = getattr(sys.modules.get("billiard.pool"), "EX_RECYCLE", 0)
-                _finish_own(int(status not in (0, recycled)))
+                _flush_all()
+                # Nor is a run finished, which may take long, where it is not the end that the
+                # library of this process has for it.
+                if sys._getframe(1).f_globals.get("__name__", "").endswith(_LIBRARIES):
+                    recycled = getattr(sys.modules.get("billiard.pool"), "EX_RECYCLE", 0)
+                    _finish_own(int(status not in (0, recycled)))
         finally:
             upstream(status)
 
+    setattr(_exit, _MARK, True)
     os._exit = _exit  # type: ignore[assignment]
 
 
@@ -123,7 +134,7 @@ def _flushing_first(upstream: Any) -> Any:
                     _flushing.now = False
         return upstream(self, *args, **kwargs)
 
-    _send_bytes.__wrapped__ = upstream  # type: ignore[attr-defined]
+    setattr(_send_bytes, _MARK, True)
     return _send_bytes
 
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import pickle
 import sys
 from importlib.machinery import PathFinder
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, List, Optional, Tuple
 
 from . import multiprocessings
 from .current import make_current
 
 _KEY = "_wandb_ddp_patch_run"
+# The process that was handed none, and how many modules it had then.
+_none_in: Tuple[int, int] = (0, 0)
 
 
 def offer() -> None:
@@ -85,10 +88,29 @@ def adopt() -> Any:
     Returns:
         The run; None where there is none.
     """
+    global _none_in
+    here = os.getpid(), len(sys.modules)
+    if here == _none_in:  # to look again, in a loop that logs in vain, takes half a millisecond
+        return None
     for module in _process_modules():
         payload = module.current_process()._config.get(_KEY)
         if payload is not None:
-            run = pickle.loads(payload)
-            make_current(run)
-            return run
+            return _load(payload)
+    _none_in = here
     return None
+
+
+def _load(payload: bytes) -> Any:
+    try:
+        run = pickle.loads(payload)
+    except Exception as error:
+        # Its config may hold what can't be imported here. That is no reason for another error
+        # than that of wandb, which scripts expect.
+        forget()
+        sys.modules["wandb"].termwarn(
+            "The run of the process that started this one can't be used here:"
+            f" {type(error).__name__}: {error}"
+        )
+        return None
+    make_current(run)
+    return run

@@ -12,6 +12,7 @@ import contextlib
 import re
 import socket
 import struct
+import sys
 import time
 from typing import Iterator, Tuple
 
@@ -26,7 +27,8 @@ _READ_SECONDS = 0.03
 
 _HEADER, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=HH")
 _REQUEST, _SOCKET = struct.Struct("=BBHIIIII"), struct.Struct("=BBBBIII")
-_ESTABLISHED, _DONE, _ERROR = 1, 3, 2
+_ESTABLISHED, _LISTENING = 1, 10  # states of a connection
+_DONE, _ERROR = 3, 2  # kinds of an answer
 
 
 def wait_until_read(service: str) -> bool:
@@ -38,10 +40,15 @@ def wait_until_read(service: str) -> bool:
     Returns:
         False where it can't be told, or where the service reads no more.
     """
+    if sys.platform != "linux":
+        return False
     now = time.monotonic()
     deadline, stuck = now + _SECONDS, now + _STUCK_SECONDS
     try:
-        before = {socket: size for socket, size in _unread(service) if size}
+        seen = dict(_unread(service))
+        if not seen:  # not even the owner's own: it can't be seen from here
+            return False
+        before = {socket: size for socket, size in seen.items() if size}
         while before and time.monotonic() < min(deadline, stuck):
             time.sleep(_PAUSE_SECONDS)
             sizes = dict(_unread(service))
@@ -75,8 +82,10 @@ def _unread_of_tcp(port: int) -> Iterator[Tuple[object, int]]:
                 ports = [int(each.rpartition(":")[2], 16) for each in (local, remote)]
                 # What the service has not read, and what its workers could not send yet.
                 unsent, unread = (int(each, 16) for each in queues.split(":"))
-                if port in ports and int(state, 16) == _ESTABLISHED:
-                    yield (local, remote), unread if ports[0] == port else unsent
+                if port in ports and int(state, 16) != _LISTENING:
+                    size = unread if ports[0] == port else unsent
+                    # A worker's end of the connection counts as one byte more.
+                    yield (local, remote), size - (size > 0 and int(state, 16) != _ESTABLISHED)
 
 
 def _unread_of_unix(path: bytes) -> Iterator[Tuple[object, int]]:

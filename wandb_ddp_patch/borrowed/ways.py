@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 import threading
@@ -86,8 +87,9 @@ def end(run: Any, owned: link.Owned) -> None:
             from . import service_queue  # late, as above
 
             now = time.monotonic()
-            if service_queue.wait_until_read(owned.service):
-                marker.say_read(owned.key, now)
+            with contextlib.suppress(Exception):  # the run is finished all the same
+                if service_queue.wait_until_read(owned.service):
+                    marker.say_read(owned.key, now)
     else:
         owned.over = True
 
