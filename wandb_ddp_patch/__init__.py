@@ -154,9 +154,9 @@ def spawn(
         nprocs: The number of workers.
         join: Whether to wait until all have ended.
         daemon: Whether they are daemons: ended with this process, and childless.
-        start_method: ``"spawn"``, ``"forkserver"`` or ``"fork"``. By default forkserver, where
-            there is one; else, or with a RuntimeWarning where importing the script
-            initialises CUDA or starts threads, spawn.
+        start_method: ``"spawn"``, ``"forkserver"`` or ``"fork"``. By default forkserver on
+            Linux, else spawn; spawn with a RuntimeWarning where a fork would not do, for
+            instance because importing the script initialises CUDA or starts threads.
 
     Returns:
         None, or with ``join=False`` torch's ProcessContext.

@@ -31,9 +31,9 @@ def identity(pid: Optional[int] = None) -> Optional[str]:
         with open("/proc/sys/kernel/random/boot_id") as file:
             boot = file.read().strip()
         namespace = os.readlink("/proc/self/ns/pid")
-        with open(f"/proc/{pid}/stat") as file:
-            # After the name, which may hold anything; the 22nd field of all.
-            fields = file.read().rpartition(")")[2].split()
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # After the name, which may hold anything, also half a character; the 22nd of all.
+            fields = file.read().rpartition(b")")[2].decode().split()
     except OSError:
         return None
     if fields[0] in "XZ":  # it has ended, and waits for its parent to see that

@@ -56,7 +56,7 @@ class _Pickler(reduction.ForkingPickler):
     """
 
     def __init__(self, file: Any) -> None:
-        super().__init__(file, 4)
+        super().__init__(file)
         known: Any = getattr(self, "_extra_reducers", {})
         self._passed = known.keys() - {functools.partial, types.MethodType}
         self._seen: Dict[type, Optional[bool]] = {}

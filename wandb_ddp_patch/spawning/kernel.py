@@ -61,10 +61,8 @@ def handed_on() -> Dict[str, Any]:
     root = os.stat("/")
     found: Dict[str, Any] = {"root folder": (root.st_dev, root.st_ino)}  # another has no /proc
     found.update(_shown(_THREAD))
-    for name, ask in _CALLS.items():
-        if name not in found:
-            with contextlib.suppress(OSError, AttributeError, ImportError):  # not on each platform
-                found[name] = ask()
+    found.update(_answered({name: ask for name, ask in _CALLS.items() if name not in found}))
+    found.update(_set_from_outside(0))
     found.update((name, _read(file)) for file, name in _FILES.items())
     found.update((f"namespace ({name})", link) for name, link in _namespaces())
     return found
@@ -96,7 +94,8 @@ def changed(before: Dict[str, Any], server: Optional[int]) -> Optional[str]:
     differ = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if differ and server is not None:
         # A container's manager changes the processors of both, for instance.
-        forks = _shown(f"/proc/{server}")
+        forks = {**_shown(f"/proc/{server}"), **_set_from_outside(server)}
+        forks["oom_score_adj"] = _read(f"/proc/{server}/oom_score_adj")
         differ = [name for name in differ if name not in now or forks.get(name) != now[name]]
     return next(iter(differ), None)
 
@@ -105,14 +104,37 @@ def _ignored() -> List[int]:
     return [n for n in signal.valid_signals() if signal.getsignal(n) is signal.SIG_IGN]
 
 
-def _limits() -> List[Any]:
+def _limits(pid: int) -> List[Any]:
     import resource
 
     kinds = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
+    if pid:
+        return [resource.prlimit(pid, kind) for kind in kinds]
     return [resource.getrlimit(kind) for kind in kinds]
 
 
-# Of these, status shows all but the last three, where there is one.
+def _set_from_outside(pid: int) -> Dict[str, Any]:
+    """Give what status does not show, and others may change; of this process, where it is 0."""
+    asked: Dict[str, Callable[[], Any]] = {
+        "limits (ulimit)": lambda: _limits(pid),
+        "priority (nice)": lambda: os.getpriority(os.PRIO_PROCESS, pid),
+        "scheduling policy": lambda: (
+            os.sched_getscheduler(pid),
+            os.sched_getparam(pid).sched_priority,
+        ),
+    }
+    return _answered(asked)
+
+
+def _answered(asked: Dict[str, Callable[[], Any]]) -> Dict[str, Any]:
+    found = {}
+    for name, ask in asked.items():
+        with contextlib.suppress(OSError, AttributeError, ImportError):  # not on each platform
+            found[name] = ask()
+    return found
+
+
+# Status shows all of these, where there is one.
 _CALLS: Dict[str, Callable[[], Any]] = {
     "user ids": lambda: (os.getuid(), os.geteuid()),
     "group ids": lambda: (os.getgid(), os.getegid()),
@@ -122,9 +144,6 @@ _CALLS: Dict[str, Callable[[], Any]] = {
     "ignored signals": _ignored,
     "blocked signals": lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ()),
     "CPU affinity": lambda: os.sched_getaffinity(0),
-    "limits (ulimit)": _limits,
-    "priority (nice)": lambda: os.getpriority(os.PRIO_PROCESS, 0),
-    "scheduling policy": lambda: (os.sched_getscheduler(0), os.sched_getparam(0).sched_priority),
 }
 
 # --- around the import: what is not handed on to a fork, or shared with it -----------
@@ -139,7 +158,9 @@ def own() -> Set[Tuple[str, Any]]:
         ("locked memory", dict(_status(_THREAD)).get("VmLck")),
     }
     found.update((f"a namespace ({name})", link) for name, link in _namespaces())
-    found.update(("a timer", each) for each in _read("/proc/self/timers").split("ID: ")[1:])
+    found.update(
+        ("a timer", each) for each in ("\n" + _read("/proc/self/timers")).split("\nID: ")[1:]
+    )
     # The last by name: what tracks shared memory for multiprocessing is one.
     found.update(("subprocesses", pid) for pid in _read(f"{_THREAD}/children").split())
     return found.union(_shared_memory())
@@ -152,7 +173,8 @@ def made_since(before: Set[Tuple[str, Any]]) -> Optional[str]:
 
 def _shared_memory() -> Iterator[Tuple[str, Any]]:
     """Give the maps in which forks see what one of them writes: semaphores are such, too."""
-    for line in _read("/proc/self/maps").splitlines():
+    # Not splitlines(): a path may hold what that takes for the end of a line.
+    for line in filter(None, _read("/proc/self/maps").split("\n")):
         _, access, *where = line.split(None, 5)
         path = where[3] if len(where) > 3 else ""
         # Of a device, trial.py asks the accelerators themselves.
@@ -228,7 +250,7 @@ def _read(path: str) -> str:
 
 
 def _status(folder: str) -> Iterator[Tuple[str, str]]:
-    for line in _read(f"{folder}/status").splitlines():
+    for line in _read(f"{folder}/status").split("\n"):
         field, _, value = line.partition(":")
         yield field, value.strip()
 

@@ -110,7 +110,13 @@ def _open(host: Optional[str], port: int) -> Tuple[str, int]:
             return told, known
     heard = _doors.get(port, set())
     missing = [place for place in places if not addresses.is_heard(place, heard)]
-    opened = doors.towards_others(missing, port)
+    try:
+        opened = doors.towards_others(missing, port)
+    except OSError as error:
+        if port not in _doors:
+            raise
+        why = f"this process listens at port {port} of {', '.join(sorted(heard))} already"
+        raise OSError(error.errno, f"{why}: give another port") from None
     for door in opened:
         hub().open(door)
     known = opened[0].getsockname()[1]
