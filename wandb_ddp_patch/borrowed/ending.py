@@ -54,9 +54,9 @@ def leave_all() -> bool:
     return bool(left)
 
 
-def _leave(run: Any, way: Any) -> None:
+def _leave(run: Any, by: Any) -> None:  # by its link, or by its way alone
     try:
-        way.leave(run)
+        by.leave(run)
     except Exception as error:  # of an earlier call, and nobody has heard of it
         warn(f"A call on an earlier run failed: {type(error).__name__}: {error}")
 
