@@ -1,0 +1,184 @@
+"""The end of a tunnel that connects, and connects again where that breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import Any, Callable, Optional, Tuple
+
+from . import event_loop, tls
+from .connection import ClientConnection
+from .protocol import TunnelProtocol
+from .stream import Stream
+from .tls import AuthenticationError
+
+Address = Tuple[str, int]
+
+# How long an end that has something to acknowledge may be silent before the connection is
+# taken for broken.
+_SILENT_SECONDS = 20.0
+# How long nobody may be at the address, or not let us in, before the other end counts as gone.
+_GONE_SECONDS = 3.0
+_TICK_SECONDS = 1.0
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 1.0
+
+
+class TunnelError(Exception):
+    """A tunnel can't be made, or can't be made again; the message says why."""
+
+
+class RefusedError(TunnelError):
+    """Nobody listens at the address, or who does, does not know the name."""
+
+
+class ImpostorError(TunnelError):
+    """Who answers at the address does not hold the token."""
+
+
+class Client:
+    """A tunnel to another process.
+
+    Args:
+        stream: What it carries.
+        address: Host and port.
+        name: What the other end knows the token by, 16 bytes.
+        token: What both ends hold.
+        timeout: Seconds that the other end is waited for while it can't be reached.
+        on_end: Called, in the loop's thread, once it can't be reached any more, with why.
+
+    Raises:
+        TlsUnavailableError: This Python's OpenSSL does not offer what is needed.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        address: Address,
+        name: bytes,
+        token: bytes,
+        timeout: float,
+        on_end: Callable[[TunnelError], None],
+    ) -> None:
+        tls.require()
+        self.stream, self.address, self.timeout = stream, address, timeout
+        self._name, self._token, self._on_end = name, token, on_end
+        self._protocol: Optional[_ClientProtocol] = None
+        self.is_closed = self.was_connected = False
+        self._task: Any = None
+
+    def start(self) -> None:
+        """Begin to connect; for the loop's thread."""
+        self._task = asyncio.ensure_future(self._run())
+
+    def close(self) -> None:
+        """Close it at once; for the loop's thread."""
+        self.is_closed = True
+        if self._protocol is not None:
+            self._protocol.close()
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        while not self.is_closed:
+            try:
+                await self._connect()
+            except TunnelError as error:
+                self.is_closed = True
+                self._on_end(error)
+                return
+            self.was_connected = True
+            await self._serve()
+
+    async def _serve(self) -> None:
+        """Wait for the connection's end; take it for broken where nothing comes back."""
+        protocol: Any = self._protocol
+        while not protocol.ended.is_set():
+            try:
+                await asyncio.wait_for(protocol.ended.wait(), _TICK_SECONDS)
+            except asyncio.TimeoutError:
+                if not len(self.stream.outbox):
+                    protocol.heard_at = time.monotonic()
+                elif time.monotonic() > protocol.heard_at + min(_SILENT_SECONDS, self.timeout):
+                    protocol.close()
+
+    async def _connect(self) -> None:
+        """Connect, for the first time or anew.
+
+        Raises:
+            TunnelError: That can't be.
+        """
+        begun, gone, pause = time.monotonic(), 0.0, _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return await self._try_to_connect()
+            except AuthenticationError:
+                raise ImpostorError(
+                    f"who answers at {self._where()} does not hold its token"
+                ) from None
+            except (ConnectionRefusedError, EOFError) as error:
+                gone = gone or time.monotonic()
+                at_once = isinstance(error, ConnectionRefusedError) and not self.was_connected
+                if at_once or time.monotonic() > gone + _GONE_SECONDS:
+                    raise RefusedError(self._why_refused(error)) from None
+            except (OSError, asyncio.TimeoutError) as error:
+                gone = 0.0
+                if time.monotonic() > begun + self.timeout:
+                    raise TunnelError(
+                        f"its owner has not answered at {self._where()} within"
+                        f" {self.timeout:.0f} s ({error or 'no answer'})"
+                    ) from None
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    async def _try_to_connect(self) -> None:
+        limit = min(_SILENT_SECONDS, self.timeout)
+        connection = ClientConnection(self.stream, self._name, self._token)
+        protocol = _ClientProtocol(connection)
+        loop = event_loop.get()
+        await asyncio.wait_for(loop.create_connection(lambda: protocol, *self.address), limit)
+        self._protocol = protocol
+        try:
+            await asyncio.wait_for(protocol.authenticated.wait(), limit)
+        except asyncio.TimeoutError:
+            protocol.close()
+            raise
+        if connection.stream is None:
+            if isinstance(protocol.error, AuthenticationError):
+                raise protocol.error
+            raise EOFError  # it does not know us, or speaks something else
+
+    def _where(self) -> str:
+        return "%s, port %d" % self.address
+
+    def _why_refused(self, error: Exception) -> str:
+        # No more can be told: a wrong address and a firewall refuse while the other end lives.
+        if isinstance(error, EOFError):
+            return f"who answers at {self._where()} does not know it"
+        return f"connections to {self._where()} are refused"
+
+
+class _ClientProtocol(TunnelProtocol):
+    """The connection of a client.
+
+    Attributes:
+        authenticated: Set once the other end has proven itself, or is gone.
+        ended: Set once the connection is no more.
+        heard_at: When something has come last, by the monotonic clock.
+    """
+
+    def __init__(self, connection: ClientConnection) -> None:
+        super().__init__(connection)
+        self.authenticated, self.ended = asyncio.Event(), asyncio.Event()
+        self.heard_at = time.monotonic()
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_at = time.monotonic()
+        super().data_received(data)
+
+    def on_authenticated(self) -> None:
+        self.authenticated.set()
+
+    def on_lost(self) -> None:
+        self.authenticated.set()
+        self.ended.set()
