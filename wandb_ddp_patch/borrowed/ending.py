@@ -79,9 +79,9 @@ def _hook() -> None:
     _hooked = os.getpid()
     # Worker processes of multiprocessing run its finalizers at their end,
     # others what atexit has.
-    multiprocessings.at_exit(_flush_all, 100)
-    atexit.unregister(_flush_all)  # a fork has inherited it
-    atexit.register(_flush_all)
+    multiprocessings.at_exit(flush_all, 100)
+    atexit.unregister(flush_all)  # a fork has inherited it
+    atexit.register(flush_all)
     _hook_exit()
     # Who has not loaded it has no connection of it.
     for module in multiprocessings.modules("connection", "Connection"):
@@ -91,7 +91,8 @@ def _hook() -> None:
                 kind._send_bytes = _flushing_first(kind._send_bytes)
 
 
-def _flush_all() -> None:
+def flush_all() -> None:
+    """Flush what was logged since the last time."""
     for run, way in used():
         if way.unflushed:  # else all is there, though the run may be over by now
             way.flush(run)
@@ -109,7 +110,7 @@ def _hook_exit() -> None:
         try:
             # Not where a watchdog's thread ends a process that hangs.
             if threading.current_thread() is threading.main_thread():
-                _flush_all()
+                flush_all()
                 # Nor is a run finished, which may take long, where it is not the end that the
                 # library of this process has for it.
                 if sys._getframe(1).f_globals.get("__name__", "").endswith(_LIBRARIES):

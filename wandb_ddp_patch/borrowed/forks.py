@@ -22,7 +22,7 @@ _ROOMS = (
     "remote.kin",
     "remote.near",
     "remote.opening",
-    "remote.way",
+    "remote.tunnel",
     "service",
     "ways",
 )

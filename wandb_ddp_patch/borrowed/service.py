@@ -35,12 +35,16 @@ class Service(Way):
 
     Args:
         payload: What the run came with.
+
+    Attributes:
+        service: The value of WANDB_SERVICE by which it attaches.
     """
 
     attaches = True
 
     def __init__(self, payload: Dict[str, Any]) -> None:
         self.payload = payload
+        self.service: str = payload["service"]
         # "process": not in payloads of 0.1.0.
         self.watch = Watch(payload["marker"], payload["key"], payload.get("process"))
         self.attached = False
@@ -57,7 +61,7 @@ class Service(Way):
         """Take note that the run has attached."""
         self.attached = True
         ending.flush_at_the_end(run, self)
-        _send_at_once(_interface(run))
+        _send_at_once(interface_of(run))
 
     def _attach(self, run: Any) -> None:
         deadline, pause = time.monotonic() + _ATTACH_SECONDS, 0.05
@@ -67,7 +71,7 @@ class Service(Way):
                 self._refuse_if_gone()
             before = dict(run.__dict__)
             try:
-                with connection.to(self.payload["service"]):
+                with connection.to(self.service):
                     sys.modules["wandb"]._attach(run=run)
                     connection.keep_out_of_init(run)
                 return
@@ -88,7 +92,7 @@ class Service(Way):
             pause = min(2 * pause, 1)
 
     def _refuse_if_gone(self) -> None:
-        if is_gone(self.payload["service"]):
+        if is_gone(self.service):
             raise Unreachable(
                 "its service is gone: the process that called wandb.init()"
                 f" (process id {self.payload['owner']}) has ended, or it is on another machine,"
@@ -132,7 +136,7 @@ class Service(Way):
             time.sleep(0.02)
             self.watch.doubt()
             self.check()
-        if is_gone(self.payload["service"]):
+        if is_gone(self.service):
             raise Unreachable("W&B's service has ended, and it can't be begun anew") from error
 
     def flush(self, run: Any) -> None:
@@ -146,7 +150,7 @@ class Service(Way):
         """
         self.unflushed = False
         self.watch.doubt()
-        interface = _interface(run)
+        interface = interface_of(run)
         late = sends_late(interface)
         seconds = _LONG_FLUSH_SECONDS if late else _FLUSH_SECONDS
         question = Question(interface, seconds)
@@ -184,8 +188,8 @@ class Service(Way):
         unhook = getattr(run, "_unregister_telemetry_import_hooks", None)
         if unhook is not None:
             unhook(self.payload["known"]["id"])
-        if all(way.payload["service"] != self.payload["service"] for _, way in ending.used()):
-            connection.leave(self.payload["service"])
+        if all(getattr(way, "service", None) != self.service for _, way in ending.used()):
+            connection.leave(self.service)
         # From 0.13 to 0.17 a thread reads the service's answers, and would go on to
         # take those for the next run.
         interface = getattr(run.__dict__.get("_backend"), "interface", None)
@@ -219,7 +223,8 @@ def _end_routers() -> None:
         router.join()
 
 
-def _interface(run: Any) -> Any:
+def interface_of(run: Any) -> Any:
+    """Return what an attached run sends its messages by."""
     own = run.__dict__
     return own.get("_interface") or own["_backend"].interface
 

@@ -31,9 +31,9 @@ def kind(payload: Dict[str, Any]) -> Optional[Callable[[Dict[str, Any]], Way]]:
     """Choose the class of that way; its module has been read then."""
     shared = payload.get("share")  # not in payloads of runs that are not shared
     if shared and not is_here(shared["machine"]):
-        from .remote.way import Remote  # late: only runs that are shared need it
+        from .remote.tunnel import Tunnel  # late: only runs that are shared need it
 
-        return Remote
+        return Tunnel
     if payload["attach_id"]:
         from .service import Service  # late, as the others: only one is needed
 

@@ -46,6 +46,7 @@ class Client:
         token: What both ends hold.
         timeout: Seconds that the other end is waited for while it can't be reached.
         on_end: Called, in the loop's thread, once it can't be reached any more, with why.
+        on_connected: Called there each time that it has connected.
 
     Raises:
         TlsUnavailableError: This Python's OpenSSL does not offer what is needed.
@@ -59,10 +60,12 @@ class Client:
         token: bytes,
         timeout: float,
         on_end: Callable[[TunnelError], None],
+        on_connected: Callable[[], None] = lambda: None,
     ) -> None:
         tls.require()
         self.stream, self.address, self.timeout = stream, address, timeout
-        self._name, self._token, self._on_end = name, token, on_end
+        self._name, self._token = name, token
+        self._on_end, self._on_connected = on_end, on_connected
         self._protocol: Optional[_ClientProtocol] = None
         self.is_closed = self.was_connected = False
         self._task: Any = None
@@ -88,6 +91,7 @@ class Client:
                 self._on_end(error)
                 return
             self.was_connected = True
+            self._on_connected()
             await self._serve()
 
     async def _serve(self) -> None:

@@ -93,7 +93,7 @@ class Connection:
             if end > len(plain):
                 break
             if kind == _ACKNOWLEDGEMENT:
-                stream.outbox.acknowledge(position)
+                stream.acknowledge(position)
             else:
                 data = bytes(memoryview(plain)[at + _FRAME.size : end])
                 self.is_urgent = stream.receive(position, data) or self.is_urgent

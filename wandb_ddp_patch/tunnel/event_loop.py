@@ -5,7 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from typing import Any, List, Optional, Set
+
+# How long bytes come together while nobody waits for them: each time the thread wakes, the
+# process's other threads wait for it.
+_PAUSE_SECONDS = 0.005
 
 _loop: Optional[asyncio.AbstractEventLoop] = None
 _starting = threading.Lock()
@@ -29,6 +34,23 @@ def get() -> asyncio.AbstractEventLoop:
         return _loop
 
 
+_is_pausing = False
+
+
+def pause() -> None:
+    """Let what comes next come together before it is read; for the loop's thread."""
+    global _is_pausing
+    if not _is_pausing:
+        _is_pausing = True
+        get().call_soon(_pause)
+
+
+def _pause() -> None:
+    global _is_pausing
+    _is_pausing = False
+    time.sleep(_PAUSE_SECONDS)  # not asyncio's: all that the loop does is to wait
+
+
 def keep_out_of_forks(socket: Any) -> int:
     """Have forks of this process let go of a socket; return its descriptor.
 
@@ -46,8 +68,8 @@ def forget(descriptor: int) -> None:
 
 def after_fork_in_child() -> None:
     """Let go of the parent's loop and sockets."""
-    global _loop, _starting
-    _starting = threading.Lock()
+    global _loop, _starting, _is_pausing
+    _starting, _is_pausing = threading.Lock(), False
     if _loop is not None:
         # Kept: a loop that is collected takes its sockets off the kernel's list of what is
         # waited for, which is the parent's as well.

@@ -16,9 +16,8 @@ from .stream import Stream
 # as many, nobody else is let in until one goes: the first, if it has had its time.
 _STRANGERS, _PROOF_SECONDS, _LEAST_SECONDS = 256, 5.0, 1.0
 _BACKLOG = 1024
-# How long the thread lets bytes come together while nobody waits for them: each time it
-# wakes, the process's other threads wait for it. Not where so many have come at once.
-_PAUSE_SECONDS, _MANY_BYTES = 0.005, 1 << 14
+# Where so many bytes have come at once, they are together.
+_MANY_BYTES = 1 << 14
 _RETRY_SECONDS = 0.05
 
 
@@ -39,7 +38,6 @@ class Server:
         self._names: Dict[bytes, Known] = {}
         self._strangers: Dict[_ServerProtocol, None] = {}
         self._left: Optional[asyncio.Event] = None
-        self._is_pausing = False
         self._tasks: List[Any] = []
 
     # --- for any thread -------------------------------------------------------
@@ -99,6 +97,10 @@ class Server:
     def knows(self, name: bytes) -> Optional[Known]:
         return self._names.get(name)
 
+    def has_strangers_since(self, begun: float) -> bool:
+        """Return True if one who has connected since then has not proven anything yet."""
+        return any(stranger.begun >= begun for stranger in self._strangers)
+
     def meet(self, protocol: _ServerProtocol) -> None:
         """Give one who has connected its time to prove itself."""
         self._strangers[protocol] = None
@@ -114,16 +116,6 @@ class Server:
         if self._left is not None:
             self._left.set()
 
-    def pause(self) -> None:
-        """Let bytes of others come together, too, before the next are read."""
-        if not self._is_pausing:
-            self._is_pausing = True
-            self.loop.call_soon(self._pause)
-
-    def _pause(self) -> None:
-        self._is_pausing = False
-        time.sleep(_PAUSE_SECONDS)  # the loop's other tasks are to wait as well
-
 
 class _ServerProtocol(TunnelProtocol):
     def __init__(self, server: Server) -> None:
@@ -138,7 +130,7 @@ class _ServerProtocol(TunnelProtocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if not self.connection.is_urgent and len(data) < _MANY_BYTES:
-            self._server.pause()
+            event_loop.pause()
 
     def on_authenticated(self) -> None:
         self._server.is_no_stranger(self)

@@ -98,6 +98,7 @@ class Stream:
         consumed: The position up to which they were consumed, which the other end is told.
         carrier: The connection that there is; None between two of them.
         lost_at: When the last one was lost, by the monotonic clock.
+        on_room: Called once the other end has acknowledged something, if it is set.
     """
 
     def __init__(self, id: bytes, on_data: Callable[[bytes], bool]) -> None:
@@ -106,6 +107,7 @@ class Stream:
         self.received = self.consumed = 0
         self.carrier: Optional[Carrier] = None
         self.lost_at = time.monotonic()
+        self.on_room: Optional[Callable[[], None]] = None
 
     def write(self, data: bytes) -> None:
         """Send bytes. They are kept, however many: see :attr:`is_full`."""
@@ -133,6 +135,16 @@ class Stream:
     def is_behind(self) -> bool:
         """Whether so much has come and is not consumed that no more is to be read."""
         return self.received - self.consumed >= LIMIT_BYTES
+
+    def acknowledge(self, position: int) -> None:
+        """Note up to where the other end has what was written.
+
+        Raises:
+            ProtocolError: It says that it has what it was not sent.
+        """
+        self.outbox.acknowledge(position)
+        if self.on_room is not None:
+            self.on_room()
 
     def receive(self, position: int, data: bytes) -> bool:
         """Take bytes in; return True if somebody waits for what is done with them.

@@ -9,13 +9,16 @@ import threading
 from typing import Any, Dict, Optional, Set, Tuple
 
 from .. import link
+from ..facts import fact
 from ..processes import machine
 from . import addresses, doors, handshake, kin
+from . import gateway as gateways
 from .hub import Hub
 from .shared import SharedRun
 from .wire import Address
 
 _hub: Optional[Hub] = None
+_gateway: Optional[gateways.Gateway] = None
 _starting = threading.RLock()
 # Where this process listens for other machines: each port's addresses.
 _doors: Dict[int, Set[str]] = {}
@@ -59,9 +62,10 @@ def open_to_machines(owned: link.Owned, host: Optional[str], port: int) -> Dict[
         if asked:
             _given.add(owned.key)
         if share is None:
-            run = SharedRun(owned.key, secrets.token_bytes(handshake.TOKEN_BYTES))
-            hub().runs[bytes.fromhex(owned.key)] = run
-            share = {"token": run.token, "machine": machine()}
+            token = secrets.token_bytes(handshake.TOKEN_BYTES)
+            gateway().open(_shared(owned, token))
+            wandb: Any = sys.modules["wandb"]
+            share = {"token": token, "machine": machine(), "wandb": wandb.__version__}
         owned.share = {**share, "host": where[0], "port": where[1]}
         return owned.share
 
@@ -84,6 +88,22 @@ def open_to_workers(owned: link.Owned) -> Optional[Address]:
         run = SharedRun(owned.key, kin.token(owned.key), is_near=True)
         hub().runs.setdefault(kin.name(owned.key), run)
         return _within
+
+
+def _shared(owned: link.Owned, token: bytes) -> gateways.SharedRun:
+    run = link.find(owned.key)
+    about = fact(run, "id"), fact(run, "entity") or "", fact(run, "project") or ""
+    name = bytes.fromhex(owned.key)
+    return gateways.SharedRun(name, token, about, str(owned.service), run.dir)
+
+
+def gateway() -> gateways.Gateway:
+    """Get this process's gateway; open it if there is none."""
+    global _gateway
+    with _starting:
+        if _gateway is None:
+            _gateway = gateways.Gateway()
+        return _gateway
 
 
 def hub() -> Hub:
@@ -118,7 +138,7 @@ def _open(host: Optional[str], port: int) -> Tuple[str, int]:
         why = f"this process listens at port {port} of {', '.join(sorted(heard))} already"
         raise OSError(error.errno, f"{why}: give another port") from None
     for door in opened:
-        hub().open(door)
+        gateway().listen(door)
     known = opened[0].getsockname()[1]
     _doors.setdefault(known, set()).update(address[0] for _, address in places)
     return told, known
@@ -150,17 +170,15 @@ def parse(told: str) -> Tuple[Optional[str], int]:
 
 def end(owned: link.Owned) -> None:
     """End a run for its workers, after what they have logged before."""
-    if _hub is not None:
-        for name in (bytes.fromhex(owned.key), kin.name(owned.key)):
-            run = _hub.runs.get(name)
-            if run is not None:
-                _end(_hub, run)
+    shared = _gateway.runs.get(bytes.fromhex(owned.key)) if _gateway is not None else None
+    if _gateway is not None and shared is not None:
+        _warn(_gateway.end(shared))
+    near = _hub.runs.get(kin.name(owned.key)) if _hub is not None else None
+    if _hub is not None and near is not None and not near.over:
+        _warn(_hub.end(near))
 
 
-def _end(hub: Hub, run: SharedRun) -> None:
-    if run.over:
-        return
-    silent = hub.end(run)
+def _warn(silent: int) -> None:
     if silent:
         wandb: Any = sys.modules["wandb"]
         wandb.termwarn(
@@ -171,18 +189,21 @@ def _end(hub: Hub, run: SharedRun) -> None:
 
 def end_all() -> None:
     """End all runs of this process for workers: it ends."""
+    if _gateway is not None:
+        for shared in list(_gateway.runs.values()):
+            _warn(_gateway.end(shared))
     if _hub is not None:
-        for run in list(_hub.runs.values()):
-            _end(_hub, run)
+        for near in [run for run in _hub.runs.values() if not run.over]:
+            _warn(_hub.end(near))
 
 
 def after_fork_in_child() -> None:
     """Let go of what belongs to the parent."""
-    global _hub, _starting, _within
+    global _hub, _gateway, _starting, _within
     _starting = threading.RLock()
     _doors.clear()
     _given.clear()
-    _within = None
+    _within = _gateway = None
     if _hub is not None:
         _hub.close()
         _hub = None

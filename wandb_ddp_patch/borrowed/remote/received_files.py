@@ -1,0 +1,122 @@
+"""Files that come from a worker elsewhere, before the messages that name them.
+
+They land below the run's folder, or in a staging folder of the run's own, and nowhere else,
+whatever a message or the worker says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from typing import Any, Callable, Dict, Optional
+
+from . import records
+from .wandb_paths import is_inside
+
+# The first byte of what announces a file: one below the run's folder, by its name there; one
+# that the service reads from where it is; a folder of such files.
+RUN_FILE, STAGED, FOLDER = b"R", b"S", b"D"
+
+
+class ReceivedFiles:
+    """The files of one worker.
+
+    Args:
+        run_folder: The folder of the run's files.
+        on_error: Called with why a file could not be kept.
+    """
+
+    def __init__(self, run_folder: str, on_error: Callable[[str], None]) -> None:
+        self._run_folder, self._on_error = os.path.abspath(run_folder), on_error
+        self._staging: Optional[str] = None
+        self._landed: Dict[str, str] = {}
+        self._count = 0
+        self._path = self._name = ""
+        self._file: Any = None
+        self._sum: Any = None
+
+    def landing(self, path: str) -> Optional[str]:
+        """Return where a file of the worker's lies here; None where it has not come."""
+        return self._landed.get(path)
+
+    def receive(self, kind: int, body: bytes) -> None:
+        """Take in a record."""
+        try:
+            if kind == records.FILE:
+                self._begin(body[:1], os.fsdecode(body[1:]))
+            elif kind == records.DATA and self._file is not None:
+                self._file.write(body)
+                self._sum.update(body)
+            elif kind == records.END:
+                self._end(body)
+        except OSError as error:
+            # It costs this file: the disk may be full, or a cleaner has been here.
+            self._fail(f"it can't be kept by the run's owner: {error}")
+
+    def _begin(self, kind: bytes, name: str) -> None:
+        self._abandon()
+        self._name = name
+        if kind == FOLDER:
+            self._landed[name] = self._staging_folder()
+            return
+        self._path = self._place(kind, name)
+        os.makedirs(os.path.dirname(self._path), exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)  # it may be a link to a file of the owner's
+        self._file, self._sum = open(self._path, "xb"), hashlib.sha256()
+
+    def _place(self, kind: bytes, name: str) -> str:
+        if kind == RUN_FILE:
+            if not is_inside(name):
+                raise OSError(f"{name!r} is not below the run's folder")
+            path = os.path.normpath(os.path.join(self._run_folder, name))
+            # A link in the run's folder may lead out of it.
+            real = os.path.realpath(os.path.dirname(path))
+            if os.path.commonpath([real, os.path.realpath(self._run_folder)]) != os.path.realpath(
+                self._run_folder
+            ):
+                raise OSError(f"{name!r} is not below the run's folder")
+            return path
+        self._count += 1
+        base = "".join(c if c.isalnum() or c in "._- " else "_" for c in os.path.basename(name))
+        return os.path.join(self._staging_folder(), f"{self._count}-{base[-100:]}")
+
+    def _staging_folder(self) -> str:
+        if self._staging is None or not os.path.isdir(self._staging):
+            self._staging = tempfile.mkdtemp(prefix="wandb_ddp_patch-files-")
+        return self._staging
+
+    def _end(self, digest: bytes) -> None:
+        if self._file is None:
+            return
+        self._file.close()
+        self._file = None
+        if self._sum.digest() != digest:
+            self._fail("it has not arrived whole")
+        else:
+            self._landed[self._name] = self._path
+
+    def _fail(self, why: str) -> None:
+        self._landed.pop(self._name, None)
+        self._abandon()
+        self._on_error(f"the file {self._name} is missing in the run: {why}")
+
+    def _abandon(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+            self._file = None
+
+    def close(self) -> None:
+        """Let go of what was not whole."""
+        self._abandon()
+
+    def remove(self) -> None:
+        """Remove the staging folder, once the service needs it no more."""
+        if self._staging is not None:
+            shutil.rmtree(self._staging, ignore_errors=True)
