@@ -165,8 +165,11 @@ def everything(name):
     run.save("folder/*")
     run.name = "new name"
     seen["properties"] = [run.name, run.step]
-    seen["artifact"] = outcome(run.log_artifact, "x")
-    seen["lock"] = outcome(run.log, {"lock": multiprocessing.Lock()})
+    artifact = wandb.Artifact("stuff", "dataset")
+    artifact.add_file("folder/large.bin")
+    with artifact.new_file("made.txt") as made:
+        made.write("made")
+    seen["artifact"] = str(outcome(lambda: run.log_artifact(artifact) and None))
     seen["no dict"] = outcome(run.log, 5)
     seen["large"] = outcome(run.log, {"large": list(range(300_000))})
     seen["finish"] = outcome(run.finish)

@@ -29,8 +29,9 @@ from . import records, sent_files, wandb_protocol, wandb_responses
 GONE = "the process that called wandb.init() may have ended, or is reached by another address"
 # WANDB_SERVICE of the owner's, as far as a worker's takes it over.
 _SERVICE = r"(\d+)-(\d+)-(unix|\w+)-.+"
-# Longer names of sockets do not fit into the kernel's structure.
-_LONGEST_NAME = 100
+# Longer names of sockets do not fit into the kernel's structure; folders that may be shorter
+# than the temporary one.
+_LONGEST_NAME, _SHORT_FOLDERS = 100, ("/tmp", "/var/tmp", "/dev/shm")
 # A local socket's buffer, and what waits here of it.
 _MESSAGES = 10_000
 _FULL_SECONDS = 0.01
@@ -44,28 +45,22 @@ class Endpoint:
         name: What identifies the run, 16 bytes.
         service: The owner's WANDB_SERVICE: a worker's has the same form.
         timeout: Seconds that the owner is waited for while it can't be reached.
-        drain: Called, in a thread of its own, when the owner is about to end the run: returns
-            once the service has all that was logged.
 
     Attributes:
+        wait_until_sent: Called, in a thread of its own, when the owner is about to end the
+            run: returns once the service has all that was logged.
         service: The value of WANDB_SERVICE by which this process attaches.
         files_dir: The folder of the run's files in this process.
         why: Why the run can't be reached any more, or None.
         drained_at: When all that was logged was in the run, by the monotonic clock.
     """
 
-    def __init__(
-        self,
-        share: Dict[str, Any],
-        name: bytes,
-        service: str,
-        timeout: float,
-        drain: Callable[[], None],
-    ) -> None:
+    def __init__(self, share: Dict[str, Any], name: bytes, service: str, timeout: float) -> None:
         self._address = share["host"], share["port"]
         self._name, self._token, self.timeout = name, share["token"], timeout
-        self._drain = drain
+        self.wait_until_sent: Callable[[], None] = lambda: None
         self.folder = self.files_dir = tempfile.mkdtemp(prefix="wandb_ddp_patch-worker-")
+        self._folders = [self.folder]
         self.service, self._listener = self._bind(service)
         self.why: Optional[str] = None
         self.drained_at = 0.0
@@ -103,13 +98,24 @@ class Endpoint:
         match = re.fullmatch(_SERVICE, service)
         version, pid, kind = match.groups() if match else ("2", str(os.getpid()), "tcp")
         if kind == "unix" and hasattr(socket, "AF_UNIX"):
-            path = os.path.join(self.folder, "s")
+            path = self._path_of_socket()
             listener = socket.socket(socket.AF_UNIX)
             listener.bind(path)
             return f"{version}-{pid}-unix-{path}", listener
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         return f"{version}-{pid}-tcp-localhost-{listener.getsockname()[1]}", listener
+
+    def _path_of_socket(self) -> str:
+        """Return a path in a folder that only this user may enter."""
+        path = os.path.join(self.folder, "s")
+        for folder in _SHORT_FOLDERS:
+            if len(os.fsencode(path)) <= _LONGEST_NAME:
+                break
+            with contextlib.suppress(OSError):
+                self._folders.append(tempfile.mkdtemp(prefix="wddp-", dir=folder))
+                path = os.path.join(self._folders[-1], "s")
+        return path
 
     async def _open(self) -> None:
         link = self._ready = Link(self)
@@ -168,14 +174,15 @@ class Endpoint:
         for link in [*self._links, self._ready]:
             if link is not None:
                 link.say_goodbye()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def drain(self, done: Callable[[], None]) -> None:
         """Have all that was logged sent, by a thread of its own, which may have to wait."""
 
         def work() -> None:
             with contextlib.suppress(Exception):  # the owner waits, whatever happens
-                self._drain()
+                self.wait_until_sent()
             self.drained_at = time.monotonic()
             event_loop.get().call_soon_threadsafe(done)
 

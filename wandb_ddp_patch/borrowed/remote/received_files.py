@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import tempfile
 from typing import Any, Callable, Dict, Optional
 
@@ -86,7 +85,10 @@ class ReceivedFiles:
 
     def _staging_folder(self) -> str:
         if self._staging is None or not os.path.isdir(self._staging):
-            self._staging = tempfile.mkdtemp(prefix="wandb_ddp_patch-files-")
+            # With the run: what is logged offline is uploaded from there one day.
+            beside = os.path.join(os.path.dirname(self._run_folder), "staged")
+            os.makedirs(beside, exist_ok=True)
+            self._staging = tempfile.mkdtemp(dir=beside)
         return self._staging
 
     def _end(self, digest: bytes) -> None:
@@ -113,10 +115,8 @@ class ReceivedFiles:
             self._file = None
 
     def close(self) -> None:
-        """Let go of what was not whole."""
+        """Let go of what was not whole, and of folders that are not needed any more."""
         self._abandon()
-
-    def remove(self) -> None:
-        """Remove the staging folder, once the service needs it no more."""
         if self._staging is not None:
-            shutil.rmtree(self._staging, ignore_errors=True)
+            with contextlib.suppress(OSError):  # W&B's service is not done with all of it
+                os.removedirs(self._staging)

@@ -66,7 +66,8 @@ class Tunnel(Service):
     def connect(self, run: Any) -> None:
         _check_version(self.payload)
         self._run = run
-        endpoint = _endpoint(self.payload, self._drain)
+        endpoint = _endpoint(self.payload)
+        endpoint.wait_until_sent = self._wait_until_sent
         self.watch.endpoint = endpoint  # type: ignore[attr-defined]
         self.service = endpoint.service
         super().connect(run)
@@ -96,7 +97,7 @@ class Tunnel(Service):
     def _refuse_if_gone(self) -> None:
         self.check()
 
-    def _drain(self) -> None:
+    def _wait_until_sent(self) -> None:
         """Wait until the service has all that this process has logged."""
         run = self._run
         if run is not None and self.attached:
@@ -111,15 +112,13 @@ _connecting = threading.RLock()
 _hooked = 0
 
 
-def _endpoint(payload: Dict[str, Any], drain: Any) -> Endpoint:
+def _endpoint(payload: Dict[str, Any]) -> Endpoint:
     key = payload["key"]
     for known, endpoint in list(_endpoints.items()):
         if endpoint.why is not None:
             _endpoints.pop(known).close()
     if key not in _endpoints:
-        endpoint = Endpoint(
-            payload["share"], bytes.fromhex(key), payload["service"], timeout(), drain
-        )
+        endpoint = Endpoint(payload["share"], bytes.fromhex(key), payload["service"], timeout())
         endpoint.open()
         _endpoints[key] = endpoint
         _hook()
