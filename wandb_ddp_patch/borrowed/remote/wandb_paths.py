@@ -113,7 +113,7 @@ def paths_in_request(message: bytes) -> List[NamedPath]:
     """
     request = parse_request(message)
     # Nearly all messages are rows.
-    if request.record_publish.request.WhichOneof("request_type") == "partial_history":
+    if request.record_publish.request.HasField("partial_history"):
         return []
     return [NamedPath(field.path, field.type) for field in path_fields(*kind_and_body(request))]
 

@@ -40,6 +40,23 @@ class Verdict(NamedTuple):
     is_waited_for: bool = False
 
 
+# What a worker's message about the run itself may set. By others the service would take the
+# run for another one (storage_id), or move it (sweep_id), or have it run elsewhere (host).
+_RUN_FIELDS = {
+    "run_id",
+    "entity",
+    "project",
+    "config",
+    "run_group",
+    "job_type",
+    "display_name",
+    "notes",
+    "tags",
+    "start_time",
+    "telemetry",
+    "_info",
+}
+
 FORWARD = Verdict(Action.FORWARD)
 _FORWARD_QUESTION = Verdict(Action.FORWARD, is_waited_for=True)
 
@@ -85,7 +102,7 @@ class RequestCheck:
         """Return True if this is a row of this run as run.log() sends it: nearly all are."""
         record = request.record_publish
         said = record.request
-        if said.WhichOneof("request_type") != "partial_history":
+        if not said.HasField("partial_history"):
             return False
         if record._info.stream_id != self._run_id:
             return False
@@ -133,13 +150,17 @@ class RequestCheck:
             raise _RefusedError("it is about another run")
 
     def _set_run(self, kind: str, body: Any) -> bool:
-        """Put the owner's entity and project into a message; return True if that changes it."""
-        about = body.artifact if kind == "request.log_artifact" else body
+        """Have a message mean the owner's run, as it is; return True if that changes it."""
         if kind not in ("record.run", "record.artifact", "request.log_artifact"):
             return False
-        before = about.entity, about.project
+        about = body.artifact if kind == "request.log_artifact" else body
+        changed = (about.entity, about.project) != (self._entity, self._project)
         about.entity, about.project = self._entity, self._project
-        return before != (self._entity, self._project)
+        for field, _ in about.ListFields() if kind == "record.run" else []:
+            if field.name not in _RUN_FIELDS:
+                about.ClearField(field.name)
+                changed = True
+        return changed
 
     def _check_path(self, field: PathField) -> bool:
         """Check a path, put what it is here in its place; return True if that changes it."""

@@ -14,7 +14,7 @@ from .wandb_protocol import is_known, parse_response, server_messages
 _CREDENTIAL = re.compile(
     "api_?key|access_?key|private_?key|token|secret|passw|credential|authori[sz]ation|cookie"
     # Headers may hold an Authorization, and these URLs may hold a password.
-    "|http_headers|prox(y|ies)$|open_metrics_endpoints|git_remote_url",
+    "|http_headers|prox(y|ies)$|open_metrics_endpoints|remote_url$",
     re.IGNORECASE,
 )
 # The path of a file is no secret.
@@ -74,13 +74,13 @@ def _own_fields(type_: Any) -> _Fields:
         holds_text = field.type in (field.TYPE_STRING, field.TYPE_BYTES, field.TYPE_MESSAGE)
         if holds_text and is_credential(field.name):
             own.add(field.name)
-        elif (
-            _is_map(field)
-            and "settings" in field.name
-            or _type_name(field).endswith(".SettingsItem")
-        ):
+        elif _is_map(field) if "settings" in field.name else _is_list(field):
             settings.add(field.name)
     return _Fields(own, settings, set())
+
+
+def _is_list(field: Any) -> bool:
+    return _type_name(field).endswith(".SettingsItem")
 
 
 def _is_map(field: Any) -> bool:
