@@ -106,8 +106,7 @@ def make(kind, run=RUN, waited=False):
     if not group:
         body = getattr(request, name)
     else:
-        envelope = "record_communicate" if waited and not has_request_id() else "record_publish"
-        record = getattr(request, envelope)
+        record = request.record_publish
         body = getattr(record.request if group == "request" else record, name)
         record._info.stream_id = run
         record.uuid = "uuid"
@@ -229,6 +228,21 @@ def check_unknown_fields_are_refused():
     assert verdict_of(said).action is Action.REFUSE
     assert verdict_of(server_messages().ServerRequest()).action is Action.REFUSE
     assert checker().check(UNKNOWN_FIELD).action is Action.REFUSE
+
+
+def check_who_waits_for_an_answer():
+    for waited in (False, True):
+        request, _ = make("request.get_summary", waited=waited)
+        assert is_waited_for(request) == waited
+        assert verdict_of(request).is_waited_for == waited
+    request, _ = make("request.get_summary")
+    # As releases before 0.19 ask some things.
+    request.record_communicate.CopyFrom(request.record_publish)
+    assert verdict_of(request).is_waited_for
+    assert verdict_of(request).action is Action.FORWARD
+    request.record_communicate._info.stream_id = OTHER
+    assert verdict_of(request).action is Action.REFUSE
+    assert verdict_of(make("inform_attach")[0]).is_waited_for
 
 
 def check_what_cannot_be_read_ends_the_connection():

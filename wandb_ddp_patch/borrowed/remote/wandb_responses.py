@@ -152,9 +152,8 @@ def localize_settings(message: bytes, folder: str) -> bytes:
         return message
     values = dict(_path_settings(response.inform_attach_response))
     roots = [_text_of(values[name]) for name in ("wandb_dir", "root_dir") if name in values]
-    for name, value in values.items():
-        names = [] if name in ("wandb_dir", "root_dir") else _below(_text_of(value), roots)
-        local = "/".join([folder.rstrip("/"), *names])
+    for value in values.values():
+        local = "/".join([folder.rstrip("/"), *_below(_text_of(value), roots)])
         setattr(value, "string_value" if _is_old(value) else "value", local)
     return bytes(response.SerializeToString()) if values else message
 
