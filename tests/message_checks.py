@@ -245,6 +245,20 @@ def check_who_waits_for_an_answer():
     assert verdict_of(make("inform_attach")[0]).is_waited_for
 
 
+def check_what_a_service_of_the_workers_own_answers():
+    own = set()
+    for kind in oneof_kinds():
+        for waited in (False, True):
+            request, _ = make(kind, waited=waited)
+            if wandb_requests.is_for_own_service(request.SerializeToString()):
+                assert verdict_of(request).action is Action.REFUSE
+                own.add(kind)
+    expected = {kind for kind in oneof_kinds() if re.match("api_|auth|init_sync|sync|sweep", kind)}
+    assert own == expected
+    number = server_messages().ServerRequest.DESCRIPTOR.fields_by_name["record_publish"].number
+    assert number == 1
+
+
 def check_what_cannot_be_read_ends_the_connection():
     for message in (b"\xff", b"\x0a\xff", b"\x0a\x02\xff\xff"):
         assert checker().check(message).action is Action.CLOSE, message
@@ -290,7 +304,7 @@ def check_paths_outside_are_refused():
             if type_ in (PathType.FILE, PathType.FOLDER):
                 sent_on = changed_by_check(request).SerializeToString()
                 found = wandb_paths.paths_in_request(sent_on)
-                assert found == [("/here/file", type_)], (kind, field)
+                assert found == [("/here/file", type_, "")], (kind, field)
             else:
                 assert verdict_of(request).action is Action.REFUSE, (kind, field)
             for path in bad:
@@ -342,11 +356,40 @@ def check_paths_are_found_and_replaced():
         there = [pair for pair in fields if set_path(body, pair[0], "/w/" + pair[0])]
         message = request.SerializeToString()
         found = wandb_paths.paths_in_request(message)
-        assert sorted(found) == sorted(("/w/" + field, type_) for field, type_ in there), kind
+        found = sorted((path.path, path.type) for path in found)
+        assert found == sorted(("/w/" + field, type_) for field, type_ in there), kind
         assert wandb_paths.replace_paths(message, {}) is message
         changed = wandb_paths.replace_paths(message, {"/w/" + f: "/o/" + f for f, _ in there})
         found = wandb_paths.paths_in_request(changed)
-        assert sorted(p for p, _ in found) == sorted("/o/" + f for f, _ in there), kind
+        assert sorted(path.path for path in found) == sorted("/o/" + f for f, _ in there), kind
+
+
+def check_when_a_file_is_uploaded_is_known():
+    request, body = make("record.files")
+    for policy in ("NOW", "END", "LIVE"):
+        item = body.files.add()
+        item.path, item.policy = "name", getattr(item, policy)
+    found = wandb_paths.paths_in_request(request.SerializeToString())
+    assert [path.policy for path in found] == ["now", "end", "live"]
+
+
+def check_files_of_a_run_are_found_by_their_names():
+    folder = os.path.join(tempfile.mkdtemp(), "[x]")
+    names = ["a.txt", "b[1].txt", "deep/c.txt"]
+    os.makedirs(os.path.join(folder, "deep"))
+    for name in names:
+        open(os.path.join(folder, name), "w").close()
+    wanted = {
+        "a.txt": ["a.txt"],
+        "b[1].txt": ["b[1].txt"],
+        "b[[]1].txt": ["b[1].txt"],
+        "*.txt": names[:2],
+        "**/*.txt": names,
+        "deep": [],
+        "none": [],
+    }
+    for name, files in wanted.items():
+        assert wandb_paths.find_run_files(folder, name) == files, name
 
 
 def check_a_manifest_file_comes_into_its_message():

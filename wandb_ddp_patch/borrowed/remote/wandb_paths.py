@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import glob
 import gzip
 import json
 import os
@@ -28,10 +29,16 @@ class PathType(enum.Enum):
 
 
 class NamedPath(NamedTuple):
-    """A path in a message."""
+    """A path in a message.
+
+    Attributes:
+        policy: When the service uploads a file of the run: "now", "end", or "live", which is
+            whenever it changes.
+    """
 
     path: str
     type: PathType
+    policy: str = ""
 
 
 _MANIFEST_FIELDS = [
@@ -70,6 +77,14 @@ class PathField(NamedTuple):
     def path(self) -> str:
         """The path that it holds."""
         return str(getattr(self.holder, self.name))
+
+    @property
+    def policy(self) -> str:
+        """When a file of the run is uploaded."""
+        if not has_field(self.holder, "policy"):
+            return ""
+        values = self.holder.DESCRIPTOR.fields_by_name["policy"].enum_type.values_by_number
+        return str(values[self.holder.policy].name).lower()
 
     def set(self, path: str) -> None:
         """Put another path into it."""
@@ -115,7 +130,22 @@ def paths_in_request(message: bytes) -> List[NamedPath]:
     # Nearly all messages are rows.
     if request.record_publish.request.HasField("partial_history"):
         return []
-    return [NamedPath(field.path, field.type) for field in path_fields(*kind_and_body(request))]
+    return [
+        NamedPath(field.path, field.type, field.policy)
+        for field in path_fields(*kind_and_body(request))
+    ]
+
+
+def find_run_files(folder: str, name: str) -> List[str]:
+    """Return the names of the files in a run's folder that such a name in a message means.
+
+    Some releases send the names of media escaped as patterns, some the pattern that was
+    given to save(), and some plain names that may look like patterns.
+    """
+    if os.path.isfile(os.path.join(folder, name)):
+        return [name]
+    found = glob.glob(os.path.join(glob.escape(folder), name), recursive=True)
+    return sorted(os.path.relpath(path, folder) for path in found if os.path.isfile(path))
 
 
 def replace_paths(message: bytes, mapping: Mapping[str, str]) -> bytes:
