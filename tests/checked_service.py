@@ -122,21 +122,16 @@ def owner(worker_code):
     summary = dict(run.summary)
     folder = run.dir
     run.finish()
-    print(
-        json.dumps(
-            {
-                "worker": done.stdout,
-                "seen": sorted(service.seen),
-                "refused": service.refused,
-                "paths": service.paths,
-                "summary": sorted(summary),
-                "files": sorted(
-                    os.path.relpath(os.path.join(at, name), folder)
-                    for at, _, names in os.walk(folder)
-                    for name in names
-                ),
-            }
-        )
+    found = {"worker": done.stdout, "summary": sorted(summary), "files": files_in(folder)}
+    found.update(seen=sorted(service.seen), refused=service.refused, paths=service.paths)
+    print(json.dumps(found))
+
+
+def files_in(folder):
+    return sorted(
+        os.path.relpath(os.path.join(at, name), folder)
+        for at, _, names in os.walk(folder)
+        for name in names
     )
 
 

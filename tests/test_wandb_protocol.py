@@ -8,6 +8,7 @@ import sys
 
 import message_checks
 import pytest
+import response_checks
 from conftest import ROOT, clean_env
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,20 +24,22 @@ from wandb_ddp_patch.borrowed.remote.wandb_protocol import (
 
 RELEASES = ["0.13.11", "0.16.6", "0.18.7", "0.21.4", "0.24.2"]
 TESTS = str(ROOT / "tests")
-SECRET = message_checks.SECRET
+SECRET = response_checks.SECRET
+CHECKS = {**message_checks.CHECKS, **response_checks.CHECKS}
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="wandb's service speaks elsewise there")
 
 
-@pytest.mark.parametrize("name", message_checks.CHECKS)
+@pytest.mark.parametrize("name", CHECKS)
 def test_here(name):
-    message_checks.CHECKS[name]()
+    CHECKS[name]()
 
 
+@pytest.mark.parametrize("script", ["message_checks.py", "response_checks.py"])
 @pytest.mark.parametrize("version", RELEASES)
-def test_with_releases(release, version, tmp_path):
+def test_with_releases(release, version, script, tmp_path):
     done = subprocess.run(
-        [release(version), os.path.join(TESTS, "message_checks.py")],
+        [release(version), os.path.join(TESTS, script)],
         cwd=tmp_path,
         env=clean_env(WANDB_DDP_PATCH="0"),
         capture_output=True,
@@ -103,9 +106,9 @@ def test_settings_keep_all_but_credentials(names):
     response = server_messages().ServerResponse()
     settings = response.inform_attach_response.settings
     for name in names:
-        suspicious = message_checks.SUSPICIOUS.search(name)
-        secret = suspicious and name not in message_checks.HARMLESS
-        text = SECRET if secret else message_checks.PLAIN
+        suspicious = response_checks.SUSPICIOUS.search(name)
+        secret = suspicious and name not in response_checks.HARMLESS
+        text = SECRET if secret else response_checks.PLAIN
         fill_setting(getattr(settings, name), text)
     clean = wandb_responses.clean_response(response.SerializeToString())
     assert SECRET.encode() not in clean

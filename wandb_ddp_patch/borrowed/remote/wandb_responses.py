@@ -72,15 +72,12 @@ def _own_fields(type_: Any) -> _Fields:
     own, settings = set(), set()
     for field in type_.fields:
         holds_text = field.type in (field.TYPE_STRING, field.TYPE_BYTES, field.TYPE_MESSAGE)
+        is_list = _type_name(field).endswith(".SettingsItem")
         if holds_text and is_credential(field.name):
             own.add(field.name)
-        elif _is_map(field) if "settings" in field.name else _is_list(field):
+        elif is_list or (_is_map(field) and "settings" in field.name):
             settings.add(field.name)
     return _Fields(own, settings, set())
-
-
-def _is_list(field: Any) -> bool:
-    return _type_name(field).endswith(".SettingsItem")
 
 
 def _is_map(field: Any) -> bool:
