@@ -1,0 +1,162 @@
+"""The protocol between wandb's client and W&B's service: its framing and its classes.
+
+On the socket a message is the byte ``W``, its length as a little-endian 32-bit number, and a
+serialized ServerRequest towards the service, or ServerResponse back. So it is in all
+releases from 0.13 on.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+from typing import Any, List, Optional, Tuple
+
+_HEADER = struct.Struct("<BI")
+_MAGIC = ord("W")
+
+MAX_BYTES = 1 << 30
+"""No message of a client is near it, and protobuf itself ends at twice that."""
+
+
+class ProtocolError(Exception):
+    """What came is not wandb's protocol: the connection is of no use any more."""
+
+
+def frame(message: bytes) -> bytes:
+    """Return a message as it goes over the socket."""
+    return _HEADER.pack(_MAGIC, len(message)) + message
+
+
+class Splitter:
+    """Splits what came from a socket into messages.
+
+    Args:
+        limit: The longest message that is accepted, in bytes.
+    """
+
+    def __init__(self, limit: int = MAX_BYTES) -> None:
+        self._limit = limit
+        self._rest = bytearray()
+        # Until then there is nothing to look at: a long message comes in many pieces.
+        self._needed = _HEADER.size
+
+    def feed(self, data: bytes) -> List[bytes]:
+        """Return the messages that are complete with this, without their headers.
+
+        Raises:
+            ProtocolError: This is not wandb's protocol, or a message is too long.
+        """
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < self._needed:
+                return []
+            data = bytes(self._rest)
+        messages, end = self._split(data)
+        self._rest = bytearray(data[end:])
+        return messages
+
+    def _split(self, data: bytes) -> Tuple[List[bytes], int]:
+        """Return the messages in data, and where the last one ends."""
+        messages: List[bytes] = []
+        end, size = 0, len(data)
+        while True:
+            self._needed = _HEADER.size
+            # The first byte alone tells that it is something else.
+            if end < size and data[end] != _MAGIC:
+                raise ProtocolError(f"a message begins with {data[end : end + 1]!r}, not with b'W'")
+            if size - end < _HEADER.size:
+                return messages, end
+            length = _HEADER.unpack_from(data, end)[1]
+            if length > self._limit:
+                raise ProtocolError(f"a message has {length} bytes, more than {self._limit}")
+            self._needed += length
+            if size - end < self._needed:
+                return messages, end
+            messages.append(data[end + _HEADER.size : end + self._needed])
+            end += self._needed
+
+
+@functools.lru_cache(maxsize=None)
+def server_messages() -> Any:
+    """Return wandb's own module of the messages, for the protobuf that is installed."""
+    from wandb.proto import wandb_server_pb2
+
+    return wandb_server_pb2
+
+
+def parse_request(message: bytes) -> Any:
+    """Return the ServerRequest that a message is.
+
+    Raises:
+        ProtocolError: It is none.
+    """
+    return _parse(server_messages().ServerRequest, message)
+
+
+def parse_response(message: bytes) -> Any:
+    """Return the ServerResponse that a message is.
+
+    Raises:
+        ProtocolError: It is none.
+    """
+    return _parse(server_messages().ServerResponse, message)
+
+
+def _parse(cls: Any, message: bytes) -> Any:
+    try:
+        return cls.FromString(message)
+    except Exception as error:  # each implementation of protobuf has its own
+        raise ProtocolError(f"a message can't be read: {error}") from None
+
+
+def is_known(message: Any, size: int) -> bool:
+    """Return True if a message had that size, and no field that these classes don't know.
+
+    Such fields are dropped from it.
+    """
+    message.DiscardUnknownFields()
+    return bool(message.ByteSize() == size)
+
+
+def has_field(message: Any, name: str) -> bool:
+    """Return True if this release of wandb has that field in such a message."""
+    return name in message.DESCRIPTOR.fields_by_name
+
+
+def record_of(request: Any) -> Optional[Any]:
+    """Return the Record in a ServerRequest, if it has one."""
+    kind = request.WhichOneof("server_request_type")
+    return getattr(request, kind) if kind in ("record_publish", "record_communicate") else None
+
+
+def kind_and_body(request: Any) -> Tuple[str, Any]:
+    """Return the kind of a ServerRequest and the message of that kind.
+
+    Kinds are named as wandb's messages name them: ``inform_attach``, ``record.history``,
+    ``request.partial_history``. What has none, or one that these classes don't know, has
+    the kind "".
+    """
+    prefix, oneof, body = "", "server_request_type", request
+    while True:
+        kind = body.WhichOneof(oneof)
+        if kind is None:
+            return "", body
+        body = getattr(body, kind)
+        if kind in ("record_publish", "record_communicate"):
+            prefix, oneof = "record.", "record_type"
+        elif prefix == "record." and kind == "request":
+            prefix, oneof = "request.", "request_type"
+        else:
+            return prefix + kind, body
+
+
+def is_waited_for(request: Any) -> bool:
+    """Return True if the client waits for an answer to a ServerRequest."""
+    # Releases from 0.19 on number what they wait for, whatever its kind.
+    if has_field(request, "request_id") and request.request_id:
+        return True
+    kind = request.WhichOneof("server_request_type")
+    if kind in ("record_communicate", "inform_attach", "authenticate"):
+        return True
+    control = request.record_publish.control
+    return bool(control.mailbox_slot or control.req_resp)
