@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -35,6 +36,7 @@ _LONGEST_NAME, _SHORT_FOLDERS = 100, ("/tmp", "/var/tmp", "/dev/shm")
 # A local socket's buffer, and what waits here of it.
 _MESSAGES = 10_000
 _FULL_SECONDS = 0.01
+_LOOK_SECONDS = 0.002
 
 
 class Endpoint:
@@ -84,9 +86,16 @@ class Endpoint:
             self.close()
             raise
 
-    def close(self) -> None:
-        """Say goodbye, and let go of everything."""
+    def close(self, seconds: float = 0.0) -> None:
+        """Say goodbye, and let go of everything.
+
+        Args:
+            seconds: How long to wait until the owner has heard that.
+        """
         event_loop.get().call_soon_threadsafe(self._close)
+        deadline = time.monotonic() + seconds
+        while self._links and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
 
     def unacknowledged(self) -> int:
         """Return how many messages the owner has not said to have."""
@@ -118,8 +127,7 @@ class Endpoint:
         return path
 
     async def _open(self) -> None:
-        link = self._ready = Link(self)
-        link.start()
+        link = self._ready = self._add()
         await link.connected.wait()
         if self.why is not None:
             raise Unreachable(self.why)
@@ -146,11 +154,14 @@ class Endpoint:
                 local.close()
                 link.close()
 
+    def _add(self) -> Link:
+        link = Link(self)
+        self._links.append(link)
+        link.start()
+        return link
+
     def _take(self) -> Link:
-        link, self._ready = self._ready or Link(self), None
-        if link not in self._links:
-            self._links.append(link)
-            link.start()
+        link, self._ready = self._ready or self._add(), None
         return link
 
     def forget(self, link: Link) -> None:
@@ -161,9 +172,8 @@ class Endpoint:
         """Note that the run can't be reached any more, and let go of the client's connections."""
         if self.why is None:
             self.why = why
-        if self._ready is not None:
-            self._ready.connected.set()
         for link in list(self._links):
+            link.connected.set()
             link.end_local()
 
     def _close(self) -> None:
@@ -171,9 +181,8 @@ class Endpoint:
             self._task.cancel()
         event_loop.forget(self._listener.fileno())
         self._listener.close()
-        for link in [*self._links, self._ready]:
-            if link is not None:
-                link.say_goodbye()
+        for link in list(self._links):
+            link.say_goodbye()
         for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -215,12 +224,10 @@ class Link:
         self._waiting: Deque[bytes] = collections.deque()
         self._sending: Any = None
         self._ends: Deque[int] = collections.deque()  # positions at which messages end
-        self._is_started = self._is_closed = False
+        self._is_closed = False
 
     def start(self) -> None:
-        if not self._is_started:
-            self._is_started = True
-            self._client.start()
+        self._client.start()
 
     def unacknowledged(self) -> int:
         position = self.stream.outbox.acknowledged
@@ -336,7 +343,9 @@ class Link:
 
     def say_goodbye(self) -> None:
         """Send what is left, and tell the owner that nothing more comes."""
-        if not self._is_closed:
+        if self._endpoint.why is not None:
+            self.close()  # nobody is there to hear it
+        elif not self._is_closed:
             self._is_closed = True
             self.stream.write(records.encode(records.BYE))
 
@@ -372,5 +381,17 @@ class _Local(asyncio.Protocol):
 
 
 def _is_own(local: socket.socket, peer: Any) -> bool:
-    """Return True if a process of this user has connected, as far as that can be told."""
-    return True
+    """Return True if a process of this user has connected, as far as that can be told.
+
+    Releases that read no path from WANDB_SERVICE connect to a port of this machine's, which
+    every user can do. A path lies in a folder that only this user may enter.
+    """
+    if sys.platform != "linux" or local.family != socket.AF_INET:
+        return True
+    theirs, ours = (f":{port:04X}" for port in (peer[1], local.getsockname()[1]))
+    with contextlib.suppress(OSError), open("/proc/net/tcp") as file:
+        for line in file:
+            columns = line.split()
+            if columns[1].endswith(theirs) and columns[2].endswith(ours):
+                return int(columns[7]) in (os.geteuid(), 0)
+    return False

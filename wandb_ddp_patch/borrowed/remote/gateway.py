@@ -11,7 +11,7 @@ import collections
 import contextlib
 import re
 import time
-from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
+from typing import Any, Deque, Dict, List, Optional, Tuple
 
 from ...errors import FINISHED
 from ...tunnel import event_loop
@@ -58,6 +58,7 @@ class Session:
         self._check = wandb_requests.RequestCheck(
             run.id, self._files.landing, run.entity, run.project
         )
+        self._connecting: Any = None
         self._service: Any = None  # asyncio's transport
         self._waiting: List[bytes] = []  # until there is one
         self._unconsumed = 0
@@ -116,8 +117,11 @@ class Session:
 
     # --- the service ----------------------------------------------------------
 
-    async def connect(self) -> None:
-        """Connect to the service."""
+    def begin(self) -> None:
+        """Begin to connect to the service."""
+        self._connecting = asyncio.ensure_future(self._connect())
+
+    async def _connect(self) -> None:
         loop = event_loop.get()
         match = re.fullmatch(_SERVICE, self._run.service)
         try:
@@ -245,10 +249,15 @@ class SharedRun:
             if self.is_over:
                 session.close(FINISHED)
             else:
-                asyncio.ensure_future(session.connect())
+                session.begin()
                 if self.is_ending:
                     session.drain()
         return session.stream
+
+    def waited_for(self) -> List[Session]:
+        """Return the sessions that a run which ends has to wait for."""
+        now = time.monotonic()
+        return [session for session in self.sessions.values() if session.is_waited_for(now)]
 
     def has_ended(self, session: Session) -> None:
         """Note that nothing more comes of a session; it is kept for who did not hear of it."""
@@ -296,16 +305,13 @@ class Gateway:
         for session in list(run.sessions.values()):
             session.drain()
         await asyncio.sleep(_TICK_SECONDS)  # so that who waits to be accepted is
-        waited_for: Callable[[], List[Session]] = lambda: [
-            session for session in run.sessions.values() if session.is_waited_for(time.monotonic())
-        ]
         while time.monotonic() < begun + _CONNECTED_SECONDS:
             connecting = self._server.has_strangers_since(begun - _CONNECTING_SECONDS)
             late = time.monotonic() > begun + _CONNECTING_SECONDS
-            if not waited_for() and (late or not connecting):
+            if not run.waited_for() and (late or not connecting):
                 break
             await asyncio.sleep(_TICK_SECONDS)
-        silent = len(waited_for())
+        silent = len(run.waited_for())
         run.is_over = True
         for session in list(run.sessions.values()):
             session.close(FINISHED)

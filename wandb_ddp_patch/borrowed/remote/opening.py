@@ -8,6 +8,7 @@ import sys
 import threading
 from typing import Any, Dict, Optional, Set, Tuple
 
+from ...tunnel import event_loop
 from .. import link
 from ..facts import fact
 from ..processes import machine
@@ -203,7 +204,10 @@ def after_fork_in_child() -> None:
     _starting = threading.RLock()
     _doors.clear()
     _given.clear()
-    _within = _gateway = None
+    _within = None
+    if _gateway is not None:
+        event_loop.after_fork_in_child()
+        _gateway = None
     if _hub is not None:
         _hub.close()
         _hub = None

@@ -18,6 +18,16 @@ from .wandb_paths import is_inside
 # The first byte of what announces a file: one below the run's folder, by its name there; one
 # that the service reads from where it is; a folder of such files.
 RUN_FILE, STAGED, FOLDER = b"R", b"S", b"D"
+# What W&B's service itself writes into the run's folder.
+_OF_SERVICE = (
+    "conda-environment.yaml",
+    "config.yaml",
+    "diff.patch",
+    "output.log",
+    "requirements.txt",
+    "wandb-metadata.json",
+    "wandb-summary.json",
+)
 
 
 class ReceivedFiles:
@@ -69,19 +79,20 @@ class ReceivedFiles:
 
     def _place(self, kind: bytes, name: str) -> str:
         if kind == RUN_FILE:
-            if not is_inside(name):
-                raise OSError(f"{name!r} is not below the run's folder")
-            path = os.path.normpath(os.path.join(self._run_folder, name))
-            # A link in the run's folder may lead out of it.
-            real = os.path.realpath(os.path.dirname(path))
-            if os.path.commonpath([real, os.path.realpath(self._run_folder)]) != os.path.realpath(
-                self._run_folder
-            ):
-                raise OSError(f"{name!r} is not below the run's folder")
-            return path
+            return self._place_in_run(name)
         self._count += 1
         base = "".join(c if c.isalnum() or c in "._- " else "_" for c in os.path.basename(name))
         return os.path.join(self._staging_folder(), f"{self._count}-{base[-100:]}")
+
+    def _place_in_run(self, name: str) -> str:
+        path = os.path.normpath(os.path.join(self._run_folder, name))
+        # A link in the run's folder may lead out of it.
+        folder, real = os.path.realpath(self._run_folder), os.path.realpath(os.path.dirname(path))
+        if not is_inside(name) or os.path.commonpath([real, folder]) != folder:
+            raise OSError(f"{name!r} is not below the run's folder")
+        if os.path.relpath(path, self._run_folder) in _OF_SERVICE:
+            raise OSError("W&B itself writes the file of that name")
+        return path
 
     def _staging_folder(self) -> str:
         if self._staging is None or not os.path.isdir(self._staging):

@@ -5,7 +5,6 @@ A file's bytes go before the message that names it, as they are at that moment.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 from typing import Any, Iterator, List, Tuple
@@ -55,11 +54,9 @@ def _files(named: NamedPath, files_dir: str) -> Iterator[Tuple[bytes, str, str]]
     elif named.type is PathType.FILE:
         yield STAGED, path, path
     elif named.type in (PathType.RUN_FILE, PathType.JOB_FILE):
-        below = _JOB_FOLDER if named.type is PathType.JOB_FILE else ""
-        pattern = os.path.join(files_dir, below, path)
-        found = [pattern] if os.path.isfile(pattern) else glob.glob(pattern)
-        for file in sorted(filter(os.path.isfile, found)):
-            yield RUN_FILE, os.path.relpath(file, files_dir).replace(os.sep, "/"), file
+        name = f"{_JOB_FOLDER}/{path}" if named.type is PathType.JOB_FILE else path
+        for found in wandb_paths.find_run_files(files_dir, name):
+            yield RUN_FILE, found.replace(os.sep, "/"), os.path.join(files_dir, found)
 
 
 def read(kind: bytes, name: str, path: str) -> Iterator[bytes]:

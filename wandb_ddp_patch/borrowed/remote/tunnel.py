@@ -9,6 +9,7 @@ import threading
 from typing import Any, ContextManager, Dict, Optional
 
 from ...errors import FINISHED, Unreachable
+from ...tunnel import event_loop
 from .. import ending, multiprocessings
 from ..link import usage_error
 from ..question import Question
@@ -16,6 +17,9 @@ from ..service import Service, interface_of
 from .endpoint import Endpoint
 
 _TIMEOUT_SECONDS = 300.0
+# How long a process that ends waits until the owner has heard it say goodbye: else the owner
+# might wait for its rows.
+_GOODBYE_SECONDS = 2.0
 
 
 def timeout() -> float:
@@ -79,6 +83,7 @@ class Tunnel(Service):
         update = getattr(settings, "update_from_dict", None) or settings.update
         update({"root_dir": self.endpoint.folder})
         self.endpoint.files_dir = settings.files_dir
+        _log_artifacts_without_a_key(run)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -97,11 +102,63 @@ class Tunnel(Service):
     def _refuse_if_gone(self) -> None:
         self.check()
 
+    def flush(self, run: Any) -> None:
+        """Wait until the service has all that this worker has sent; say what is missing."""
+        self.unflushed = False
+        endpoint = self.endpoint
+        question = Question(interface_of(run), endpoint.timeout)
+        if endpoint.why is None and question.is_answered(lambda: endpoint.why is not None):
+            return
+        if endpoint.why == FINISHED and self.called_at <= endpoint.drained_at:
+            return
+        if not self._warned:
+            self._warned = True
+            count = endpoint.unacknowledged()
+            what = f"The last {count} message(s) of" if count else "What was logged last by"
+            why = endpoint.why or f"no answer within {endpoint.timeout:.0f} s"
+            ending.warn(
+                f"{what} this worker to run {self.payload['known']['id']} may be lost: {why}."
+            )
+
     def _wait_until_sent(self) -> None:
         """Wait until the service has all that this process has logged."""
         run = self._run
         if run is not None and self.attached:
             Question(interface_of(run), self.endpoint.timeout).is_answered(self.watch.says_over)
+
+
+def _log_artifacts_without_a_key(run: Any) -> None:
+    """Let a run log artifacts where this process has no API key: the owner's service has one.
+
+    wandb first asks its server, with a key of this process's, whether another type of artifact
+    has that name, to say so early; and keeps what it asked by, for who waits for the artifact.
+    """
+    own, public_api = run.__dict__, run._public_api
+
+    def _public_api(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return public_api(*args, **kwargs)
+        except Exception as error:
+            return _NoApi(error)
+
+    own["_assert_can_log_artifact"], own["_public_api"] = (lambda artifact: None), _public_api
+
+
+class _NoApi:
+    """What stands for W&B's public API in a process that can't use it."""
+
+    def __init__(self, why: Exception) -> None:
+        self._why = why
+
+    @property
+    def client(self) -> Any:
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        raise usage_error(
+            "this needs an API key of this worker's own, because that of the run's owner stays"
+            f" with it: {self._why}"
+        )
 
 
 # --- this process's endpoints --------------------------------------------------
@@ -136,7 +193,7 @@ def _hook() -> None:
 def _say_goodbye() -> None:
     ending.flush_all()  # its own hook may come later
     for endpoint in list(_endpoints.values()):
-        endpoint.close()
+        endpoint.close(_GOODBYE_SECONDS)
     _endpoints.clear()
 
 
@@ -155,4 +212,5 @@ def after_fork_in_child() -> None:
     """Let go of the parent's endpoints: each process has its own."""
     global _connecting
     _connecting = threading.RLock()
+    event_loop.after_fork_in_child()
     _endpoints.clear()
