@@ -14,7 +14,7 @@ import uuid
 import weakref
 from typing import TYPE_CHECKING, Any, Callable, ContextManager, Dict, Optional, Tuple, Union
 
-from ..errors import Unreachable
+from ..errors import FINISHED, Unreachable
 from .facts import ENTRY
 from .processes import is_me
 
@@ -45,10 +45,12 @@ class Way:
         attached: Whether it has a connection that another task can go on with.
         elsewhere: Whether the owner is on another machine: its process numbers say nothing.
         calling: The thread that is in a method of wandb's own; None also where several are.
+        otherwise: Makes the way to be tried where this one can't be had.
     """
 
     attaches = unflushed = attached = elsewhere = False
     calling: Optional[int] = None
+    otherwise: Optional[Callable[[], Way]] = None
 
     def connecting(self) -> ContextManager[Any]:
         """Give the lock that is held meanwhile, and that the same thread may take again."""
@@ -172,11 +174,21 @@ class Borrowed:
                 raise Unreachable(NO_WAY)
             self.state = CONNECTING
             try:
-                self.way.connect(run)
+                self._connect_nearest(run)
             except BaseException:
                 self.state = APART
                 raise
             self.state = CONNECTED
+
+    def _connect_nearest(self, run: Any) -> None:
+        way: Any = self.way
+        try:
+            way.connect(run)
+        except Unreachable as why:
+            if way.otherwise is None or str(why) == FINISHED:
+                raise
+            self.way = way.otherwise()
+            self.way.connect(run)
 
     @property
     def is_attached(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import os
 import sys
 import threading
@@ -23,8 +24,19 @@ def home(payload: Dict[str, Any]) -> Optional[Way]:
     Returns:
         The way, which is not connected yet; None where there is none.
     """
-    way = kind(payload)
-    return None if way is None else way(payload)
+    kind_of_way = kind(payload)
+    if kind_of_way is None:
+        return None
+    way = kind_of_way(payload)
+    if payload.get("share") and payload["attach_id"] and not way.elsewhere:
+        way.otherwise = functools.partial(_elsewhere, payload)  # another user's, or container's
+    return way
+
+
+def _elsewhere(payload: Dict[str, Any]) -> Way:
+    from .remote.tunnel import Tunnel  # late: only runs that are shared need it
+
+    return Tunnel(payload)
 
 
 def kind(payload: Dict[str, Any]) -> Optional[Callable[[Dict[str, Any]], Way]]:

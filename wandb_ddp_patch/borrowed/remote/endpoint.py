@@ -253,9 +253,11 @@ class Link:
             elif kind == records.DRAIN:
                 self._endpoint.drain(self._drained)
             elif kind == records.REFUSED:
-                self._endpoint.refusals.append(body[1:].decode("utf-8", "replace"))
+                why = body[1:].decode("utf-8", "replace")
                 if body[:1] == b"\1":
-                    self.end_local()  # else the client would wait for ever
+                    self._endpoint.end(why)  # else the client would wait for ever
+                else:
+                    self._endpoint.refusals.append(why)
             elif kind == records.CLOSED:
                 self._closed(body.decode("utf-8", "replace"))
         self.stream.consume(len(data))

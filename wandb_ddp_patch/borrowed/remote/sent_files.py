@@ -42,16 +42,17 @@ def prepare(message: bytes, files_dir: str) -> Tuple[bytes, List[Tuple[bytes, st
     """
     message = wandb_paths.inline_manifest(message)
     files: List[Tuple[bytes, str, str]] = []
-    for named in wandb_paths.paths_in_request(message):
-        files += _files(named, files_dir)
+    named = wandb_paths.paths_in_request(message)
+    if any(each.type is PathType.FILE for each in named):
+        files += [(FOLDER, each.path, "") for each in named if each.type is PathType.FOLDER]
+    for each in named:
+        files += _files(each, files_dir)
     return message, list(dict.fromkeys(files))
 
 
 def _files(named: NamedPath, files_dir: str) -> Iterator[Tuple[bytes, str, str]]:
     path = named.path
-    if named.type is PathType.FOLDER:
-        yield FOLDER, path, ""
-    elif named.type is PathType.FILE:
+    if named.type is PathType.FILE:
         yield STAGED, path, path
     elif named.type in (PathType.RUN_FILE, PathType.JOB_FILE):
         name = f"{_JOB_FOLDER}/{path}" if named.type is PathType.JOB_FILE else path

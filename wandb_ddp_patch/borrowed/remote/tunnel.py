@@ -6,7 +6,7 @@ import atexit
 import math
 import os
 import threading
-from typing import Any, ContextManager, Dict, Optional
+from typing import Any, Callable, ContextManager, Dict, Optional
 
 from ...errors import FINISHED, Unreachable
 from ...tunnel import event_loop
@@ -94,13 +94,32 @@ class Tunnel(Service):
         endpoint = self.watch.endpoint  # type: ignore[attr-defined]
         if endpoint is None:
             return
-        if endpoint.refusals:
-            raise usage_error(endpoint.refusals.popleft())
         if endpoint.why is not None:
             raise Unreachable(endpoint.why)
 
     def _refuse_if_gone(self) -> None:
         self.check()
+
+    def call(
+        self, run: Any, name: str, upstream: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        if name == "_tensorboard_callback":
+            raise usage_error(
+                "TensorBoard's files can't be followed from another machine: use sync_tensorboard"
+                " in the process that called wandb.init()"
+            )
+        result = super().call(run, name, upstream, args, kwargs)
+        self._raise_refusal()  # now: this call is good, and has to be made all the same
+        return result
+
+    def leave(self, run: Any) -> None:
+        super().leave(run)
+        self._raise_refusal()
+
+    def _raise_refusal(self) -> None:
+        """Raise what the owner has said of an earlier message, which nobody waited for."""
+        if self.endpoint.refusals:
+            raise usage_error(f"An earlier call failed: {self.endpoint.refusals.popleft()}")
 
     def flush(self, run: Any) -> None:
         """Wait until the service has all that this worker has sent; say what is missing."""
