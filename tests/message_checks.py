@@ -148,7 +148,7 @@ def check_each_kind_gets_its_verdict():
             verdict = verdict_of(request)
             assert verdict.action is RULES[kind].action, (kind, verdict)
             assert verdict.changed is None, kind
-            assert bool(verdict.reason) == (verdict.action is not Action.FORWARD), kind
+            assert bool(verdict.reason) == (verdict.action is Action.REFUSE), kind
             if "." in kind:
                 assert verdict.is_waited_for == waited, kind
 

@@ -15,7 +15,7 @@ SECRET, PLAIN = "PLANTED", "harmless"
 
 # Wider than the code's own, on purpose: what it finds is judged here.
 SUSPICIOUS = re.compile(
-    "key|token|secret|passw|credential|auth|header|prox|cookie|endpoint|remote_url"
+    "key|token|secret|passw|credential|auth|header|prox|cookie|endpoint|remote_url|^_?(x_)?args$"
 )
 HARMLESS = {
     *("credentials_file", "identity_token_file"),  # paths

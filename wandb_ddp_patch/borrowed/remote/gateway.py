@@ -92,8 +92,8 @@ class Session:
         if verdict.action is Action.FORWARD:
             self._send(wandb_protocol.frame(verdict.changed or message))
             self.has_unanswered = not verdict.is_waited_for
-        elif verdict.action is Action.CLOSE and not verdict.reason:
-            self.close("")
+        elif verdict.action is Action.CLOSE:
+            self.close(verdict.reason)
         else:
             self._refuse(message, verdict)
         return verdict.is_waited_for

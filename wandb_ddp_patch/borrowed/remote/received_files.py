@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from typing import Any, Callable, Dict, Optional
+from typing import Any, BinaryIO, Callable, Dict, Optional
 
 from . import records
 from .wandb_paths import is_inside
@@ -75,7 +75,7 @@ class ReceivedFiles:
         os.makedirs(os.path.dirname(self._path), exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)  # it may be a link to a file of the owner's
-        self._file, self._sum = open(self._path, "xb"), hashlib.sha256()
+        self._file, self._sum = open_new(self._path), hashlib.sha256()
 
     def _place(self, kind: bytes, name: str) -> str:
         if kind == RUN_FILE:
@@ -106,10 +106,10 @@ class ReceivedFiles:
         if self._file is None:
             return
         self._file.close()
-        self._file = None
         if self._sum.digest() != digest:
             self._fail("it has not arrived whole")
         else:
+            self._file = None
             self._landed[self._name] = self._path
 
     def _fail(self, why: str) -> None:
@@ -131,3 +131,8 @@ class ReceivedFiles:
         if self._staging is not None:
             with contextlib.suppress(OSError):  # W&B's service is not done with all of it
                 os.removedirs(self._staging)
+
+
+def open_new(path: str) -> BinaryIO:
+    """Open a file that is not there yet for writing."""
+    return open(path, "xb")

@@ -121,6 +121,8 @@ class RequestCheck:
         waited_for = is_waited_for(request)
         kind, body = kind_and_body(request)
         rule = RULES.get(kind, UNKNOWN)
+        if rule.action is Action.CLOSE:
+            return Verdict(Action.CLOSE, is_waited_for=waited_for)  # that is no fault
         if rule.action is not Action.FORWARD:
             return Verdict(rule.action, None, _because(kind, rule.why), waited_for)
         if not is_known(request, size):

@@ -13,6 +13,8 @@ from .wandb_protocol import is_known, parse_response, server_messages
 
 _CREDENTIAL = re.compile(
     "api_?key|access_?key|private_?key|token|secret|passw|credential|authori[sz]ation|cookie"
+    # The owner's command line may hold a key.
+    "|^_?(x_)?args$"
     # Headers may hold an Authorization, and these URLs may hold a password.
     "|http_headers|prox(y|ies)$|open_metrics_endpoints|remote_url$",
     re.IGNORECASE,
