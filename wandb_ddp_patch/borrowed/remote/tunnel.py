@@ -109,7 +109,8 @@ class Tunnel(Service):
                 " in the process that called wandb.init()"
             )
         result = super().call(run, name, upstream, args, kwargs)
-        self._raise_refusal()  # now: this call is good, and has to be made all the same
+        if result is None:  # now: this call is good, and has to be made all the same
+            self._raise_refusal()
         return result
 
     def leave(self, run: Any) -> None:
