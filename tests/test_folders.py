@@ -1,15 +1,20 @@
 """Workers whose temporary folder is another one than the owner's, or is full."""
 
+import os
 import subprocess
 import sys
 import tempfile
 
 import folder_workers
+import moved_workers
 import pytest
 from conftest import clean_env
 from limits import HANG_SECONDS
 
 from wandb_ddp_patch import runfile
+
+NO_FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+OLD = ["0.13.11", "0.18.7", "0.21.4", "0.24.2"]
 
 # What stands before a Python, in a shell.
 AS_IT_IS = 'exec "$@"'
@@ -106,3 +111,32 @@ with doors.within() as door:
 def test_where_a_socket_needs_a_file(fresh, name, kind):
     with tempfile.TemporaryDirectory(name) as folder:
         assert fresh(LISTEN, TMPDIR=folder).split() == ["row", kind]
+
+
+@pytest.mark.parametrize(
+    ("version", "method"),
+    [
+        (None, "spawn"),
+        pytest.param(None, "fork", marks=NO_FORK),
+        ("0.16.6", "spawn"),
+        *(pytest.param(version, "spawn", marks=pytest.mark.nightly) for version in OLD),
+    ],
+)
+def test_files_of_a_worker_that_changes_its_folder_are_in_the_run(
+    tmp_path, release, version, method
+):
+    """As Hydra, Ray and submitit have it; wandb alone leaves them where the worker is."""
+    done = subprocess.run(
+        [release(version) if version else sys.executable, moved_workers.__file__, method],
+        cwd=tmp_path,
+        env=clean_env(PYTHONWARNINGS="ignore"),
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder,) = tmp_path.glob("wandb/offline-run-*/files")
+    (html,) = folder.glob("media/html/*.html")
+    assert "bold" in html.read_text("utf-8")
+    assert (folder / "saved.txt").read_text() == "saved"
+    assert not (tmp_path / "elsewhere" / "wandb").exists()

@@ -45,6 +45,7 @@ def written(run: Any) -> Dict[str, Any]:
         "service": owned.service,
         "marker": owned.marker,
         "relay": owned.relay,
+        "root_dir": getattr(own.get("_settings"), "root_dir", None),
         "finished": bool(own.get("_is_finished") or owned.over),
         "known": facts(run),
         **_config_of(own.get("_config") or run.config),

@@ -10,7 +10,7 @@ import contextlib
 import sys
 import time
 from _thread import get_ident
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from ..errors import FINISHED, Unreachable
 from . import connection, ending
@@ -62,6 +62,14 @@ class Service(Way):
         self.attached = True
         ending.flush_at_the_end(run, self)
         _send_at_once(interface_of(run))
+        root = self.root_dir()
+        if root:
+            put_files_below(run, root)
+
+    def root_dir(self) -> Optional[str]:
+        """Return the folder below which this process puts the run's files."""
+        root: Optional[str] = self.payload.get("root_dir")  # not in payloads of 0.1.0
+        return root
 
     def _attach(self, run: Any) -> None:
         deadline, pause = time.monotonic() + _ATTACH_SECONDS, 0.05
@@ -244,6 +252,18 @@ def _send_at_once(interface: Any) -> None:
     if writer is not None and asyncer is not None:
         with contextlib.suppress(Exception):  # of a release that sends in another way
             asyncer.run(limit)
+
+
+def put_files_below(run: Any, root: str) -> None:
+    """Have wandb put media and the like where the service looks for them.
+
+    A run that attaches takes this process's current folder for its own root: what is logged
+    after os.chdir() would be in the rows, and its files nowhere in the run.
+    """
+    settings: Any = run.__dict__.get("_settings")
+    update = getattr(settings, "update_from_dict", None) or getattr(settings, "update", None)
+    if update is not None and getattr(settings, "root_dir", root) != root:
+        update({"root_dir": root})
 
 
 def _is_of_connection(error: Exception) -> bool:

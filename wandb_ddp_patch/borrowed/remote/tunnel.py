@@ -78,12 +78,11 @@ class Tunnel(Service):
 
     def has_attached(self, run: Any) -> None:
         super().has_attached(run)
-        settings: Any = run.__dict__["_settings"]
-        # Else wandb would put media and the like below this process's current folder.
-        update = getattr(settings, "update_from_dict", None) or settings.update
-        update({"root_dir": self.endpoint.folder})
-        self.endpoint.files_dir = settings.files_dir
+        self.endpoint.files_dir = run.__dict__["_settings"].files_dir
         _log_artifacts_without_a_key(run)
+
+    def root_dir(self) -> Optional[str]:
+        return self.endpoint.folder  # what is put there is sent to the owner
 
     @property
     def endpoint(self) -> Endpoint:
