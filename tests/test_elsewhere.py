@@ -144,3 +144,20 @@ def test_a_worker_that_ends_by_os_exit_has_sent_its_rows(run, act):
     )
     act(code)
     assert run.summary["x"] == 499
+
+
+def test_a_cleaner_that_takes_the_socket_costs_nothing(run, act):
+    said, _ = act("""
+import shutil
+run.log({"x": 1})
+shutil.rmtree(link.of(run).way.endpoint.folder)
+run.log({"html": wandb.Html("<b>x</b>")})
+run.finish()
+with open(sys.argv[1], "rb") as file:  # as a pool's next task has it
+    again = worker.load_run(pickle.load(file))
+again.log({"x": 2})
+again.finish()
+said["same"] = again is run
+""")
+    assert said["same"] and run.summary["x"] == 2
+    assert os.listdir(os.path.join(run.dir, "media", "html"))

@@ -97,6 +97,11 @@ class Endpoint:
         while self._links and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
 
+    def is_there(self) -> bool:
+        """Return True if wandb's client can connect: a cleaner may have removed the socket."""
+        path = self.service.partition("-unix-")[2]
+        return self.why is None and (not path or os.path.exists(path))
+
     def unacknowledged(self) -> int:
         """Return how many messages the owner has not said to have."""
         return sum(link.unacknowledged() for link in list(self._links))
@@ -230,9 +235,6 @@ class Link:
         self._client.start()
 
     def unacknowledged(self) -> int:
-        position = self.stream.outbox.acknowledged
-        while self._ends and self._ends[0] <= position:
-            self._ends.popleft()
         return len(self._ends) + len(self._waiting)
 
     # --- the tunnel -----------------------------------------------------------
@@ -330,6 +332,9 @@ class Link:
         self._on_room()
 
     def _on_room(self) -> None:
+        position = self.stream.outbox.acknowledged
+        while self._ends and self._ends[0] <= position:
+            self._ends.popleft()
         if self._local is not None and not self.stream.is_full and not self._waiting:
             with contextlib.suppress(RuntimeError):  # it was not paused
                 self._local.resume_reading()

@@ -191,7 +191,7 @@ _hooked = 0
 def _endpoint(payload: Dict[str, Any]) -> Endpoint:
     key = payload["key"]
     for known, endpoint in list(_endpoints.items()):
-        if endpoint.why is not None:
+        if not endpoint.is_there():
             _endpoints.pop(known).close()
     if key not in _endpoints:
         endpoint = Endpoint(payload["share"], bytes.fromhex(key), payload["service"], timeout())
