@@ -24,8 +24,8 @@ from wandb_ddp_patch import runfile
 
 SCRIPT = machine_roles.__file__
 nightly = pytest.mark.nightly
-OLD = ["0.10.23", "0.10.33", "0.13.11", "0.16.6", "0.17.9", "0.18.7", "0.19.11", "0.21.4", "0.24.2"]
-PYTHONS = {"0.10.23": "3.9", "0.24.2": "3.8"}
+OLD = ["0.13.11", "0.16.6", "0.17.9", "0.18.7", "0.19.11", "0.21.4", "0.24.2"]
+PYTHONS = {"0.24.2": "3.8"}
 
 
 def rows_in(folder):
@@ -60,7 +60,7 @@ def await_file(path):
 
 @pytest.mark.parametrize(
     "version",
-    [None, "0.12.21", *(pytest.param(version, marks=nightly) for version in OLD)],
+    [None, *(pytest.param(version, marks=nightly) for version in OLD)],
 )
 def test_what_a_run_can_do_on_another_machine(machines, tmp_path, release, version):  # noqa: F811
     python = release(version, PYTHONS.get(version, "3.11")) if version else sys.executable
@@ -92,11 +92,38 @@ def test_what_a_run_can_do_on_another_machine(machines, tmp_path, release, versi
     assert not (files / "folder" / "saved.txt").is_symlink()
     text = [path.read_text("utf-8") for path in files.glob("media/html/*.html")]
     assert sum("bold" in each for each in text) == 1 and len(text) == 3
-    tables = 0 if (version or "1") < "0.13" or version == "0.18.7" else 1
+    tables = 0 if version == "0.18.7" else 1
     assert len(list(files.glob("media/table/*.json"))) == tables
     left = [path for n in range(2) for path in (tmp_path / f"tmp{n}").glob("wandb_ddp_patch-f*")]
     assert not left
     assert runfile.exit_code(file) in (0, None)
+
+
+ALONE = """
+import pickle, sys
+import wandb
+import wandb_ddp_patch
+from wandb_ddp_patch.borrowed import sharing
+sys.stderr = sys.stdout
+run = wandb.init()
+try:
+    wandb_ddp_patch.share()
+except wandb.errors.UsageError as error:
+    print(error)
+print(pickle.loads(sharing._packed(run, True)))  # of broadcast(), for the other ranks
+assert not isinstance(pickle.loads(sharing._packed(run, False)), Exception)
+assert b"token" not in pickle.dumps(run)
+run.finish()
+"""
+
+
+@pytest.mark.parametrize(("version", "python"), [("0.12.21", "3.11"), ("0.10.23", "3.9")])
+@pytest.mark.parametrize("variable", [None, "1"])
+def test_to_0_12_share_says_what_to_do(fresh, release, version, python, variable):
+    env = {"WANDB_DDP_PATCH_SHARE": variable, "WANDB_SILENT": "false", "PYTHONWARNINGS": "ignore"}
+    said = fresh(ALONE, python=release(version, python), quiet=False, **env)
+    why = f"runs of wandb {version} can't be shared with other machines: upgrade to wandb 0.13"
+    assert said.count(why) == (3 if variable else 2)
 
 
 def test_workers_of_workers(machines, tmp_path):  # noqa: F811

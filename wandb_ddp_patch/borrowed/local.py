@@ -13,8 +13,8 @@ import pickle
 import sys
 import threading
 import time
-from multiprocessing import connection as connections
-from multiprocessing import process
+from multiprocessing import AuthenticationError, process
+from multiprocessing.connection import Client, answer_challenge, deliver_challenge
 from typing import Any, Callable, ContextManager, Dict, Optional, Tuple
 
 from ..errors import FINISHED, NotPlain, Unreachable
@@ -162,7 +162,7 @@ class OwnerConnection:
         while True:
             try:
                 return self._authenticated(key)
-            except (connections.AuthenticationError, AssertionError):
+            except (AuthenticationError, AssertionError):
                 raise Unreachable(_STRANGE) from None
             except (ConnectionRefusedError, FileNotFoundError):
                 raise Unreachable(self._why_gone()) from None
@@ -177,12 +177,12 @@ class OwnerConnection:
             time.sleep(0.1)
 
     def _authenticated(self, key: bytes) -> Any:
-        connection = connections.Client(self._address)
+        connection = Client(self._address)
         try:
             # Here, and not by Client: an owner that is stopped says nothing, and is waited for.
             self._await(connection)
-            connections.answer_challenge(connection, token())
-            connections.deliver_challenge(connection, token())
+            answer_challenge(connection, token())
+            deliver_challenge(connection, token())
             connection.send_bytes(key)
             return connection
         except BaseException:

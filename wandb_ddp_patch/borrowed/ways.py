@@ -85,13 +85,11 @@ def _share_by_environment(run: Any, owned: link.Owned) -> None:
 
 def why_not_elsewhere(run: Any) -> Optional[str]:
     """Return why a run of this process can't be shared with other machines; None where it can."""
-    version: str = sys.modules["wandb"].__version__
-    # To 0.12, a service was on trial.
-    if run.__dict__.get("_attach_id") and not version.startswith(("0.10.", "0.11.", "0.12.")):
+    if run.__dict__.get("_attach_id"):
         return None
     return (
-        f"runs of wandb {version} can't be shared with other machines: upgrade to wandb 0.13 or"
-        " later, with W&B's service, in which they can"
+        f"runs of wandb {sys.modules['wandb'].__version__} can't be shared with other machines:"
+        " upgrade to wandb 0.13 or later, with W&B's service, in which they can"
     )
 
 
