@@ -127,6 +127,25 @@ def test_a_call_that_takes_long_holds_up_nobody_else(opened):
         connection.close()
 
 
+def test_a_default_timeout_of_sockets_is_not_ours(opened):
+    socket.setdefaulttimeout(0.2)
+    try:
+        connection = opened.connect()
+        time.sleep(0.5)
+        results = []
+        caller = threading.Thread(target=lambda: results.append(call(connection, "alert")))
+        caller.start()
+        caller.join(0.5)
+        opened.run.wait.set()
+        caller.join(WAIT_SECONDS)
+        assert results == [(True, 1)]
+        other = Opened()
+        assert call(other.connect(), "log", {"n": 1}) == (True, None)
+        other.end()
+    finally:
+        socket.setdefaulttimeout(None)
+
+
 def test_many_workers_at_once(opened):
     def work(name):
         connection = opened.connect()

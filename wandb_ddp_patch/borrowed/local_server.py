@@ -147,6 +147,7 @@ def _authenticated(connection: Any) -> str:
     """Return the key of the run that a worker asks for, once it has proven that it is one."""
     opened = socket.socket(fileno=connection.fileno())
     try:
+        opened.setblocking(True)  # socket.setdefaulttimeout() has made it another one
         if _is_of_another_user(opened):
             raise PermissionError
         _limit_reading(opened, _AUTHENTICATION_SECONDS)
