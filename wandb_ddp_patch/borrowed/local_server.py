@@ -83,7 +83,8 @@ class LocalServer:
         """Let go of all sockets, without a word: they are another process's."""
         self._listener.close()
         for connection in list(self._connections):
-            connection.close()
+            with contextlib.suppress(OSError):  # else the others stay open
+                connection.close()
 
     # --- the thread that accepts ----------------------------------------------
 
@@ -119,6 +120,7 @@ class LocalServer:
                 self._make_calls(key, connection)
         finally:
             with self._changed:  # else end() may write to another one's descriptor
+                # First: a fork that comes in between would close another one's.
                 self._connections.discard(connection)
                 for workers in self._runs.values():
                     workers.discard(connection)
