@@ -16,8 +16,7 @@ from faulty_workers import ROWS, log, main, say, start_and_join
 from limits import AT_ONCE_SECONDS, SOON_SECONDS, WAIT_SECONDS
 
 import wandb_ddp_patch  # noqa: F401
-from wandb_ddp_patch.borrowed import link
-from wandb_ddp_patch.borrowed.remote import opening
+from wandb_ddp_patch.borrowed import link, local_server
 
 # --- a call that waits for the network ---------------------------------------
 
@@ -58,7 +57,7 @@ def case_network(context, run):
 
 def log_lists(run, name):
     for i in range(ROWS):
-        run.log({name: [i]})  # no number: made by a thread of its own
+        run.log({name: [i]})
 
 
 def case_no_thread(context, run):
@@ -66,7 +65,7 @@ def case_no_thread(context, run):
     start, count, owner = threading.Thread.start, [0], os.getpid()
 
     def start_some(self):
-        if os.getpid() == owner and getattr(self._target, "__name__", "") == "_work":
+        if os.getpid() == owner and getattr(self._target, "__name__", "") == "_serve":
             count[0] += 1
             if count[0] % 3:
                 raise RuntimeError("can't start new thread")
@@ -79,7 +78,7 @@ def case_no_thread(context, run):
 
 
 def address_of(run):
-    return opening.open_to_workers(link.own(run))
+    return local_server.open_to_workers(link.own(run))
 
 
 def case_strangers(context, run):

@@ -15,7 +15,7 @@ from conftest import clean_env
 from limits import HANG_SECONDS
 from machines import hosts_file, permitted
 
-from wandb_ddp_patch.borrowed.remote import addresses, doors
+from wandb_ddp_patch.borrowed.remote import addresses, doors, opening
 
 V4, V6, LOOPBACK = "10.77.0.1", "fd77::1", "127.0.1.1"
 HOSTS = [f"{V4} both", f"{V6} both", f"{LOOPBACK} debian", f"{V4} mixed", f"{LOOPBACK} mixed"]
@@ -24,14 +24,18 @@ WAY_OUT = "ip route add default dev lo src 10.77.0.1; ip -6 route add default de
 
 # What the code is given: the address that is handed out, and those at which it is reached.
 SCRIPT = """
-import json, os, socket, sys
+import json, os, socket, sys, types
+import wandb
 from wandb_ddp_patch.borrowed import link
 from wandb_ddp_patch.borrowed.remote import opening
 
 def run():
     owned = link.Owned(os.urandom(16).hex())
-    link.tie(type("Run", (), {})(), owned)
+    runs.append(types.SimpleNamespace(id="x", entity=None, project="p", dir="."))
+    link.tie(runs[-1], owned)
     return owned
+
+runs = []
 
 def share(host=None, port=0, owned=None, anew=False, **env):
     os.environ.update(env)
@@ -228,3 +232,39 @@ def test_a_port_that_is_free_for_one_family_alone_is_not_taken(monkeypatch):
 def test_what_a_loopback_address_is(address, expected):
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     assert addresses.is_loopback((family, (address, 0))) is expected
+
+
+# --- the variable ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("told", "host", "port"),
+    [
+        ("1", None, 0),
+        ("10.0.0.1", "10.0.0.1", 0),
+        ("node-1:4000", "node-1", 4000),
+        ("[fe80::1]:4000", "fe80::1", 4000),
+        ("[::1]", "::1", 0),
+        ("fe80::1", "fe80::1", 0),
+    ],
+)
+def test_the_variable(told, host, port):
+    assert opening.parse(told) == (host, port)
+
+
+def test_a_variable_that_makes_no_sense():
+    with pytest.raises(ValueError, match="is not 1, HOST or HOST:PORT"):
+        opening.parse("host:port")
+
+
+def test_what_other_machines_need_is_imported_for_shared_runs_only(fresh):
+    fresh(
+        """
+        import pickle, sys, wandb, wandb_ddp_patch
+        run = wandb.init()
+        payload = pickle.dumps(run)
+        assert not [name for name in sys.modules if "borrowed.remote" in name]
+        assert b"token" not in payload and b"share" not in payload
+        run.finish()
+        """
+    )

@@ -96,14 +96,13 @@ def test_a_refused_connection_means_no_more_than_it_does(play, version, why):
 
 LISTEN = """
 import sys
-from wandb_ddp_patch.borrowed.remote import doors, wire
+from multiprocessing.connection import Client
+from wandb_ddp_patch.borrowed import local_server
 sys.platform = "another"
-with doors.within() as door:
-    door.listen()
-    address = doors.address(door)
-    with wire.connect(address, 10) as client, door.accept()[0] as accepted:
-        client.sendall(b"row")
-        print(accepted.recv(3).decode(), type(address).__name__)
+with local_server.listen() as listener:
+    with Client(listener.address) as client, listener.accept() as accepted:
+        client.send_bytes(b"row")
+        print(accepted.recv_bytes().decode(), type(listener.address).__name__)
 """
 
 

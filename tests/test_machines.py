@@ -118,6 +118,35 @@ def test_what_a_run_can_do_on_another_machine(machines, tmp_path, release, versi
     assert staged["large.bin"].stat().st_size == 3_000_000
 
 
+ALONE = """
+import pickle
+import wandb
+import wandb_ddp_patch
+from wandb_ddp_patch.borrowed import sharing
+said = []
+wandb.termwarn = lambda text, **_: said.append(text)
+run = wandb.init()
+try:
+    wandb_ddp_patch.share()
+except wandb.errors.UsageError as error:
+    said.append(error)
+said.append(pickle.loads(sharing._packed(run, True)))  # of broadcast(), for the other ranks
+assert not isinstance(pickle.loads(sharing._packed(run, False)), Exception)
+assert b"token" not in pickle.dumps(run)
+run.finish()
+print(*said)
+"""
+
+
+@pytest.mark.parametrize(("version", "python"), [("0.12.21", "3.11"), ("0.10.23", "3.9")])
+@pytest.mark.parametrize("variable", [None, "1"])
+def test_to_0_12_share_says_what_to_do(fresh, release, version, python, variable):
+    env = {"WANDB_DDP_PATCH_SHARE": variable, "PYTHONWARNINGS": "ignore"}
+    said = fresh(ALONE, python=release(version, python), quiet=False, **env)
+    why = f"runs of wandb {version} can't be shared with other machines: upgrade to wandb 0.13"
+    assert said.count(why) == (3 if variable else 2)
+
+
 def test_workers_of_workers(machines, tmp_path):  # noqa: F811
     owner = machines.start(0, sys.executable, SCRIPT, "owner", "worker")
     ended(machines.start(1, sys.executable, SCRIPT, "forks", "worker"), owner)

@@ -10,9 +10,8 @@ def case(tmp_path, release):
     return case_of(mixed_workers.__file__, tmp_path, release)
 
 
-@pytest.mark.parametrize("version", [None, "0.12.21"])
-def test_a_worker_on_another_machine_forks(case, tmp_path, version):
-    assert case(version, "spawn", "fork_elsewhere") == ["[0]", "[0]"]
+def test_a_worker_on_another_machine_forks(case, tmp_path):
+    assert case(None, "spawn", "fork_elsewhere") == ["[0]", "[0]"]
     assert rows_in(tmp_path) == {"worker 0": [0], "fork": ALL}
 
 
@@ -31,7 +30,7 @@ def test_a_worker_elsewhere_keeps_no_run_that_is_over(case, tmp_path):
     assert rows_in(tmp_path)["worker 0"] == ALL * 4
 
 
-def test_a_worker_keeps_no_line_to_a_run_that_is_over(case, tmp_path):
+def test_a_worker_keeps_no_connection_to_a_run_that_is_over(case, tmp_path):
     assert case("0.12.21", "spawn", "near_run_after_run") == ["0 1"]
     assert rows_in(tmp_path)["worker 0"] == ALL * 4
 
@@ -41,7 +40,6 @@ def test_a_worker_keeps_no_line_to_a_run_that_is_over(case, tmp_path):
     ("version", "name"),
     [
         ("0.12.21", "log_in_a_handler"),
-        pytest.param("0.12.21", "log_in_a_handler_elsewhere", marks=pytest.mark.nightly),
         (None, "log_in_a_handler_elsewhere"),
     ],
 )
@@ -59,16 +57,9 @@ def test_a_signals_handler_logs_while_its_run_connects(case, tmp_path):
     assert rows_in(tmp_path) == {"worker 0": [0], "signal": [0]}
 
 
-# From 0.13 on, a worker on the same machine makes its rows itself.
-@pytest.mark.parametrize(
-    ("version", "name"),
-    [
-        ("0.12.21", "send_what_exits"),
-        *((v, "send_what_exits_elsewhere") for v in (None, "0.12.21")),
-    ],
-)
-def test_loading_a_row_ends_in_sys_exit_at_the_owner(case, tmp_path, version, name):
-    assert case(version, "spawn", name) == ["True", "[0]"]
+# From 0.13 on, a worker makes its rows itself.
+def test_loading_a_row_ends_in_sys_exit_at_the_owner(case, tmp_path):
+    assert case("0.12.21", "spawn", "send_what_exits") == ["True", "[0]"]
     assert rows_in(tmp_path)["worker 0"] == ALL
 
 

@@ -6,12 +6,12 @@ package is installed there, and nothing here imports it by name before wandb.
 
 import multiprocessing
 import os
+import pickle
 import platform
 import re
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import traceback
 import types
@@ -206,9 +206,9 @@ def check_spawn_says_what_windows_lacks():
 
 def check_an_owner_that_refuses_is_told_of():
     from wandb_ddp_patch import errors
-    from wandb_ddp_patch.borrowed.remote.line import Line
+    from wandb_ddp_patch.borrowed.local import OwnerConnection
 
-    assert Line._why_refused(types.SimpleNamespace(_pid=1)) == errors.FINISHED
+    assert OwnerConnection._why_refused(types.SimpleNamespace(_pid=1)) == errors.FINISHED
 
 
 class Run:
@@ -230,57 +230,31 @@ def open_run():
 
 
 def check_workers_up_to_0_12_reach_their_owner():
-    from wandb_ddp_patch.borrowed.remote import messages, opening, packing
-    from wandb_ddp_patch.borrowed.remote.line import Line
+    from multiprocessing.connection import Client
+
+    from wandb_ddp_patch.borrowed import local_server
+    from wandb_ddp_patch.borrowed.local import OwnerConnection
+    from wandb_ddp_patch.errors import Unreachable
 
     run, owned = open_run()
-    payload = {"relay": opening.open_to_workers(owned), "owner": os.getpid(), "key": owned.key}
-    line = Line(payload)
-    line.ask(messages.QUICK_CALL, packing.pack_plain("log", ({"n": 1},), {}))
-    line.close()
-    opening.end(owned)
-    assert run.rows == [{"n": 1}]
-
-
-def check_more_workers_than_select_takes_wait():
-    import wandb  # noqa: F401
-
-    from wandb_ddp_patch.borrowed.remote import handshake, hub, opening
-    from wandb_ddp_patch.borrowed.remote.wire import Wire
-
-    _, owned = open_run()
-    share = opening.open_to_machines(owned, "127.0.0.1", 0)
-    wires = []
-
-    def connect(count):
-        for _ in range(count):
-            knock = handshake.Knock(bytes.fromhex(owned.key), os.urandom(16), share["token"])
-            wires.append(Wire((share["host"], share["port"]), knock, 0))
-
-    connect(hub._MOST)
-    others = threading.Thread(target=connect, args=(20,))
-    others.start()
-    others.join(2)
-    assert others.is_alive() and len(wires) == hub._MOST
-    for wire in wires[:20]:
-        wire.close()
-    others.join(60)
-    assert len(wires) == hub._MOST + 20
-    for wire in wires[20:]:
-        wire.close()
-    opening.end(owned)
-
-
-def check_names_of_saved_files():
-    from wandb_ddp_patch.borrowed.remote import files
-
-    here = os.getcwd()
-    for name in ("..", "a/b", "..\\x", "C:x", "C:\\x", "\\x", "a:b", "NUL"):
-        try:
-            raise AssertionError(files._below(here, (name,)))
-        except ValueError:
-            pass
-    assert files._below(here, ("a", "b.txt")) == os.path.join(here, "a", "b.txt")
+    address = local_server.open_to_workers(owned)
+    connection = OwnerConnection({"relay": address, "owner": os.getpid(), "key": owned.key})
+    assert connection.request(pickle.dumps(("log", ({"n": 1},), {}))) == (True, None)
+    stranger = Client(address)
+    stranger.recv_bytes()  # the challenge
+    try:
+        stranger.recv_bytes()  # it is sent away
+        raise AssertionError("a silent stranger is kept")
+    except (EOFError, OSError):
+        pass
+    assert connection.request(pickle.dumps(("log", ({"n": 2},), {}))) == (True, None)
+    local_server.end(owned)
+    try:
+        connection.request(pickle.dumps(("log", ({"n": 3},), {})))
+        raise AssertionError("the run is not over")
+    except Unreachable:
+        pass
+    assert run.rows == [{"n": 1}, {"n": 2}]
 
 
 # --- the probes, last: they take longest ------------------------------------------

@@ -221,7 +221,8 @@ def share(run: "Any" = None, host: "Optional[str]" = None, port: int = 0) -> "Op
     Raises:
         OSError: It can't listen at that address, or there is none to be guessed.
         ValueError: That is no host or no port.
-        wandb.errors.UsageError: There is no run, or it is finished, or another process's.
+        wandb.errors.UsageError: There is no run, or it is finished, or another process's, or
+            up to wandb 0.12, whose runs can't be shared.
     """
     from .borrowed import sharing
 

@@ -1,7 +1,7 @@
 """A way home through wandb's service, which a run of a worker attaches to.
 
 For releases whose runs attach: 0.13 and later, 0.12.12 on with
-``wandb.require("service")``. For the others there is remote/near.py.
+``wandb.require("service")``. For the others there is local.py.
 """
 
 from __future__ import annotations

@@ -22,6 +22,9 @@ def share(run: Any, host: Optional[str], port: int) -> Optional[str]:
     if owned is None:
         raise link.usage_error("share() is for the process that called wandb.init()")
     if owned.share is None:
+        why = ways.why_not_elsewhere(run)
+        if why is not None:
+            raise link.usage_error(why)
         ways.share(run)
         if not owned.shared:
             raise link.usage_error("a run that is finished can't be shared")

@@ -51,9 +51,9 @@ def kind(payload: Dict[str, Any]) -> Optional[Callable[[Dict[str, Any]], Way]]:
 
         return Service if payload["service"] else None
     if payload["relay"]:
-        from .remote.near import Near
+        from .local import LocalTransport
 
-        return Near
+        return LocalTransport
     return None
 
 
@@ -72,28 +72,51 @@ def _share(run: Any, owned: link.Owned) -> None:
     elif owned.shared:
         return
     elif own.get("_backend") is not None:
-        from .remote import opening  # late: only releases up to 0.12 need it
+        from . import local_server  # late: only releases up to 0.12 need it
 
-        owned.relay = opening.open_to_workers(owned)
+        owned.relay = local_server.open_to_workers(owned)
     else:
         return
     if not owned.shared:
         owned.shared, owned.process = True, identity()
         _hook(os.environ.get("WANDB_SERVICE"))
-    if os.environ.get("WANDB_DDP_PATCH_SHARE"):
+    if os.environ.get("WANDB_DDP_PATCH_SHARE", "0") not in ("", "0"):
+        _share_by_environment(run, owned)
+
+
+def _share_by_environment(run: Any, owned: link.Owned) -> None:
+    why = why_not_elsewhere(run)
+    if why is None:
         from .remote import opening  # late: only runs that are shared need it
 
         opening.by_environment(owned)
+    else:
+        wandb: Any = sys.modules["wandb"]
+        wandb.termwarn(f"WANDB_DDP_PATCH_SHARE does nothing here: {why}.", repeat=False)
+
+
+def why_not_elsewhere(run: Any) -> Optional[str]:
+    """Return why a run of this process can't be shared with other machines; None where it can."""
+    if run.__dict__.get("_attach_id"):
+        return None
+    return (
+        f"runs of wandb {sys.modules['wandb'].__version__} can't be shared with other machines:"
+        " upgrade to wandb 0.13 or later, with W&B's service, in which they can"
+    )
 
 
 def end(run: Any, owned: link.Owned) -> None:
     """Tell workers that a run of this process is over; it is about to be finished."""
     if owned.over:
         return
-    if owned.share is not None or owned.relay is not None:
+    if owned.share is not None:
         from .remote import opening  # late, as above
 
         opening.end(owned)
+    if owned.relay is not None:
+        from . import local_server  # late, as above
+
+        local_server.end(owned)
     if run.__dict__.get("_attach_id"):
         if marker.end(owned.key) and owned.service:
             from . import service_queue  # late, as above
@@ -131,9 +154,10 @@ def _before_the_end(pid: int) -> None:
             owned = link.of(run)
             if isinstance(owned, link.Owned) and owned.shared:
                 end(run, owned)
-        opening = sys.modules.get(f"{__package__}.remote.opening")
-        if opening is not None:
-            opening.end_all()
+        for name in ("remote.opening", "local_server"):
+            module: Any = sys.modules.get(f"{__package__}.{name}")
+            if module is not None:
+                module.end_all()
         marker.end_all()
 
 

@@ -142,7 +142,7 @@ def _import(names: List[str]) -> None:
 
 def _load_wandb_further(online: bool) -> None:
     # What is imported when a first config and run arrive, attach and log.
-    _import([f"wandb_ddp_patch.borrowed.{name}" for name in ("service", "remote.near")])
+    _import([f"wandb_ddp_patch.borrowed.{name}" for name in ("service", "local")])
     if online and _TELEMETRY in sys.modules:
         _import(_TELEMETRY_NEEDS)
     from wandb.sdk.wandb_config import Config

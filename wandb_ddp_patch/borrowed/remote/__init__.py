@@ -1,7 +1,6 @@
-"""A run that its owner writes for others: see docs/machines.md for the protocol.
+"""A run on other machines: W&B's own protocol, through a tunnel to its owner's service.
 
-For workers on other machines, and, up to 0.12, where a run works in one process only, for
-all. From the ground up, each uses only what stands before it: frames, handshake, lanes;
-files; session; shared; hub; opening (the owner's side), client and line (the worker's);
-way; near.
+From the ground up, each uses only what stands before it: wandb_kinds, wandb_protocol,
+wandb_paths; wandb_requests, wandb_responses; records; received_files, sent_files; addresses,
+doors; gateway, opening (the owner's side); endpoint, tunnel (the worker's).
 """

@@ -1,4 +1,4 @@
-"""Sockets at which an owner listens: for its machine, and for others."""
+"""Sockets at which an owner listens for other machines."""
 
 from __future__ import annotations
 
@@ -6,14 +6,9 @@ import contextlib
 import errno
 import os
 import socket
-import struct
-import sys
-import uuid
-from multiprocessing import util
 from typing import List
 
 from .addresses import Place
-from .wire import Address
 
 
 def towards_others(at: List[Place], port: int) -> List[socket.socket]:
@@ -51,46 +46,6 @@ def _bound(place: Place, port: int) -> socket.socket:
         door.close()
         raise OSError(error.errno, f"{address[0]}, port {port}: {error.strerror}") from None
     return door
-
-
-def within() -> socket.socket:
-    """Bind a socket that only processes of this machine reach."""
-    if sys.platform == "linux":
-        # Without a file: workers may have another temporary folder, and cleaners remove it.
-        return _local(f"\0wandb_ddp_patch-{uuid.uuid4().hex}")
-    with contextlib.suppress(AttributeError, OSError):
-        # There is none on Windows; or the folder is missing or full, or its name too long.
-        return _local(os.path.join(util.get_temp_dir(), uuid.uuid4().hex))
-    door = socket.socket()
-    door.bind(("127.0.0.1", 0))
-    return door
-
-
-def _local(name: str) -> socket.socket:
-    door = socket.socket(socket.AF_UNIX)
-    try:
-        door.bind(name)
-    except OSError:
-        door.close()
-        raise
-    return door
-
-
-def address(door: socket.socket) -> Address:
-    """Say how a worker finds a socket."""
-    known = door.getsockname()
-    if isinstance(known, tuple):
-        return known[0], known[1]
-    return known.decode() if isinstance(known, bytes) else known
-
-
-def is_of_another_user(connection: socket.socket) -> bool:
-    """Say whether who has connected is neither this user nor root, where that can be told."""
-    if sys.platform != "linux" or connection.family != socket.AF_UNIX:
-        return False
-    size = struct.calcsize("3i")
-    known = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-    return struct.unpack("3i", known)[1] not in (os.geteuid(), 0)
 
 
 def allow_more() -> None:

@@ -1,4 +1,4 @@
-"""Opening a run of this process to workers, near and far, and closing it again."""
+"""Opening a run of this process to workers on other machines, and closing it again."""
 
 from __future__ import annotations
 
@@ -12,13 +12,9 @@ from ...tunnel import event_loop
 from .. import link
 from ..facts import fact
 from ..processes import machine
-from . import addresses, doors, handshake, kin
+from . import addresses, doors
 from . import gateway as gateways
-from .hub import Hub
-from .shared import SharedRun
-from .wire import Address
 
-_hub: Optional[Hub] = None
 _gateway: Optional[gateways.Gateway] = None
 _starting = threading.RLock()
 # Where this process listens for other machines: each port's addresses.
@@ -26,8 +22,7 @@ _doors: Dict[int, Set[str]] = {}
 # Runs, by their keys, whose address was given: it is kept. One that was guessed may be
 # another one once MASTER_ADDR is set.
 _given: Set[str] = set()
-# The address at which it listens for its own machine.
-_within: Optional[Address] = None
+_TOKEN_BYTES = 32
 
 
 def open_to_machines(owned: link.Owned, host: Optional[str], port: int) -> Dict[str, Any]:
@@ -63,32 +58,12 @@ def open_to_machines(owned: link.Owned, host: Optional[str], port: int) -> Dict[
         if asked:
             _given.add(owned.key)
         if share is None:
-            token = secrets.token_bytes(handshake.TOKEN_BYTES)
+            token = secrets.token_bytes(_TOKEN_BYTES)
             gateway().open(_shared(owned, token))
             wandb: Any = sys.modules["wandb"]
             share = {"token": token, "machine": machine(), "wandb": wandb.__version__}
         owned.share = {**share, "host": where[0], "port": where[1]}
         return owned.share
-
-
-def open_to_workers(owned: link.Owned) -> Optional[Address]:
-    """Let workers of this process's tree, and on this machine, connect to a run of its.
-
-    Returns:
-        The address for payloads; None where there can be no local socket.
-    """
-    global _within
-    with _starting:
-        try:
-            if _within is None:
-                door = doors.within()
-                hub().open(door)
-                _within = doors.address(door)
-        except (OSError, RuntimeError):  # no descriptors, or threads, are left
-            return None
-        run = SharedRun(owned.key, kin.token(owned.key), is_near=True)
-        hub().runs.setdefault(kin.name(owned.key), run)
-        return _within
 
 
 def _shared(owned: link.Owned, token: bytes) -> gateways.SharedRun:
@@ -105,15 +80,6 @@ def gateway() -> gateways.Gateway:
         if _gateway is None:
             _gateway = gateways.Gateway()
         return _gateway
-
-
-def hub() -> Hub:
-    """Get this process's hub; start it if there is none."""
-    global _hub
-    with _starting:
-        if _hub is None:
-            _hub = Hub()
-        return _hub
 
 
 def _open(host: Optional[str], port: int) -> Tuple[str, int]:
@@ -174,9 +140,6 @@ def end(owned: link.Owned) -> None:
     shared = _gateway.runs.get(bytes.fromhex(owned.key)) if _gateway is not None else None
     if _gateway is not None and shared is not None:
         _warn(_gateway.end(shared))
-    near = _hub.runs.get(kin.name(owned.key)) if _hub is not None else None
-    if _hub is not None and near is not None and not near.over:
-        _warn(_hub.end(near))
 
 
 def _warn(silent: int) -> None:
@@ -193,21 +156,14 @@ def end_all() -> None:
     if _gateway is not None:
         for shared in list(_gateway.runs.values()):
             _warn(_gateway.end(shared))
-    if _hub is not None:
-        for near in [run for run in _hub.runs.values() if not run.over]:
-            _warn(_hub.end(near))
 
 
 def after_fork_in_child() -> None:
     """Let go of what belongs to the parent."""
-    global _hub, _gateway, _starting, _within
+    global _gateway, _starting
     _starting = threading.RLock()
     _doors.clear()
     _given.clear()
-    _within = None
     if _gateway is not None:
         event_loop.after_fork_in_child()
         _gateway = None
-    if _hub is not None:
-        _hub.close()
-        _hub = None
