@@ -24,16 +24,19 @@ WAY_OUT = "ip route add default dev lo src 10.77.0.1; ip -6 route add default de
 
 # What the code is given: the address that is handed out, and those at which it is reached.
 SCRIPT = """
-import json, os, socket, sys, types
+import json, os, socket, sys
 import wandb
 from wandb_ddp_patch.borrowed import link
 from wandb_ddp_patch.borrowed.remote import opening
 
 def run():
     owned = link.Owned(os.urandom(16).hex())
-    runs.append(types.SimpleNamespace(id="x", entity=None, project="p", dir="."))
+    runs.append(Run())
     link.tie(runs[-1], owned)
     return owned
+
+class Run:
+    id, entity, project, dir = "x", None, "p", "."
 
 runs = []
 

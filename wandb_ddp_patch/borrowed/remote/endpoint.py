@@ -65,7 +65,7 @@ class Endpoint:
         self._folders = [self.folder]
         self.service, self._listener = self._bind(service)
         self.why: Optional[str] = None
-        self.drained_at = 0.0
+        self.drained_at, self._missing = 0.0, 0
         self.refusals: Deque[str] = collections.deque()
         self._links: List[Link] = []
         self._ready: Optional[Link] = None  # connected, and not used yet
@@ -104,6 +104,8 @@ class Endpoint:
 
     def unacknowledged(self) -> int:
         """Return how many messages the owner has not said to have."""
+        if self.why is not None:
+            return self._missing
         return sum(link.unacknowledged() for link in list(self._links))
 
     # --- for the loop's thread ------------------------------------------------
@@ -176,7 +178,7 @@ class Endpoint:
     def end(self, why: str) -> None:
         """Note that the run can't be reached any more, and let go of the client's connections."""
         if self.why is None:
-            self.why = why
+            self.why, self._missing = why, self.unacknowledged()
         for link in list(self._links):
             link.connected.set()
             link.end_local()
