@@ -94,10 +94,13 @@ def step(seconds):
 
 
 def finish(run):
-    """Finish the run; count the rows that have each key."""
+    """Finish the run, and W&B's service; count the rows that have each key."""
+    import wandb
+
     from wandb_ddp_patch import runfile
 
     run.finish()
+    wandb.teardown()  # until then, it may not have written all
     (file,) = runfile.find(".")
     rows = runfile.history(file)
     return dict(collections.Counter(key for row in rows for key in row if key[0] != "_"))
