@@ -3,25 +3,22 @@
 Workers are on this machine and use the network of it, as if they were elsewhere; the line's
 round trip is a relay's that holds back what it carries. Beside this build, in turns, an earlier
 one is measured, in which the owner made the calls of workers elsewhere: git checks it out.
-Processes are in machine_process.py and machine_connections.py, peers in machine_peers.py.
+The processes are in machine_process.py and machine_connections.py, peers in machine_peers.py.
 """
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import harness
 import machine_goals
 import machine_peers
+from machine_builds import HERE, TREE, Build, checkout
 from machine_goals import LOG_ROWS, NEW, OLD, ROUND_TRIPS_MS
 
-HERE = Path(__file__).resolve().parent
-TREE = HERE.parent
 # The last commit before W&B's own bytes went through a tunnel.
 BEFORE = "1dce36a"
 RATE = 1000
@@ -51,91 +48,6 @@ QUICK = {
     "peer rows": 100,
 }
 ROWS_EACH = 10
-
-
-class Process(harness.Server):
-    """One of machine_process.py's, with the package of a tree."""
-
-    def __init__(self, tree, *words):
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(tree),
-            "WANDB_MODE": "offline",
-            "WANDB_SILENT": "true",
-            "WANDB_CONSOLE": "off",
-        }
-        self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        command = sys.executable, str(HERE / "machine_process.py"), *map(str, words)
-        super().__init__(*command, env=environment, cwd=self.folder.name)
-
-    def begin(self, *words):
-        """Send a line; :meth:`end` gives the answer."""
-        print(*words, file=self.process.stdin, flush=True)
-
-    def end(self):
-        return json.loads(self._read())
-
-    def __exit__(self, *exception):
-        self.process.stdin.close()
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-        self.folder.cleanup()
-
-
-@contextlib.contextmanager
-def checkout(commit):
-    """Check a commit out into a folder of its own; None, and why is printed, if that fails."""
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder, "before")
-        try:
-            git("worktree", "add", "--detach", str(tree), commit)
-        except (OSError, subprocess.CalledProcessError) as error:
-            why = getattr(error, "stderr", None) or error
-            print(f"{OLD} is left out: git can't check out {commit}: {str(why).strip()}")
-            yield None
-            return
-        try:
-            yield tree
-        finally:
-            git("worktree", "remove", "--force", str(tree))
-
-
-def git(*words):
-    subprocess.run(["git", "-C", str(TREE), *words], check=True, capture_output=True, text=True)
-
-
-class Build:
-    """A build of the package, with an owner of a run.
-
-    Args:
-        stack: Ends its processes.
-        tree: The package is there.
-    """
-
-    def __init__(self, stack, tree):
-        self.stack, self.tree = stack, tree
-        self.owner = self.process("owner")
-        self.sent = 0
-        found = self.owner.ask("package")
-        if Path(found).resolve() != Path(tree).resolve():
-            raise RuntimeError(f"{tree} was to be measured, and {found} was imported")
-
-    def process(self, *words):
-        return self.stack.enter_context(Process(self.tree, *words))
-
-    def workers(self, count, key, where="elsewhere", port=0):
-        """Have so many workers attach; give their process, and what a first row took of each."""
-        process = self.process("workers")
-        return process, self.connect(process, count, key, where, port)
-
-    def connect(self, process, count, key, where="elsewhere", port=0):
-        return process.ask("connect", count, key, self.owner.ask("payload", where, port))
-
-    def relay(self, milliseconds):
-        """Give the port of a line to the owner with that round trip."""
-        return self.process("relay", self.owner.ask("port"), milliseconds).ask("port")
 
 
 # --- what is measured ---------------------------------------------------------
