@@ -61,10 +61,11 @@ def about_first_rows(found):
 
 
 def about_questions(found):
-    old = found.get(OLD)
-    beside = old and f"{harness.seconds(old['longest_s'])}, {OLD}"
-    longest = found[NEW]["longest_s"]
-    what = f"the longest answer while {found[NEW]['flooding']} workers flood, s"
+    new, old = found[NEW], found.get(OLD)
+    beside = f"{harness.seconds(new['longest_of_local_s'])}, local"
+    beside += f"; {harness.seconds(old['longest_s'])}, {OLD}" if old else ""
+    longest = new["longest_s"]
+    what = f"the longest answer while {new['flooding']} workers flood, s"
     yield harness.goal(what, longest, 1.0, harness.seconds(longest), beside)
 
 

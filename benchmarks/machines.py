@@ -175,22 +175,25 @@ def question(tree, sizes):
     """Measure the longest answer to a worker's question while many others flood.
 
     Returns:
-        Seconds, how many questions were answered, whether the last one was, and how many rows
-        the others have logged.
+        Seconds, for a worker elsewhere and for one of this machine; of the first, how many
+        questions were answered, and whether the last was; and how many rows the others logged.
     """
     seconds, limit = sizes["flood seconds"], sizes["longest wait"]
     with contextlib.ExitStack() as stack:
         build = Build(stack, tree)
         crowd, _ = build.workers(sizes["flooding"], "flood")
-        asking, _ = build.workers(1, "asks")
+        asking = [build.workers(1, f"asks-{where}", where)[0] for where in ("elsewhere", "here")]
         crowd.begin("flood", seconds)
-        ((longest, answers, is_last_answered),) = asking.ask("ask", seconds, limit)
+        for process in asking:
+            process.begin("ask", seconds, limit)
+        ((longest, answers, is_last_answered),), ((local, *_),) = (p.end() for p in asking)
         rows = sum(crowd.end())
-        for process in (crowd, asking, build.owner):  # what is under way is not waited for
+        for process in (crowd, *asking, build.owner):  # what is under way is not waited for
             process.process.kill()
     return {
         "flooding": sizes["flooding"],
         "longest_s": longest,
+        "longest_of_local_s": local,
         "answers": answers,
         "last_answered": is_last_answered,
         "rows": rows,
