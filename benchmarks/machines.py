@@ -24,14 +24,14 @@ BEFORE = "1dce36a"
 RATE = 1000
 # The whole benchmark's sizes, and those of --quick.
 FULL = {
-    "rounds": 7,
+    "rounds": 5,
     "rows": 16_000,
     "paced rows": 3000,
-    "step rounds": 25,
-    "step seconds": 1.0,
+    "step rounds": 18,
+    "step seconds": 0.8,
     "flood seconds": 8.0,
     "flooding": 64,
-    "longest wait": 60.0,
+    "longest wait": 45.0,
     "connections": 2000,
     "peer rows": 2000,
 }
@@ -264,7 +264,7 @@ def measure(builds, sizes, folder):
 
 
 def main():
-    parser = harness.parser(__doc__, "7")
+    parser = harness.parser(__doc__, "5")
     parser.add_argument("--before", default=BEFORE, metavar="COMMIT", help="default: %(default)s")
     args = parser.parse_args()
     sizes = dict(QUICK if args.quick else FULL)
