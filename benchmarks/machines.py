@@ -1,412 +1,279 @@
-"""One run on several machines: what a row costs, how many there can be, what the owner feels.
+"""One run on several machines: what the owner, its workers and a row pay for that.
 
 Workers are on this machine and use the network of it, as if they were elsewhere; the line's
-round trip is a relay's that holds back what it carries. Peers in the same run: W&B's service,
-as a worker on the owner's machine uses it; W&B's shared mode, with a stand-in for its server
-on this machine (tests/backend); and torch's gather_object to rank 0.
+round trip is a relay's that holds back what it carries. Beside this build, in turns, an earlier
+one is measured, in which the owner made the calls of workers elsewhere: git checks it out.
+The processes are in machine_process.py and machine_connections.py, peers in machine_peers.py.
 """
 
-import json
-import multiprocessing
+import contextlib
 import os
-import pickle
-import resource
-import socket
-import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 import harness
-import wandb
+import machine_goals
+import machine_peers
+from machine_builds import HERE, TREE, Build, checkout
+from machine_goals import LOG_ROWS, NEW, OLD, ROUND_TRIPS_MS
 
-import wandb_ddp_patch
-from wandb_ddp_patch import runfile
-
-sys.path.append(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tests"))
-import backend
-
-ROUND_TRIPS = 0.0, 0.001, 0.01
-WORKERS = 1, 4, 16, 64
-ROWS = 2000
-# Of a turn, of all workers together.
-ALL_ROWS = 16_000
-
-
-class Relay:
-    """Carries connections to the owner, each byte half a round trip later."""
-
-    def __init__(self, port, round_trip):
-        self.port_of_owner, self.delay = port, round_trip / 2
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self):
-        while True:
-            near = self.listener.accept()[0]
-            far = socket.create_connection(("127.0.0.1", self.port_of_owner))
-            for one, two in ((near, far), (far, near)):
-                threading.Thread(target=self.carry, args=(one, two), daemon=True).start()
-
-    def carry(self, one, two):
-        two.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
-            while data := one.recv(1 << 18):
-                time.sleep(self.delay)
-                two.sendall(data)
-            two.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
+# The last commit before W&B's own bytes went through a tunnel.
+BEFORE = "1dce36a"
+RATE = 1000
+# The whole benchmark's sizes, and those of --quick.
+FULL = {
+    "rounds": 5,
+    "rows": 16_000,
+    "paced rows": 3000,
+    "step rounds": 18,
+    "step seconds": 0.8,
+    "flood seconds": 8.0,
+    "flooding": 64,
+    "longest wait": 45.0,
+    "connections": 2000,
+    "peer rows": 2000,
+}
+QUICK = {
+    "rounds": 1,
+    "rows": 2000,
+    "paced rows": 500,
+    "step rounds": 1,
+    "step seconds": 0.5,
+    "flood seconds": 1.0,
+    "flooding": 8,
+    "longest wait": 10.0,
+    "connections": 100,
+    "peer rows": 100,
+}
+ROWS_EACH = 10
 
 
-def relay(port, round_trip, pipe):
-    pipe.send(Relay(port, round_trip).port)
-    threading.Event().wait()
+# --- what is measured ---------------------------------------------------------
 
 
-def handed(run, port=None):
-    """Pickle a run as one for another machine: this one is called by another name."""
-    from wandb_ddp_patch.borrowed import payload
-
-    content = payload.of(run)
-    content["share"] = {**content["share"], "machine": "- - - elsewhere"}
-    content["share"]["port"] = port or content["share"]["port"]
-    return pickle.dumps((content, None))
-
-
-def work(content, key, rows, start, results, local=None):
-    """Log rows; send the seconds until logged, and until they are in the run."""
-    from wandb_ddp_patch import worker
-
-    run = local or worker.load_run(pickle.loads(content)[0])
-    run.log({key: -1})
-    results.put(None)
-    start.wait()
-    begun = time.perf_counter()
-    for n in range(rows):
-        run.log({key: n})
-    logged = time.perf_counter() - begun
-    run.finish()
-    results.put((logged, time.perf_counter() - begun))
-
-
-def measure(run, content, key, local=False):
-    """Have a worker log; return its seconds until logged, and until all is in the run."""
-    context = multiprocessing.get_context("spawn")
-    start, results = context.Event(), context.Queue()
-    args = content, key, ROWS, start, results, run if local else None
-    process = context.Process(target=work, args=args)
-    process.start()
-    results.get()
-    start.set()
-    took = results.get()
-    process.join()
-    return took
-
-
-def alone(run, rows):
-    """Have the owner log; return its seconds until the service has all."""
-    begun = time.perf_counter()
-    for n in range(rows):
-        run.log({"alone": n})
-    run.summary.get("alone")
-    return time.perf_counter() - begun
-
-
-def work_in_turns(content, key, rows, start, results):
-    from wandb_ddp_patch import worker
-    from wandb_ddp_patch.borrowed import link
-
-    run = worker.load_run(pickle.loads(content)[0])
-    run.log({key: -1})
-    results.put(None)
-    while start.get():
-        for n in range(rows):
-            run.log({key: n})
-        link.of(run).way.flush(run)  # as at a worker's end: until the owner has made all
-        results.put(None)
-    run.finish()
-
-
-def rates(run, content, workers, rounds):
-    """Have the owner log so many rows, and workers as many in all, in turns.
+def processor_time(builds, sizes):
+    """Measure the processor time of the owner's process for a remote row.
 
     Returns:
-        Rows a second of both, a pair for each round.
+        Seconds a row of each round, by the load's and the build's name; and, by the build's
+        name, how many rows were lost.
     """
-    context = multiprocessing.get_context("spawn")
-    results, found = context.Queue(), []
-    rows = ALL_ROWS // workers
-    starts = [context.SimpleQueue() for _ in range(workers)]
-    processes = [
-        context.Process(
-            target=work_in_turns, args=(content, f"of {workers}, {n}", rows, start, results)
-        )
-        for n, start in enumerate(starts)
-    ]
-    for process in processes:
-        process.start()
-    for _ in processes:
-        results.get()
-    for _ in range(rounds):
-        own = alone(run, rows * workers)
-        begun = time.perf_counter()
-        for start in starts:
-            start.put(True)
-        for _ in processes:
-            results.get()
-        run.summary.get("alone")
-        whole = time.perf_counter() - begun
-        found.append((rows * workers / whole, rows * workers / own))
-    for start, process in zip(starts, processes):
-        start.put(False)
-        process.join()
-    return found
-
-
-def latency(run, port, rounds):
-    context = multiprocessing.get_context("spawn")
-    arms = {"local way": []}
-    for round_trip in ROUND_TRIPS:
-        arms[f"{1000 * round_trip:g} ms"] = []
-    for number in range(rounds):
-        arms["local way"].append(measure(run, b"", f"local {number}", local=True))
-        for round_trip in ROUND_TRIPS:
-            pipe, end = context.Pipe()
-            between = context.Process(target=relay, args=(port, round_trip, end), daemon=True)
-            between.start()
-            content = handed(run, pipe.recv())
-            took = measure(run, content, f"remote {round_trip} {number}")
-            arms[f"{1000 * round_trip:g} ms"].append(took)
-            between.terminate()
-    return arms
-
-
-def step(seconds=2.0):
-    """Count what the owner does in some time, in steps of about a millisecond: no Python."""
-    import hashlib
-
-    data, steps, begun = bytes(400_000), 0, time.perf_counter()
-    while time.perf_counter() - begun < seconds:
-        hashlib.sha256(data).digest()
-        steps += 1
-    return steps / (time.perf_counter() - begun)
-
-
-def paced(content, rate, seconds, results, start):
-    from wandb_ddp_patch import worker
-
-    run = worker.load_run(pickle.loads(content)[0])
-    run.log({"paced": -1})
-    results.put(None)
-    start.wait()
-    begun = time.perf_counter()
-    for n in range(int(rate * seconds)):
-        run.log({"paced": n})
-        time.sleep(max(0.0, begun + (n + 1) / rate - time.perf_counter()))
-    run.finish()
-
-
-def slowed(run, rate=1000, rounds=3):
-    """Compare the owner's steps while a worker logs, and while a thread of its own does."""
-    context = multiprocessing.get_context("spawn")
-    found = {"nobody logs": [], "a thread of the owner's logs": [], "a remote worker logs": []}
-    for _ in range(rounds):
-        found["nobody logs"].append(step())
-        over = threading.Event()
-
-        def log(over=over):
-            begun, n = time.perf_counter(), 0
-            while not over.is_set():
-                run.log({"thread": n})
-                n += 1
-                time.sleep(max(0.0, begun + n / rate - time.perf_counter()))
-
-        thread = threading.Thread(target=log)
-        thread.start()
-        found["a thread of the owner's logs"].append(step())
-        over.set()
-        thread.join()
-        start, results = context.Event(), context.Queue()
-        process = context.Process(target=paced, args=(handed(run), rate, 4.0, results, start))
-        process.start()
-        results.get()
-        start.set()
-        time.sleep(0.3)
-        found["a remote worker logs"].append(step())
-        process.join()
-    return found
-
-
-def connections(run, content, count=1000, rows=10):
-    """Connect so many workers that log a few rows; return the owner's growth in bytes."""
-    script = (
-        "import sys, pickle; from wandb_ddp_patch.borrowed.remote import handshake, messages\n"
-        "from wandb_ddp_patch.borrowed.remote import packing; import os\n"
-        "from wandb_ddp_patch.borrowed.remote.frames import Item\n"
-        "from wandb_ddp_patch.borrowed.remote.wire import Wire\n"
-        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (8192, 8192))\n"
-        "content = pickle.load(sys.stdin.buffer)[0]; share = content['share']; wires = []\n"
-        "key = bytes.fromhex(content['key'])\n"
-        f"for n in range({count}):\n"
-        "    knock = handshake.Knock(key, os.urandom(16), share['token'])\n"
-        "    wires.append(Wire((share['host'], share['port']), knock, 0))\n"
-        "for n, wire in enumerate(wires):\n"
-        f"    rows = [({{'many': {rows} * n + m}},) for m in range({rows})]\n"
-        "    items = [Item(m, messages.ROW, packing.pack_plain('log', row, {}))\n"
-        "             for m, row in enumerate(rows, 1)]\n"
-        "    wire.send(0, [*items, Item(len(items) + 1, messages.BYE, b'')], True)\n"
-        "for wire in wires:\n"
-        f"    while max(f.made for f in wire.receive()) < {rows}: pass\n"
-    )
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    subprocess.run([sys.executable, "-c", script], input=content, check=True)
-    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-
-
-def gather(rank, port, rows, results):
-    import torch.distributed as dist
-
-    store = f"tcp://127.0.0.1:{port}"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
-    into = [None, None] if rank == 0 else None
-    dist.barrier()
-    begun = time.perf_counter()
-    for n in range(rows):
-        dist.gather_object({"n": n}, into, dst=0)
-    if rank:
-        results.put(time.perf_counter() - begun)
-    dist.barrier()
-
-
-def gathered(rows=ROWS):
-    """Time torch's gather_object of a row at each step; nothing is logged."""
-    context = multiprocessing.get_context("spawn")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    results = context.Queue()
-    ranks = [context.Process(target=gather, args=(n, port, rows, results)) for n in range(2)]
-    for rank in ranks:
-        rank.start()
-    took = results.get()
-    for rank in ranks:
-        rank.join()
-    return took
-
-
-def share_mode(number, rows, environment, start, results):
-    """Be one of the processes that write one run in W&B's shared mode."""
-    os.environ.update(environment)
-    settings = wandb.Settings(x_primary=number == 0, x_label=str(number))
-    if number:
-        settings.x_update_finish_state = False
-    run = wandb.init(project="benchmark", id="shared", mode="shared", settings=settings)
-    run.log({f"shared {number}": -1})
-    results.put(None)
-    start.wait()
-    begun = time.perf_counter()
-    for n in range(rows):
-        run.log({f"shared {number}": n})
-    logged = time.perf_counter() - begun
-    run.finish()
-    results.put(logged)
-
-
-def shared_mode(rows, workers=4):
-    """Time W&B's own way for several machines, until the server has what it gets."""
-    context = multiprocessing.get_context("spawn")
-    start, results = context.Event(), context.Queue()
-    with backend.Backend() as server, tempfile.TemporaryDirectory() as folder:
-        environment = {**server.environment, "WANDB_DIR": folder}
-        processes = [
-            context.Process(target=share_mode, args=(n, rows, environment, start, results))
-            for n in range(workers)
-        ]
-        for process in processes:
-            process.start()
-        for _ in processes:
-            results.get()
-        begun = time.perf_counter()
-        start.set()
-        logged = [results.get() for _ in processes]
-        whole = time.perf_counter() - begun
-        for process in processes:
-            process.join()
-        (run,) = server.runs()
-        came = {
-            (key, value)
-            for line in run.came
-            for key, value in json.loads(line).items()
-            if key.startswith("shared") and value >= 0
+    loads = {
+        "1 worker floods": (1, sizes["rows"], 0),
+        "4 workers flood": (4, sizes["rows"] // 4, 0),
+        "1 worker, 1,000 rows/s": (1, sizes["paced rows"], RATE),
+    }
+    with contextlib.ExitStack() as stack:
+        owners = {name: Build(stack, tree) for name, tree in builds.items()}
+        crowds = {
+            (load, name): build.workers(count, f"cpu-{count}-{rate}")[0]
+            for load, (count, _, rate) in loads.items()
+            for name, build in owners.items()
         }
+
+        def spent(load, name):
+            count, rows, rate = loads[load]
+            owner = owners[name].owner
+            before = owner.ask("used")[0]
+            crowds[load, name].ask("log", rows, rate)
+            owner.ask("sync")
+            return (owner.ask("used")[0] - before) / (count * rows)
+
+        arms = {pair: lambda pair=pair: spent(*pair) for pair in crowds}
+        found = harness.interleave(arms, sizes["rounds"], what="processor time")
+        for crowd in crowds.values():
+            crowd.ask("end")
+        logged = sum(count * rows for count, rows, _ in loads.values()) * (sizes["rounds"] + 1)
+        logged += sum(count for count, *_ in loads.values())
+        lost = {
+            name: logged - sum(build.owner.ask("finish").values()) for name, build in owners.items()
+        }
+    return found, lost
+
+
+def steps(builds, sizes):
+    """Count the owner's steps a second: alone, and while a worker logs 1,000 rows/s.
+
+    A worker "here" takes W&B's own way, which leaves the owner's process out: what it costs is
+    that service and worker are on the owner's machine.
+    """
+    with contextlib.ExitStack() as stack:
+        owners = {name: Build(stack, tree) for name, tree in builds.items()}
+        arms = {}
+        seconds = sizes["step seconds"]
+
+        def alone(build):
+            return build.owner.ask("step", seconds)
+
+        def beside(build, worker):
+            worker.begin("log", int(RATE * (seconds + 0.4)), RATE)
+            time.sleep(0.2)
+            made = build.owner.ask("step", seconds)
+            worker.end()
+            return made
+
+        for name, build in owners.items():
+            arms[name, "nobody logs"] = lambda build=build: alone(build)
+            for where in ("elsewhere", "here")[: 2 if name == NEW else 1]:
+                worker = build.workers(1, f"step-{where}", where)[0]
+                what = f"a worker {where} logs"
+                arms[name, what] = lambda build=build, worker=worker: beside(build, worker)
+        return harness.interleave(arms, sizes["step rounds"], what="steps")
+
+
+def latency(builds, sizes):
+    """Measure a worker's log at several round trips, and that of a worker of this machine.
+
+    Returns:
+        Pairs of the seconds until logged and until all is in the run, by build and line.
+    """
+    with contextlib.ExitStack() as stack:
+        found, workers = {}, {}
+        for name, tree in builds.items():
+            build = Build(stack, tree)
+            workers[name, "local"] = build.workers(1, "local", "here")[0]
+            for trip in ROUND_TRIPS_MS:
+                port = build.relay(trip)
+                workers[name, f"{trip} ms"] = build.workers(1, f"remote-{trip}", port=port)[0]
+
+        def timed(arm):
+            ((logged, arrived),) = workers[arm].ask("log", LOG_ROWS)
+            found.setdefault(arm, []).append((logged, arrived))
+            return logged
+
+        arms = {arm: lambda arm=arm: timed(arm) for arm in workers}
+        harness.interleave(arms, sizes["rounds"], warm_up=0, what="log")
+    return found
+
+
+def first_rows(builds, sizes):
+    """Measure how long the first row of a worker takes: until logged, and until in the run."""
+    with contextlib.ExitStack() as stack:
+        found, lines = {}, {}
+        for name, tree in builds.items():
+            build = Build(stack, tree)
+            workers = build.process("workers")
+            lines[name, "local"] = build, workers, "here", 0
+            for trip in ("0", "10"):
+                lines[name, f"{trip} ms"] = build, workers, "elsewhere", build.relay(trip)
+
+        def timed(arm):
+            build, workers, where, port = lines[arm]
+            ((logged, arrived),) = build.connect(workers, 1, "first", where, port)
+            workers.ask("end")
+            found.setdefault(arm, []).append((logged, arrived))
+            return logged
+
+        arms = {arm: lambda arm=arm: timed(arm) for arm in lines}
+        harness.interleave(arms, sizes["rounds"], warm_up=0, what="first rows")
+    return found
+
+
+def question(tree, sizes):
+    """Measure the longest answer to a worker's question while many others flood.
+
+    Returns:
+        Seconds, for a worker elsewhere and for one of this machine; of the first, how many
+        questions were answered, and whether the last was; and how many rows the others logged.
+    """
+    seconds, limit = sizes["flood seconds"], sizes["longest wait"]
+    with contextlib.ExitStack() as stack:
+        build = Build(stack, tree)
+        crowd, _ = build.workers(sizes["flooding"], "flood")
+        asking = [build.workers(1, f"asks-{where}", where)[0] for where in ("elsewhere", "here")]
+        crowd.begin("flood", seconds)
+        for process in asking:
+            process.begin("ask", seconds, limit)
+        ((longest, answers, is_last_answered),), ((local, *_),) = (p.end() for p in asking)
+        rows = sum(crowd.end())
+        for process in (crowd, *asking, build.owner):  # what is under way is not waited for
+            process.process.kill()
     return {
-        "workers": workers,
-        "rows_per_s": workers * rows / whole,
-        "row_s": statistics.median(logged) / rows,
-        "rows": workers * rows,
-        "arrived": len(came),
+        "flooding": sizes["flooding"],
+        "longest_s": longest,
+        "longest_of_local_s": local,
+        "answers": answers,
+        "last_answered": is_last_answered,
+        "rows": rows,
     }
 
 
-def main():
-    args = harness.parser(__doc__, "3").parse_args()
-    rounds = args.rounds or (1 if args.quick else 3)
-    folder = tempfile.mkdtemp()
+def connections(tree, sizes):
+    """Have many connections log a few rows each; count what is lost, and the owner's growth."""
+    count = sizes["connections"]
+    with contextlib.ExitStack() as stack:
+        build = Build(stack, tree)
+        before = build.owner.ask("used")
+        begun = time.perf_counter()
+        subprocess.run(
+            [sys.executable, str(HERE / "machine_connections.py"), str(count), str(ROWS_EACH)],
+            input=build.owner.ask("payload", "elsewhere", 0),
+            env={**os.environ, "PYTHONPATH": str(tree)},
+            text=True,
+            timeout=150,
+        )
+        took = time.perf_counter() - begun
+        after = build.owner.ask("used")
+        arrived = build.owner.ask("finish").get("many", 0)
+    return {
+        "connections": count,
+        "rows": count * ROWS_EACH,
+        "lost": count * ROWS_EACH - arrived,
+        "s": took,
+        "owner_cpu_s": after[0] - before[0],
+        "growth_bytes": after[2] - before[1],
+        "kept_bytes": after[1] - before[1],
+    }
+
+
+# --- all of it --------------------------------------------------------------
+
+
+def measure(builds, sizes, folder):
+    """Measure everything; give the cases, and the goals."""
     os.chdir(folder)
-    shared = shared_mode(500 if args.quick else ROWS)  # first: each process has its own service
-    os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true")
-    run = wandb.init(project="benchmark")
-    address = wandb_ddp_patch.share(run, host="127.0.0.1")
-    port = int(address.rpartition(":")[2])
-    growth = connections(run, handed(run))
-    arms = latency(run, port, rounds)
-    several = 1 if args.quick else 9
-    counts = WORKERS[: 2 if args.quick else 4]
-    by_count = {workers: rates(run, handed(run), workers, several) for workers in counts}
-    steps = slowed(run, rounds=several)
-    took = gathered()
-    run.finish()
-    report(arms, by_count, growth, steps, took, shared, folder, args.quick)
+    shared = machine_peers.shared_mode(sizes["peer rows"])
+    gathered = machine_peers.gathered(sizes["peer rows"])
+    many = connections(TREE, sizes)
+    logs, first = latency(builds, sizes), first_rows(builds, sizes)
+    spent, lost = processor_time(builds, sizes)
+    made = steps(builds, sizes)
+    asked = {name: question(tree, sizes) for name, tree in builds.items()}
+    goals = [
+        *machine_goals.about_processor_time(spent),
+        *machine_goals.about_steps(made),
+        *machine_goals.about_latency(logs),
+        *machine_goals.about_first_rows(first),
+        *machine_goals.about_questions(asked),
+        *machine_goals.about_connections(many),
+    ]
+    cases = {
+        "owner_cpu_row_s": machine_goals.named(spent),
+        "lost": lost,
+        "steps_per_s": machine_goals.named(made),
+        "latency": machine_goals.of_rows(logs, LOG_ROWS),
+        "first_row": machine_goals.of_rows(first, 1),
+        "question": asked,
+        "connections": many,
+        "gather_object_row_s": gathered / sizes["peer rows"],
+        "shared mode": shared,
+    }
+    return cases, goals
 
 
-def paired(what, ratios, at_most, *words):
-    interval = harness.interval(ratios)
-    return harness.goal(what, statistics.median(ratios), at_most, *words, interval=interval)
-
-
-def report(arms, by_count, growth, steps, took, shared, folder, quick):
-    (file,) = runfile.find(folder)
-    many = sum("many" in row for row in runfile.history(file))
-    local = statistics.median(logged for logged, _ in arms["local way"])
-    goals, cases = [], {"latency": {}, "workers": {}, "steps": steps}
-    for name, pairs in arms.items():
-        logged, arrived = (statistics.median(p[n] for p in pairs) for n in range(2))
-        cases["latency"][name] = {"row_s": logged / ROWS, "arrived_row_s": arrived / ROWS}
-        if name != "local way":
-            what = f"a remote worker logs a row, {name} round trip"
-            times = harness.seconds(logged / ROWS), harness.seconds(local / ROWS)
-            goals.append(harness.goal(what, logged / local, 1.0, times[0], f"{times[1]}, local"))
-    for workers, pairs in by_count.items():
-        rate, own = (statistics.median(pair[n] for pair in pairs) for n in range(2))
-        cases["workers"][workers] = {"rows_per_s": rate, "owner_alone": own}
-        what = f"rows a second: the owner to {workers} remote"
-        rows = f"{rate:,.0f} rows/s", f"{own:,.0f} rows/s, the owner alone"
-        goals.append(paired(what, [own / rate for rate, own in pairs], 1.25, *rows))
-    what = "the owner's step at 1,000 remote rows/s"
-    pairs = zip(steps["a thread of the owner's logs"], steps["a remote worker logs"])
-    goals.append(paired(what, [own / remote for own, remote in pairs], 1.02))
-    goals.append(harness.goal("rows lost of 1,000 connections", 10_000 - many, 0))
-    goals.append(harness.goal("the owner's growth by them, MB", growth / 1e6, 200))
-    cases["gather_object_row_s"] = took / ROWS
-    cases["shared mode"] = shared
-    for goal in goals:
-        print(goal["what"], goal["value"], goal["state"], goal["ours"], goal["baseline"])
-    print(cases)
-    harness.save("machines", {"cases": cases, "goals": goals}, quick)
+def main():
+    parser = harness.parser(__doc__, "5")
+    parser.add_argument("--before", default=BEFORE, metavar="COMMIT", help="default: %(default)s")
+    args = parser.parse_args()
+    sizes = dict(QUICK if args.quick else FULL)
+    sizes["rounds"] = args.rounds or sizes["rounds"]
+    with checkout(args.before) as before, tempfile.TemporaryDirectory() as folder:
+        builds = {NEW: TREE, **({OLD: before} if before else {})}
+        cases, goals = measure(builds, sizes, folder)
+        os.chdir(HERE)
+    harness.save("machines", {"cases": cases, "goals": goals}, args.quick)
 
 
 if __name__ == "__main__":
