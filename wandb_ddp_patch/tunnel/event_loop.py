@@ -8,10 +8,6 @@ import threading
 import time
 from typing import Any, List, Optional, Set
 
-# How long bytes come together while nobody waits for them: each time the thread wakes, the
-# process's other threads wait for it.
-_PAUSE_SECONDS = 0.005
-
 _loop: Optional[asyncio.AbstractEventLoop] = None
 _starting = threading.Lock()
 # Loops of the processes that this one was forked from: see after_fork_in_child().
@@ -37,18 +33,26 @@ def get() -> asyncio.AbstractEventLoop:
 _is_pausing = False
 
 
-def pause() -> None:
-    """Let what comes next come together before it is read; for the loop's thread."""
+def pause(seconds: float) -> bool:
+    """Let what comes next come together before it is read; for the loop's thread.
+
+    Each time the thread wakes, the process's other threads wait for it.
+
+    Returns:
+        False if it is about to pause already.
+    """
     global _is_pausing
-    if not _is_pausing:
-        _is_pausing = True
-        get().call_soon(_pause)
+    if _is_pausing:
+        return False
+    _is_pausing = True
+    get().call_soon(_pause, seconds)
+    return True
 
 
-def _pause() -> None:
+def _pause(seconds: float) -> None:
     global _is_pausing
     _is_pausing = False
-    time.sleep(_PAUSE_SECONDS)  # not asyncio's: all that the loop does is to wait
+    time.sleep(seconds)  # not asyncio's: all that the loop does is to wait
 
 
 def keep_out_of_forks(socket: Any) -> int:

@@ -16,8 +16,9 @@ from .stream import Stream
 # as many, nobody else is let in until one goes: the first, if it has had its time.
 _STRANGERS, _PROOF_SECONDS, _LEAST_SECONDS = 256, 5.0, 1.0
 _BACKLOG = 1024
-# Where so many bytes have come at once, they are together.
-_MANY_BYTES = 1 << 14
+# How long bytes come together while nobody waits for them; the longer, the longer nobody has
+# waited. Where so many have come at once, they are together.
+_SHORTEST_SECONDS, _LONGEST_SECONDS, _MANY_BYTES = 0.005, 0.05, 1 << 14
 _RETRY_SECONDS = 0.05
 
 
@@ -38,6 +39,7 @@ class Server:
         self._names: Dict[bytes, Known] = {}
         self._strangers: Dict[_ServerProtocol, None] = {}
         self._left: Optional[asyncio.Event] = None
+        self._pause_seconds = _SHORTEST_SECONDS
         self._tasks: List[Any] = []
 
     # --- for any thread -------------------------------------------------------
@@ -116,6 +118,13 @@ class Server:
         if self._left is not None:
             self._left.set()
 
+    def rest(self, is_waited_for: bool) -> None:
+        """Let what comes next come together, unless somebody waits."""
+        if is_waited_for:
+            self._pause_seconds = _SHORTEST_SECONDS
+        elif event_loop.pause(self._pause_seconds):
+            self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_SECONDS)
+
 
 class _ServerProtocol(TunnelProtocol):
     def __init__(self, server: Server) -> None:
@@ -129,8 +138,8 @@ class _ServerProtocol(TunnelProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if not self.connection.is_urgent and len(data) < _MANY_BYTES:
-            event_loop.pause()
+        if self.connection.is_urgent or len(data) < _MANY_BYTES:
+            self._server.rest(self.connection.is_urgent)
 
     def on_authenticated(self) -> None:
         self._server.is_no_stranger(self)

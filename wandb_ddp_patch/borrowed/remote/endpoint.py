@@ -36,6 +36,8 @@ _LONGEST_NAME, _SHORT_FOLDERS = 100, ("/tmp", "/var/tmp", "/dev/shm")
 # A local socket's buffer, and what waits here of it.
 _MESSAGES = 10_000
 _FULL_SECONDS = 0.01
+# How long rows come together. What waits is lost where this process is killed: not for long.
+_PAUSE_SECONDS = 0.005
 _LOOK_SECONDS = 0.002
 
 
@@ -380,7 +382,7 @@ class _Local(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             if not self._link.on_requests(data):
-                event_loop.pause()
+                event_loop.pause(_PAUSE_SECONDS)
         except wandb_protocol.ProtocolError:
             self._transport.abort()
 

@@ -60,7 +60,7 @@ class Session:
         )
         self._connecting: Any = None
         self._service: Any = None  # asyncio's transport
-        self._waiting: List[bytes] = []  # until there is one
+        self._waiting: List[bytes] = []  # for it
         self._unconsumed = 0
         self._is_told = 0  # whether it has heard of the end: 1 that it comes, 2 that it is there
         self.has_unanswered = False
@@ -77,7 +77,9 @@ class Session:
             elif kind == records.DRAINED:
                 self.is_drained = True
             elif kind == records.BYE:
+                self._flush()
                 self.close("")
+        self._flush()
         if self._service is not None and self._service.get_write_buffer_size() < _WAITING_BYTES:
             self.stream.consume(len(data))
         else:
@@ -90,9 +92,10 @@ class Session:
             return True
         verdict = self._check.check(message)
         if verdict.action is Action.FORWARD:
-            self._send(wandb_protocol.frame(verdict.changed or message))
+            self._waiting.append(wandb_protocol.frame(verdict.changed or message))
             self.has_unanswered = not verdict.is_waited_for
         elif verdict.action is Action.CLOSE:
+            self._flush()
             self.close(verdict.reason)
         else:
             self._refuse(message, verdict)
@@ -109,11 +112,11 @@ class Session:
         body = (b"\1" if is_waited_for else b"\0") + why.encode("utf-8", "replace")
         self.stream.write(records.encode(records.REFUSED, body))
 
-    def _send(self, data: bytes) -> None:
-        if self._service is not None:
-            self._service.write(data)
-        else:
-            self._waiting.append(data)
+    def _flush(self) -> None:
+        """Send what was let through, all at once: each write is a call of the kernel's."""
+        if self._waiting and self._service is not None:
+            self._service.write(b"".join(self._waiting))
+            self._waiting.clear()
 
     # --- the service ----------------------------------------------------------
 
@@ -137,9 +140,7 @@ class Session:
         except OSError as error:
             self.close(f"W&B's service can't be reached by its owner: {error}")
             return
-        for data in self._waiting:
-            self._service.write(data)
-        self._waiting.clear()
+        self._flush()
         self.on_service_ready()
 
     def on_service_ready(self) -> None:
