@@ -126,6 +126,11 @@ def have_workers():
                 process.start()
                 end.close()
                 workers.append((process, pipe))
+        elif name == "kill":
+            for process, _ in workers:
+                process.kill()
+                process.join()
+            workers.clear()
         else:
             for _, pipe in workers:
                 pipe.send((name, words))

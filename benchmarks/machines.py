@@ -37,14 +37,14 @@ FULL = {
 }
 QUICK = {
     "rounds": 1,
-    "rows": 2000,
+    "rows": 1000,
     "paced rows": 500,
     "step rounds": 1,
     "step seconds": 0.5,
     "flood seconds": 1.0,
-    "flooding": 8,
-    "longest wait": 10.0,
-    "connections": 100,
+    "flooding": 4,
+    "longest wait": 5.0,
+    "connections": 50,
     "peer rows": 100,
 }
 ROWS_EACH = 10
@@ -188,6 +188,7 @@ def question(tree, sizes):
             process.begin("ask", seconds, limit)
         ((longest, answers, is_last_answered),), ((local, *_),) = (p.end() for p in asking)
         rows = sum(crowd.end())
+        crowd.ask("kill")
         for process in (crowd, *asking, build.owner):  # what is under way is not waited for
             process.process.kill()
     return {
