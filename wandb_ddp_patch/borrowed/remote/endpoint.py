@@ -289,21 +289,27 @@ class Link:
     def on_requests(self, data: bytes) -> bool:
         """Send what the client says; return True if it waits for an answer."""
         urgent = False
+        at_once = not self._waiting and self._sending is None
+        sent: List[bytes] = []
         for message in self._requests.feed(data):
             request = wandb_protocol.parse_request(message)
-            urgent = urgent or wandb_protocol.is_waited_for(request)
-            if self._waiting or self._sending or sent_files.has_files(request):
-                self._waiting.append(message)
-            else:
-                self._send(message)
+            if not wandb_protocol.is_plain_row(request):
+                urgent = urgent or wandb_protocol.is_waited_for(request)
+                at_once = at_once and not sent_files.has_files(request)
+            (sent if at_once else self._waiting).append(message)
+        self._send(sent)
         self._resume()
         if self.stream.is_full or len(self._waiting) > _MESSAGES:
             self._local.pause_reading()
         return urgent
 
-    def _send(self, message: bytes) -> None:
-        self.stream.write(records.encode(records.MESSAGE, message))
-        self._ends.append(self.stream.outbox.acknowledged + len(self.stream.outbox))
+    def _send(self, messages: List[bytes]) -> None:
+        position = self.stream.outbox.acknowledged + len(self.stream.outbox)
+        encoded = [records.encode(records.MESSAGE, message) for message in messages]
+        for each in encoded:
+            position += len(each)
+            self._ends.append(position)
+        self.stream.write(b"".join(encoded))
 
     async def _send_with_files(self) -> None:
         """Send the messages that wait, each after the files that it names."""
@@ -312,7 +318,7 @@ class Link:
                 message, files = sent_files.prepare(self._waiting[0], self._endpoint.files_dir)
                 for file in files:
                     await self._send_file(*file)
-                self._send(message)
+                self._send([message])
                 self._waiting.popleft()
         except (OSError, wandb_protocol.ProtocolError) as error:
             self._endpoint.refusals.append(f"files can't be sent to the run's owner: {error}")

@@ -37,6 +37,8 @@ class Decoder:
 
     def __init__(self) -> None:
         self._kept = bytearray()
+        # Until so much is kept there is nothing to look at: a long one comes in many pieces.
+        self._needed = 0
 
     def feed(self, data: bytes) -> Iterator[Tuple[int, bytes]]:
         """Yield each record that is whole, now that more has come: kind and body.
@@ -44,15 +46,22 @@ class Decoder:
         Raises:
             ProtocolError: It is none.
         """
-        self._kept += data
+        if self._kept:
+            self._kept += data
+            if len(self._kept) < self._needed:
+                return
+            data = bytes(self._kept)
         at = 0
-        while len(self._kept) - at >= _HEADER.size:
-            kind, length = _HEADER.unpack_from(self._kept, at)
+        while True:
+            self._needed = _HEADER.size
+            if len(data) - at < _HEADER.size:
+                break
+            kind, length = _HEADER.unpack_from(data, at)
             if not MESSAGE <= kind <= CLOSED or length > _LIMIT_BYTES:
                 raise ProtocolError("a record of no known kind or size")
-            end = at + _HEADER.size + length
-            if end > len(self._kept):
+            self._needed += length
+            if len(data) - at < self._needed:
                 break
-            yield kind, bytes(memoryview(self._kept)[at + _HEADER.size : end])
-            at = end
-        del self._kept[:at]
+            at += self._needed
+            yield kind, data[at - length : at]
+        self._kept = bytearray(data[at:])

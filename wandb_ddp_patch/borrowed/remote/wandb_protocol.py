@@ -150,6 +150,18 @@ def kind_and_body(request: Any) -> Tuple[str, Any]:
             return prefix + kind, body
 
 
+@functools.lru_cache(maxsize=None)
+def _numbers_questions() -> bool:
+    return has_field(server_messages().ServerRequest, "request_id")
+
+
+def is_plain_row(request: Any) -> bool:
+    """Return True if a ServerRequest is a row that nobody waits for, as nearly all are."""
+    if not request.record_publish.request.HasField("partial_history"):
+        return False
+    return not (request.request_id if _numbers_questions() else is_waited_for(request))
+
+
 def is_waited_for(request: Any) -> bool:
     """Return True if the client waits for an answer to a ServerRequest."""
     # Releases from 0.19 on number what they wait for, whatever its kind.
