@@ -59,7 +59,8 @@ def fork_while_connecting(payload):
     silent = socket.socket()
     silent.bind(("127.0.0.1", 0))
     silent.listen(8)
-    link.of(run).way._address = silent.getsockname()
+    tied = link.of(run)
+    tied.payload["share"] = {**tied.payload["share"], "port": silent.getsockname()[1]}
     threading.Thread(target=log, args=(run, "thread"), daemon=True).start()
     time.sleep(1)
     begun = time.monotonic()

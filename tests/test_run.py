@@ -148,8 +148,7 @@ def test_a_stale_service_in_the_environment_is_no_service(fresh, tmp_path, run):
         run,
         """
 import time, wandb, sys
-payload = sys.modules["wandb_ddp_patch.borrowed.link"].of(it).payload
-payload["service"] = payload["service"] + "gone"
+sys.modules["wandb_ddp_patch.borrowed.link"].of(it).way.service += "gone"
 begun = time.monotonic()
 try: it.log({"x": 1})
 except wandb.errors.UsageError as error: print("service is gone" in str(error))

@@ -45,7 +45,7 @@ def _connects(setup: Any) -> bool:
 
 
 @contextlib.contextmanager
-def to(service: str) -> Iterator[None]:
+def to(service: str, always_apart: bool = False) -> Iterator[None]:
     """Have wandb's one connection be one to a service, for as long as a run attaches.
 
     Where the process had none, it stays so. After an exception all is as before, so
@@ -53,13 +53,17 @@ def to(service: str) -> Iterator[None]:
 
     Args:
         service: A value of WANDB_SERVICE.
+        always_apart: Whether a run of another service may come later, or have come, in releases
+            that can't lend the process's one connection.
     """
     global _taken
     owner, name = _slot()
     before, service_before = getattr(owner, name, None), os.environ.get(_SERVICE)
     # Up to 0.18 runs ask for the one object again and again: it can't be lent.
     connected = _connects(before)
-    apart = name == "_singleton" and connected and service_before != service
+    apart = always_apart
+    if name == "_singleton":
+        apart = connected and service_before != service
     if apart:
         setattr(owner, name, _others.get(service))
     elif service in _parked and getattr(before, "_pid", None) == os.getpid():

@@ -79,7 +79,7 @@ class Service(Way):
                 self._refuse_if_gone()
             before = dict(run.__dict__)
             try:
-                with connection.to(self.service):
+                with connection.to(self.service, self.elsewhere):
                     sys.modules["wandb"]._attach(run=run)
                     connection.keep_out_of_init(run)
                 return
