@@ -257,6 +257,44 @@ def check_workers_up_to_0_12_reach_their_owner():
     assert run.rows == [{"n": 1}, {"n": 2}]
 
 
+def share_with_one_elsewhere():
+    """Have a run, and a worker that reaches it by the tunnel, as from another machine."""
+    import wandb
+
+    import wandb_ddp_patch
+    from wandb_ddp_patch.borrowed import payload
+
+    run = wandb.init(project="p")
+    wandb_ddp_patch.share(run, host="127.0.0.1")
+    content = payload.of(run)
+    content["share"] = {**content["share"], "machine": "- - - elsewhere"}
+    with open("payload", "wb") as file:
+        file.write(pickle.dumps(content))
+    of_this_script(use_elsewhere)
+    assert run.summary["elsewhere"] == ROWS - 1
+    run.finish()
+
+
+def use_elsewhere():
+    import wandb
+
+    from wandb_ddp_patch import worker
+
+    with open("payload", "rb") as file:
+        run = worker.load_run(pickle.load(file))
+    for n in range(ROWS):
+        run.log({"elsewhere": n})
+    run.log({"html": wandb.Html("<b>bold</b>")})
+    run.finish()
+
+
+def check_a_worker_elsewhere_reaches_its_run():
+    of_this_script(share_with_one_elsewhere)
+    assert rows("elsewhere") == list(range(ROWS))
+    found = [name for _, _, names in os.walk("wandb") for name in names]
+    assert sum(name.endswith(".html") for name in found) == 1
+
+
 # --- the probes, last: they take longest ------------------------------------------
 
 
