@@ -80,7 +80,7 @@ class Session:
                 self._flush()
                 self.close("")
         self._flush()
-        if self._service is not None and self._service.get_write_buffer_size() < _WAITING_BYTES:
+        if self._service is not None and self._service.get_write_buffer_size() <= _WAITING_BYTES:
             self.stream.consume(len(data))
         else:
             self._unconsumed += len(data)
@@ -142,6 +142,8 @@ class Session:
             return
         self._flush()
         self.on_service_ready()
+        if self.is_over:  # its worker has left meanwhile
+            self._service.close()
 
     def on_service_ready(self) -> None:
         """Go on reading: the service has taken what waited."""
