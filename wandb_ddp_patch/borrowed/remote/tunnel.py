@@ -191,7 +191,8 @@ _hooked = 0
 def _endpoint(payload: Dict[str, Any]) -> Endpoint:
     key = payload["key"]
     for known, endpoint in list(_endpoints.items()):
-        if not endpoint.is_there():
+        # Not another run's whose socket alone is gone: what is connected goes on.
+        if endpoint.why is not None or (known == key and not endpoint.is_there()):
             _endpoints.pop(known).close()
     if key not in _endpoints:
         endpoint = Endpoint(payload["share"], bytes.fromhex(key), payload["service"], timeout())
