@@ -44,26 +44,28 @@ def _connects(setup: Any) -> bool:
     return bool(getattr(setup, "_connection", None) or getattr(setup, "_manager", None))
 
 
+def _comes_apart(name: str, connected: bool, service: str, always: bool) -> bool:
+    """Return True if a run attaches by an object that is not the process's one afterwards."""
+    if name != "_singleton":
+        return always  # up to 0.18 runs ask for the one object again and again: it can't be lent
+    return connected and os.environ.get(_SERVICE) != service
+
+
 @contextlib.contextmanager
 def to(service: str, always_apart: bool = False) -> Iterator[None]:
     """Have wandb's one connection be one to a service, for as long as a run attaches.
 
-    Where the process had none, it stays so. After an exception all is as before, so
-    that another try begins anew.
+    Where the process had none, it stays so. After an exception all is as before.
 
     Args:
         service: A value of WANDB_SERVICE.
-        always_apart: Whether a run of another service may come later, or have come, in releases
-            that can't lend the process's one connection.
+        always_apart: Whether to leave the process's one connection free up to 0.18.
     """
     global _taken
     owner, name = _slot()
     before, service_before = getattr(owner, name, None), os.environ.get(_SERVICE)
-    # Up to 0.18 runs ask for the one object again and again: it can't be lent.
     connected = _connects(before)
-    apart = always_apart
-    if name == "_singleton":
-        apart = connected and service_before != service
+    apart = _comes_apart(name, connected, service, always_apart)
     if apart:
         setattr(owner, name, _others.get(service))
     elif service in _parked and getattr(before, "_pid", None) == os.getpid():
