@@ -30,7 +30,7 @@ from .processes import has_ended
 
 # WANDB_SERVICE: version, process id, transport, address. Compiled when it is asked for:
 # importing wandb must stay quick.
-_SERVICE = r"\d+-\d+-(?:(unix)-(.+)|\w+-(.+)-(\d+))"
+SERVICE = r"\d+-\d+-(?:(unix)-(.+)|\w+-(.+)-(\d+))"
 
 # How long a worker takes what it has seen for granted. Asking lets another thread of
 # the worker in: at each row, that cost 3 to 5 % of its time. An owner that ends a run
@@ -176,7 +176,7 @@ def is_gone(service: str) -> bool:
     A line of others before the door, a lack of descriptors or rights, and a service that
     takes its time say nothing.
     """
-    match = re.fullmatch(_SERVICE, service)
+    match = re.fullmatch(SERVICE, service)
     if not match:
         return False  # a form that we don't know: let wandb try
     unix, path, host, port = match.groups()

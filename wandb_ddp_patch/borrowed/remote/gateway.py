@@ -17,12 +17,11 @@ from ...errors import FINISHED
 from ...tunnel import event_loop
 from ...tunnel.server import Server
 from ...tunnel.stream import Stream
+from ..alive import SERVICE
 from . import doors, records, wandb_protocol, wandb_requests, wandb_responses
 from .received_files import ReceivedFiles
 from .wandb_kinds import Action
 
-# WANDB_SERVICE: version, process id, transport, address.
-_SERVICE = r"\d+-\d+-(?:unix-(?P<path>.+)|\w+-(?P<host>.+)-(?P<port>\d+))"
 # How long a run that ends waits for what its workers have logged before: for one that is
 # connected, and for one whose connection has been lost.
 _CONNECTED_SECONDS, _LOST_SECONDS = 30.0, 5.0
@@ -62,7 +61,7 @@ class Session:
         self._service: Any = None  # asyncio's transport
         self._waiting: List[bytes] = []  # for it
         self._unconsumed = 0
-        self._is_told = 0  # whether it has heard of the end: 1 that it comes, 2 that it is there
+        self._is_asked = False  # for what it has logged, because the run is about to end
         self.has_unanswered = False
 
     # --- from the worker ------------------------------------------------------
@@ -126,16 +125,15 @@ class Session:
 
     async def _connect(self) -> None:
         loop = event_loop.get()
-        match = re.fullmatch(_SERVICE, self._run.service)
+        match = re.fullmatch(SERVICE, self._run.service)
         try:
             if match is None:
                 raise OSError(f"WANDB_SERVICE={self._run.service} has no known form")
-            if match["path"]:
-                connecting = loop.create_unix_connection(lambda: _Service(self), match["path"])
+            unix, path, host, port = match.groups()
+            if unix:
+                connecting = loop.create_unix_connection(lambda: _Service(self), path)
             else:
-                connecting = loop.create_connection(
-                    lambda: _Service(self), match["host"], int(match["port"])
-                )
+                connecting = loop.create_connection(lambda: _Service(self), host, int(port))
             self._service, _ = await connecting
         except OSError as error:
             self.close(f"W&B's service can't be reached by its owner: {error}")
@@ -171,8 +169,8 @@ class Session:
 
     def drain(self) -> None:
         """Ask the worker for what it has logged."""
-        if not self.is_over and self._is_told < 1:
-            self._is_told = 1
+        if not self.is_over and not self._is_asked:
+            self._is_asked = True
             self.stream.write(records.encode(records.DRAIN))
 
     def is_waited_for(self, now: float) -> bool:
