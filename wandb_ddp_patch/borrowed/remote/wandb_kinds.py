@@ -147,10 +147,6 @@ RULES: Dict[str, Rule] = {
 
 UNKNOWN = Rule(Action.REFUSE, "it is not known to this version of wandb_ddp_patch")
 
-# What is not about a run, but about the account and the files of whoever asks: it is not
-# let through, but a service on the worker's machine can answer it.
-OWN_SERVICE = frozenset(name for name, rule in _SERVER.items() if rule in (_API, _SYNC))
-
 # Where the answer to a refused request has room for an error, as the path of its field in
 # ServerResponse. Where it hasn't, releases from 0.26 on have an answer that is an error.
 ERROR_FIELDS: Dict[str, str] = {

@@ -148,23 +148,6 @@ def find_run_files(folder: str, name: str) -> List[str]:
     return sorted(os.path.relpath(path, folder) for path in found if os.path.isfile(path))
 
 
-def replace_paths(message: bytes, mapping: Mapping[str, str]) -> bytes:
-    """Return a request with other paths, for the worker's end.
-
-    Args:
-        message: The request.
-        mapping: What takes the place of which path; others stay.
-    """
-    request = parse_request(message)
-    changed = False
-    for field in path_fields(*kind_and_body(request)):
-        path = mapping.get(field.path, field.path)
-        if path != field.path:
-            field.set(path)
-            changed = True
-    return bytes(request.SerializeToString()) if changed else message
-
-
 def inline_manifest(message: bytes) -> bytes:
     """Return a request with the artifact's list of files in it, for the worker's end.
 

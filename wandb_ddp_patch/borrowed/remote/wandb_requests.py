@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, NamedTuple, Optional
 
-from .wandb_kinds import ERROR_FIELDS, OWN_SERVICE, RULES, UNKNOWN, Action
+from .wandb_kinds import ERROR_FIELDS, RULES, UNKNOWN, Action
 from .wandb_paths import PathField, PathType, is_inside, path_fields
 from .wandb_protocol import (
     ProtocolError,
@@ -20,9 +20,6 @@ from .wandb_protocol import (
     record_of,
     server_messages,
 )
-
-# How the field record_publish of ServerRequest begins.
-_RECORD_PUBLISH = b"\x0a"
 
 AllowedPath = Callable[[str], Optional[str]]
 
@@ -194,21 +191,6 @@ def _unknown_fields() -> Optional[Callable[[Any], Any]]:
     except ImportError:
         return None
     return UnknownFieldSet  # type: ignore[no-any-return]
-
-
-def is_for_own_service(message: bytes) -> bool:
-    """Return True if a service on the worker's own machine is to answer a request.
-
-    Such requests are about no run: newer releases ask W&B's server through the service, with
-    the worker's own key, before they log or use an artifact.
-
-    Raises:
-        ProtocolError: The message can't be read.
-    """
-    # A record comes first in its message, and nearly all messages are records.
-    if message[:1] == _RECORD_PUBLISH:
-        return False
-    return kind_and_body(parse_request(message))[0] in OWN_SERVICE
 
 
 def refusal(message: bytes, why: str) -> Optional[bytes]:
