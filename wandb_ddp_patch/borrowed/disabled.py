@@ -12,9 +12,9 @@ from .dispatch import known_members
 def load_disabled(payload: Dict[str, Any]) -> Any:
     """Have wandb make a disabled run, and give it what the payload knows."""
     run = _made_by_wandb()
-    state = vars(payload["config"])
+    fields = vars(payload["config"])
     run.config.__dict__.update(
-        {k: v for k, v in state.items() if not k.endswith(("callback", "_settings"))}
+        {k: v for k, v in fields.items() if not k.endswith(("callback", "_settings"))}
     )
     run.summary.update(payload["summary"])
     # Not a link of its own: it stands for another one.

@@ -43,17 +43,17 @@ def inherit(run: Any) -> None:
     """Make a run that this process got by a fork one that it borrows."""
     tied = link.of(run)
     if isinstance(tied, link.Borrowed):  # a worker's worker: it connects anew
-        data, state = tied.payload, tied.state
+        data, phase = tied.payload, tied.state
     else:
-        data, state = payload.written(run), link.APART
+        data, phase = payload.written(run), link.APART
         if data["finished"] and data["attach_id"]:
-            state = link.FINISHED_BEFORE
-    if state is not link.FINISHED_BEFORE:
-        state = link.APART
+            phase = link.FINISHED_BEFORE
+    if phase is not link.FINISHED_BEFORE:
+        phase = link.APART
     way = None
     with contextlib.suppress(Exception):  # there may be no descriptor left to read it
         way = ways.home(data)
-    link.tie(run, link.Borrowed(data, way, state))
+    link.tie(run, link.Borrowed(data, way, phase))
 
 
 def _before() -> None:

@@ -7,7 +7,8 @@ import re
 from typing import Any, Dict
 
 # Some of them for those who call runs: a worker may have no descriptor left by then.
-from . import current, descriptors, link, steps, ways  # noqa: F401
+from . import descriptors, link, steps, ways  # noqa: F401
+from .current import make_current
 from .facts import facts
 from .link import Borrowed
 from .processes import is_me
@@ -131,7 +132,7 @@ def _take(run: Any, borrowed: Borrowed, payload: Dict[str, Any]) -> None:
     if borrowed.state is link.LEFT:  # a pool's next task
         resumed = borrowed.way is not None and borrowed.way.resume(run)
         borrowed.state = link.CONNECTED if resumed else link.APART
-        current.make_current(run)
+        make_current(run)
     if borrowed.state is link.APART:
         borrowed.way = ways.home(payload)
     borrowed.payload = payload

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import threading
-from multiprocessing import reduction
+from multiprocessing import process, reduction
 from typing import Any, Callable, Dict
 
 from ..borrowed.current import make_current
@@ -42,6 +43,12 @@ def _arrive(
     if run is not None:
         make_current(run)
     return Job(fn, method, run, parent)
+
+
+def give_back_number(worker: Any) -> None:
+    """Let the next process of this one have that number, and the name with it."""
+    module: Any = process
+    module._process_counter = itertools.chain(worker._identity[-1:], module._process_counter)
 
 
 class Surroundings:

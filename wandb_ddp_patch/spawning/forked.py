@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import itertools
 import sys
 import threading
 import weakref
@@ -34,7 +33,7 @@ class SpawnProcess(context.SpawnProcess):
             try:
                 return popen_forkserver.Popen(worker)
             except ValueError:
-                give_back_number(worker)  # too many fds: torch will be asked for another
+                arrival.give_back_number(worker)  # too many fds: torch will be asked for another
                 raise
             finally:
                 del worker._held
@@ -66,12 +65,6 @@ def offer() -> None:
 def take_back() -> None:
     """Let multiprocessing forget it."""
     context._concrete_contexts.pop(METHOD, None)  # type: ignore[attr-defined]
-
-
-def give_back_number(worker: Any) -> None:
-    """Let the next process of this one have that number, and the name with it."""
-    module: Any = process
-    module._process_counter = itertools.chain(worker._identity[-1:], module._process_counter)
 
 
 # --- in the worker --------------------------------------------------------------

@@ -11,8 +11,8 @@ from multiprocessing import connection
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from . import kernel, preload, server
+from .arrival import give_back_number
 from .circumstances import Use
-from .forked import give_back_number
 from .parent import Parent, end_with
 
 # A worker that can do it has done it in a moment, but for other work on the machine.

@@ -50,11 +50,11 @@ def export(tree: Path, name: str, folder: Path, report: Optional[Path] = None) -
         return found.notes
     (topic,) = found.topics
     folder.mkdir(parents=True, exist_ok=True)
-    diff = folder / "change.diff"
-    diff.write_bytes(whole.as_diff(tree, found.files).encode("utf-8"))
+    patch = folder / "change.diff"
+    patch.write_bytes(whole.as_diff(tree, found.files).encode("utf-8"))
     text = folder / "pull-request.md"
     text.write_text(_text(tree, topic, found.files, numbers), "utf-8")
-    lines = [*found.notes, f"written: {diff}", f"written: {text}"]
+    lines = [*found.notes, f"written: {patch}", f"written: {text}"]
     if numbers is None:
         lines.append(
             "without the numbers of a report: make one with testbed TREE --with-export"
