@@ -76,7 +76,7 @@ def main():
             WITH: startup.make(Path(folder, "with"), packages, *startup.OURS),
         }
         third = startup.make(Path(folder, "part"), packages, startup.PACKAGE)
-        check = "import wandb, sys; print('wandb_ddp_patch._patches' in sys.modules)"
+        check = "import wandb, sys; print('wandb_ddp_patch._registry' in sys.modules)"
         for name, python in pythons.items():
             seen = startup.output(python, "-c", check, env=env, cwd=folder)
             if seen != str(name == WITH):

@@ -91,7 +91,7 @@ def beside(run, worker, rows):
     took = {}
     for name in random.sample(("worker", "own"), 2):
         begun = time.perf_counter()
-        # A worker's answer follows its rows: see wandb_ddp_patch/borrowed/ending.py.
+        # A worker's answer follows its rows: see wandb_ddp_patch/runs/flush.py.
         own() if name == "own" else worker.ask("log", rows)
         took[name] = time.perf_counter() - begun
     return took["worker"], took["own"]

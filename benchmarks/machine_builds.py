@@ -99,4 +99,4 @@ class Build:
 
     def relay(self, milliseconds):
         """Give the port of a line to the owner with that round trip."""
-        return self.process("relay", self.owner.ask("port"), milliseconds).ask("port")
+        return self.process("local_address", self.owner.ask("port"), milliseconds).ask("port")

@@ -16,7 +16,7 @@ import time
 
 from wandb.proto import wandb_server_pb2
 
-from wandb_ddp_patch.borrowed.remote import records
+from wandb_ddp_patch.transports.remote import records
 from wandb_ddp_patch.tunnel import event_loop
 from wandb_ddp_patch.tunnel.client import Client
 from wandb_ddp_patch.tunnel.stream import ID_BYTES, Stream
@@ -77,7 +77,7 @@ async def log(connection, rows, room):
 
 async def log_by_all(content, count, rows):
     """Connect them all; return the error of one that has failed, or None."""
-    room, run_id = asyncio.Semaphore(TOGETHER), content["known"]["id"]
+    room, run_id = asyncio.Semaphore(TOGETHER), content["metadata"]["id"]
     connections = [Connection(content) for _ in range(count)]
     await asyncio.gather(
         *(

@@ -49,16 +49,16 @@ def own():
     import wandb
 
     import wandb_ddp_patch
-    from wandb_ddp_patch.borrowed import payload
+    from wandb_ddp_patch.handover import payload
 
     run = wandb.init(project="benchmark")
     wandb_ddp_patch.share(run, host="127.0.0.1")
     answers = {
-        "payload": lambda where, port: handed(payload.of(run), where, int(port)),
+        "payload": lambda where, port: handed(payload.dump(run), where, int(port)),
         "used": used,
         "step": lambda seconds: step(float(seconds)),
         "sync": lambda: run.summary.get("asked"),
-        "port": lambda: payload.of(run)["share"]["port"],
+        "port": lambda: payload.dump(run)["share"]["port"],
         "package": lambda: os.path.dirname(os.path.dirname(wandb_ddp_patch.__file__)),
         "finish": lambda: finish(run),
     }
@@ -143,7 +143,7 @@ def have_workers():
 
 def work(pipe, inherited, key, content):
     from wandb_ddp_patch import worker
-    from wandb_ddp_patch.borrowed import link
+    from wandb_ddp_patch.runs import state
 
     for other in inherited:
         other.close()
@@ -153,7 +153,7 @@ def work(pipe, inherited, key, content):
     logged = time.perf_counter() - begun
 
     def flush():
-        link.of(run).way.flush(run)  # as at a worker's end: until all is in the run
+        state.get_state(run).transport.flush(run)  # as at a worker's end: until all is in the run
 
     flush()
     pipe.send((logged, time.perf_counter() - begun))
@@ -263,4 +263,4 @@ def relay(port, milliseconds):
 
 
 if __name__ == "__main__":
-    {"owner": own, "workers": have_workers, "relay": relay}[sys.argv[1]](*sys.argv[2:])
+    {"owner": own, "workers": have_workers, "local_address": relay}[sys.argv[1]](*sys.argv[2:])

@@ -11,14 +11,14 @@ import subprocess
 import sys
 import threading
 
-from wandb_ddp_patch.borrowed.remote import wandb_paths, wandb_requests, wandb_responses
-from wandb_ddp_patch.borrowed.remote.wandb_kinds import Action
-from wandb_ddp_patch.borrowed.remote.wandb_protocol import (
+from wandb_ddp_patch.transports.remote import wandb_paths, wandb_requests, wandb_responses
+from wandb_ddp_patch.transports.remote.wandb_protocol import (
     Splitter,
     frame,
     kind_and_body,
     parse_request,
 )
+from wandb_ddp_patch.transports.remote.wandb_rules import Action
 
 
 class CheckedService:

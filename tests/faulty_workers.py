@@ -166,7 +166,7 @@ def case_few_descriptors(context, run):
 
 
 def log_to_a_frozen_service(run, name, logged, frozen):
-    from wandb_ddp_patch.borrowed import service
+    from wandb_ddp_patch.transports import service
 
     service._FLUSH_SECONDS = service._LONG_FLUSH_SECONDS = 2
     run.log({name: 0})

@@ -139,7 +139,7 @@ def everything(name):
     """Does with a run what can be done with it on another machine."""
     handed = load()
     run, seen = handed["run"], {}
-    seen["known"] = [run.project, run.config["lr"], wandb.run is None]
+    seen["metadata"] = [run.project, run.config["lr"], wandb.run is None]
     handed["log"]({"a": 1})
     seen["globals"] = [wandb.run is run, wandb.config is run.config, wandb.log == run.log]
     for n in range(500):

@@ -17,7 +17,7 @@ from conftest import clean_env
 from limits import HANG_SECONDS
 
 WIRE = str(Path(__file__).with_name("wire.py"))
-IN, APART = ("ip", "netns", "exec"), ("unshare", "-m")
+IN, DETACHED = ("ip", "netns", "exec"), ("unshare", "-m")
 ADDRESSES = "10.77.0.1", "10.77.0.2"
 
 
@@ -72,7 +72,16 @@ class Machines:
         if hosts is not None:
             entry = f"mount --bind {hosts_file(self.folder, hosts)} /etc/hosts && {entry}"
         process = subprocess.Popen(
-            [*IN, self.names[machine], *APART, "sh", "-c", entry, str(hidden), *map(str, command)],
+            [
+                *IN,
+                self.names[machine],
+                *DETACHED,
+                "sh",
+                "-c",
+                entry,
+                str(hidden),
+                *map(str, command),
+            ],
             cwd=self.folder,
             env=clean_env(TMPDIR=str(self.folder / f"tmp{machine}"), **env),
             stdin=subprocess.DEVNULL,
@@ -106,7 +115,7 @@ def permitted():
     if made.returncode:
         return f"no network namespace can be made: {made.stderr.strip()}"
     try:
-        entry = [*IN, name, *APART, "mount", "-t", "tmpfs", "none", "/mnt"]
+        entry = [*IN, name, *DETACHED, "mount", "-t", "tmpfs", "none", "/mnt"]
         mounted = subprocess.run(entry, capture_output=True, text=True)
         return f"nothing can be mounted: {mounted.stderr.strip()}" if mounted.returncode else None
     finally:

@@ -12,15 +12,15 @@ import sys
 import tempfile
 import traceback
 
-from wandb_ddp_patch.borrowed.remote import wandb_paths, wandb_requests
-from wandb_ddp_patch.borrowed.remote.wandb_kinds import RULES, Action
-from wandb_ddp_patch.borrowed.remote.wandb_paths import FIELDS, PathType
-from wandb_ddp_patch.borrowed.remote.wandb_protocol import (
+from wandb_ddp_patch.transports.remote import wandb_paths, wandb_requests
+from wandb_ddp_patch.transports.remote.wandb_paths import FIELDS, PathType
+from wandb_ddp_patch.transports.remote.wandb_protocol import (
     has_field,
     is_waited_for,
     kind_and_body,
     server_messages,
 )
+from wandb_ddp_patch.transports.remote.wandb_rules import RULES, Action
 
 RUN, OTHER, STAGING = "run12345", "other678", "/staging/"
 

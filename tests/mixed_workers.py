@@ -19,7 +19,8 @@ from faulty_workers import join, log, main, say, start_and_join
 from limits import AT_ONCE_SECONDS, WAIT_SECONDS
 
 import wandb_ddp_patch
-from wandb_ddp_patch.borrowed import link, ways
+from wandb_ddp_patch.runs import state
+from wandb_ddp_patch.transports import selection
 
 
 def shared(run):
@@ -29,11 +30,11 @@ def shared(run):
 
 def elsewhere(payload):
     """Load a run as on another machine than its owner's."""
-    is_here, ways.is_here = ways.is_here, lambda known: False
+    is_here, selection.is_here = selection.is_here, lambda known: False
     try:
         return pickle.loads(payload)
     finally:
-        ways.is_here = is_here
+        selection.is_here = is_here
 
 
 def in_worker(context, function, *arguments):
@@ -59,7 +60,7 @@ def fork_while_connecting(payload):
     silent = socket.socket()
     silent.bind(("127.0.0.1", 0))
     silent.listen(8)
-    tied = link.of(run)
+    tied = state.get_state(run)
     tied.payload["share"] = {**tied.payload["share"], "port": silent.getsockname()[1]}
     threading.Thread(target=log, args=(run, "thread"), daemon=True).start()
     time.sleep(1)
@@ -108,10 +109,10 @@ def use_one(payload):
 
 
 def count():
-    from wandb_ddp_patch.borrowed import ending, local
-    from wandb_ddp_patch.borrowed.remote import tunnel
+    from wandb_ddp_patch.runs import flush
+    from wandb_ddp_patch.transports import local, tunnel
 
-    return len(ending.used()), len(tunnel._endpoints) + len(local._connections)
+    return len(flush.registered()), len(tunnel._endpoints) + len(local._connections)
 
 
 def case_run_after_run(context, run):
@@ -171,7 +172,7 @@ def case_log_in_a_handler_elsewhere(context, run):
 
 
 def log_while_connecting(run):
-    from wandb_ddp_patch.borrowed import local
+    from wandb_ddp_patch.transports import local
 
     def interrupted(run):
         signal.raise_signal(signal.SIGALRM)
@@ -219,7 +220,7 @@ def case_blocked_modules(context, run):
     run.log({"before": 0})
     sys.modules["wandb.blocked"] = None
     in_worker(context, log, run, "worker 0")
-    locks = sys.modules["wandb_ddp_patch.borrowed.locks"]
+    locks = sys.modules["wandb_ddp_patch.handover.fork_locks"]
     # Those that wandb itself does not need to go on.
     for name in ("wandb.integration.weave.weave", "wandb.vendor.pynvml.pynvml"):
         if locks._names.get(name):

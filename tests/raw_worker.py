@@ -8,7 +8,7 @@ from limits import WAIT_SECONDS
 from wandb.proto import wandb_internal_pb2 as internal
 from wandb.proto import wandb_server_pb2 as server
 
-from wandb_ddp_patch.borrowed.remote import records
+from wandb_ddp_patch.transports.remote import records
 from wandb_ddp_patch.tunnel import event_loop
 from wandb_ddp_patch.tunnel.client import Client
 from wandb_ddp_patch.tunnel.stream import Stream

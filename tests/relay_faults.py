@@ -16,7 +16,8 @@ from faulty_workers import ROWS, log, main, say, start_and_join
 from limits import AT_ONCE_SECONDS, SOON_SECONDS, WAIT_SECONDS
 
 import wandb_ddp_patch  # noqa: F401
-from wandb_ddp_patch.borrowed import link, local_server
+from wandb_ddp_patch.runs import state
+from wandb_ddp_patch.transports import local_server
 
 # --- a call that waits for the network ---------------------------------------
 
@@ -78,7 +79,7 @@ def case_no_thread(context, run):
 
 
 def address_of(run):
-    return local_server.open_to_workers(link.own(run))
+    return local_server.listen_local(state.owner_state(run))
 
 
 def case_strangers(context, run):

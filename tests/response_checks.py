@@ -8,8 +8,8 @@ import sys
 
 from message_checks import UNKNOWN_FIELD, run_all, walk
 
-from wandb_ddp_patch.borrowed.remote import wandb_responses
-from wandb_ddp_patch.borrowed.remote.wandb_protocol import has_field, server_messages
+from wandb_ddp_patch.transports.remote import wandb_responses
+from wandb_ddp_patch.transports.remote.wandb_protocol import has_field, server_messages
 
 SECRET, PLAIN = "PLANTED", "harmless"
 

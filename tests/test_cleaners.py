@@ -8,11 +8,12 @@ import tempfile
 
 import pytest
 
-from wandb_ddp_patch.borrowed import alive, marker, processes
+from wandb_ddp_patch import _process
+from wandb_ddp_patch.runs import liveness, owner_file
 
 CODE = """
 import multiprocessing, os, tempfile, time, wandb, wandb_ddp_patch, pickle
-from wandb_ddp_patch.borrowed import link
+from wandb_ddp_patch.runs import state
 
 def log(run, name):
     run.log({name: 1})
@@ -29,7 +30,7 @@ if __name__ == "__main__":
     pool = context.Pool(1)
     run = wandb.init(mode="offline", project="p")
     before = pickle.dumps(run)
-    path = link.of(run).marker
+    path = state.get_state(run).marker
     logged, cleaned, queue = context.Event(), context.Event(), context.Queue()
     worker = context.Process(target=log_twice, args=(run, "old", logged, cleaned, queue))
     worker.start()
@@ -76,13 +77,13 @@ def test_workers_go_on_when_a_cleaner_has_been(fresh, tmp_path, how):
 
 @pytest.mark.parametrize("folder", ["read-only", "missing"])
 def test_without_a_temporary_folder_there_is_no_file(monkeypatch, tmp_path, folder):
-    monkeypatch.setattr(marker, "_own", None)
+    monkeypatch.setattr(owner_file, "_own", None)
     place = tmp_path / folder
     if folder == "read-only":
         place = "/proc"  # root may write elsewhere
     monkeypatch.setattr(tempfile, "tempdir", str(place))
-    assert marker.announce() is None
-    assert not alive.Watch(None, "some run").says_over()
+    assert owner_file.ensure_owner_file() is None
+    assert not liveness.OwnerWatch(None, "some run").is_over()
 
 
 def test_a_later_owner_sweeps_what_killed_ones_have_left(fresh, tmp_path):
@@ -95,7 +96,7 @@ def test_a_later_owner_sweeps_what_killed_ones_have_left(fresh, tmp_path):
     link = tmp_path / ("wandb_ddp_patch-" + "1" * 32)
     link.symlink_to(strange)
     fresh(
-        "from wandb_ddp_patch.borrowed import marker; marker.announce()",
+        "from wandb_ddp_patch.runs import owner_file; owner_file.ensure_owner_file()",
         TMPDIR=str(tmp_path),
     )
     assert not left.exists()
@@ -106,40 +107,40 @@ def test_a_file_that_is_not_ours_tells_nothing(tmp_path):
     real, link = tmp_path / "real", tmp_path / "link"
     real.write_bytes(b"\1")
     link.symlink_to(real)
-    assert not alive.Watch(str(link), "some run").says_over()
+    assert not liveness.OwnerWatch(str(link), "some run").is_over()
     assert real.exists()
     os.mkfifo(tmp_path / "pipe")
-    assert not alive.Watch(str(tmp_path / "pipe"), "some run").says_over()
+    assert not liveness.OwnerWatch(str(tmp_path / "pipe"), "some run").is_over()
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="processes are told on Linux only")
 def test_a_process_is_known_by_more_than_its_number():
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    known = processes.identity(child.pid)
-    assert known and not processes.has_ended(known)
+    known = _process.process_fingerprint(child.pid)
+    assert known and not _process.has_exited(known)
     boot, namespace, pid, start = known.split(" ")
-    assert processes.has_ended(f"{boot} {namespace} {pid} {int(start) - 1}")  # another one
-    assert not processes.has_ended(f"other {namespace} {pid} 1")  # on another machine
-    assert not processes.has_ended(None)
+    assert _process.has_exited(f"{boot} {namespace} {pid} {int(start) - 1}")  # another one
+    assert not _process.has_exited(f"other {namespace} {pid} 1")  # on another machine
+    assert not _process.has_exited(None)
     child.communicate(b"\n")
-    assert processes.has_ended(known)
+    assert _process.has_exited(known)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the C library")
 def test_workers_are_told_of_the_end_also_while_the_lock_is_held(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(marker, "_own", None)
-    path = marker.announce()
-    watch = alive.Watch(path, "some run")
-    assert not watch.says_over()
+    monkeypatch.setattr(owner_file, "_own", None)
+    path = owner_file.ensure_owner_file()
+    watch = liveness.OwnerWatch(path, "some run")
+    assert not watch.is_over()
     # By C, as other languages' libraries fork: Python's hooks do not let go of the file.
     child = ctypes.CDLL(None).fork()
     if child == 0:
         while True:
             os.read(0, 0) or os.sched_yield()
     try:
-        marker.end_all()
-        assert watch.says_over()
+        owner_file.mark_all_finished()
+        assert watch.is_over()
         assert not os.listdir(tmp_path)
     finally:
         os.kill(child, 9)
@@ -161,15 +162,15 @@ def test_a_worker_knows_of_the_end_in_time_also_where_clocks_are_coarse(fresh, t
             now += seconds
 
         time.sleep = sleep
-        from wandb_ddp_patch.borrowed import alive, marker
+        from wandb_ddp_patch.runs import liveness, owner_file
 
-        path = marker.announce()
+        path = owner_file.ensure_owner_file()
         for n in range(64):
             now = 100 + n + n * STEP / 64
-            watch = alive.Watch(path, f"run {n:02}")
-            assert not watch.says_over()
-            marker.end(f"run {n:02}")
-            assert watch.says_over(), n
+            watch = liveness.OwnerWatch(path, f"run {n:02}")
+            assert not watch.is_over()
+            owner_file.mark_finished(f"run {n:02}")
+            assert watch.is_over(), n
         """,
         TMPDIR=str(tmp_path),
     )

@@ -37,7 +37,7 @@ def test_doctor_says_what_is_here_and_that_all_is_well():
     assert facts["executable"] == sys.executable
     assert facts["imported_by"] == "nobody"
     assert facts["enabled"] and facts["inactive"].startswith("not active: ")
-    states = {graft["target"]: graft["state"] for graft in facts["grafts"]}
+    states = {patch["target"]: patch["state"] for patch in facts["patches"]}
     assert states["wandb.sdk.wandb_config.Config"] == "applied"
     assert states["torch.serialization"] == "applied"
     assert [row["name"] for row in facts["probes"]] == list(probes.PROBES)

@@ -12,13 +12,13 @@ from conftest import clean_env
 from limits import HANG_SECONDS
 
 import wandb_ddp_patch
-from wandb_ddp_patch.borrowed import payload
+from wandb_ddp_patch.handover import payload
 
 WORKER = """
 import json, os, pickle, stat, sys
 import wandb, wandb_ddp_patch
 from wandb_ddp_patch import worker
-from wandb_ddp_patch.borrowed import link
+from wandb_ddp_patch.runs import state
 
 def outcome(function, *args, **kwargs):
     try:
@@ -40,7 +40,7 @@ def act(run, tmp_path):
 
     def act(code, share=None, **changes):
         wandb_ddp_patch.share(run, host="127.0.0.1")
-        content = {**payload.of(run), **changes}
+        content = {**payload.dump(run), **changes}
         content["share"] = {**content["share"], "machine": "- - - elsewhere", **(share or {})}
         (tmp_path / "payload").write_bytes(pickle.dumps(content))
         (tmp_path / "worker").mkdir()
@@ -86,11 +86,11 @@ def test_another_release_line_is_an_error_that_names_both(run, act):
 
 def test_the_tunnel_is_taken_where_the_service_can_not_be_reached(run, act):
     """As by another user, or in another container, of the same machine."""
-    from wandb_ddp_patch.borrowed.processes import machine
+    from wandb_ddp_patch._process import host_fingerprint
 
     code = 'run.log({"x": 5}); said["x"] = run.summary["x"]'
     hidden = {"service": "3-1-unix-/nowhere/socket"}
-    said, _ = act(code, share={"machine": machine()}, **hidden)
+    said, _ = act(code, share={"machine": host_fingerprint()}, **hidden)
     assert said["x"] == 5 and run.summary["x"] == 5
 
 
@@ -150,7 +150,7 @@ def test_a_cleaner_that_takes_the_socket_costs_nothing(run, act):
     said, _ = act("""
 import shutil
 run.log({"x": 1})
-shutil.rmtree(link.of(run).way.endpoint.folder)
+shutil.rmtree(state.get_state(run).transport.endpoint.folder)
 run.log({"html": wandb.Html("<b>x</b>")})
 run.finish()
 with open(sys.argv[1], "rb") as file:  # as a pool's next task has it

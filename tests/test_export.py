@@ -11,8 +11,8 @@ from conftest import ROOT, clean_env
 from limits import HANG_SECONDS
 
 from wandb_ddp_patch import cli, probes
-from wandb_ddp_patch.errors import Failure
-from wandb_ddp_patch.testbed import export, outcomes, pinned, trees
+from wandb_ddp_patch.errors import CommandError
+from wandb_ddp_patch.testbed import export, outcomes, source_trees, upstream_ruff
 from wandb_ddp_patch.testbed.export import changelog, style, syntax
 
 CONFIG = "wandb/sdk/wandb_config.py"
@@ -102,7 +102,9 @@ def run_tests(tree, tests, folder):
 
 def doubts(topic, found):
     """Those of a topic's tests that prove nothing, and why."""
-    why = {name: outcomes.doubt(name, how, [export.TOPICS[topic]]) for name, how in found.items()}
+    why = {
+        name: outcomes.invalidate(name, how, [export.TOPICS[topic]]) for name, how in found.items()
+    }
     return {name.rpartition("::")[2]: words for name, words in why.items() if words}
 
 
@@ -184,11 +186,11 @@ def test_what_is_no_proof():
         ),
         ("test_of_nobody", failed, "it names no reason"),
     ):
-        assert outcomes.doubt(f"{file}::{test}", outcome, [topic]) == words
+        assert outcomes.invalidate(f"{file}::{test}", outcome, [topic]) == words
     summary = "tests/unit_tests/test_wandb_summary.py::test_missing_attribute_is_key_error"
     passed = outcomes.Outcome("passed")
-    assert outcomes.doubt(summary, passed, [topic, export.TOPICS["summary"]]) == ""
-    assert "it fails without" in outcomes.doubt(summary, failed, [export.TOPICS["summary"]])
+    assert outcomes.invalidate(summary, passed, [topic, export.TOPICS["summary"]]) == ""
+    assert "it fails without" in outcomes.invalidate(summary, failed, [export.TOPICS["summary"]])
 
 
 def changed_lines(tree, files):
@@ -242,15 +244,17 @@ def test_a_half_way_fix_is_named_and_left_alone(tree):
         "    def __contains__(self, key):",
         "    def __getstate__(self):\n        return {}\n\n    def __contains__(self, key):",
     )
-    with pytest.raises(Failure, match=r"wandb_config.py, line \d+: Config.__getstate__ is neither"):
+    with pytest.raises(
+        CommandError, match=r"wandb_config.py, line \d+: Config.__getstate__ is neither"
+    ):
         export.change(tree, ["config"])
     assert export.change(tree, ["preinit"]).files
 
 
 def test_torch_builds_on_config(tree):
-    with pytest.raises(Failure, match="torch builds on config, which this tree does not have"):
+    with pytest.raises(CommandError, match="torch builds on config, which this tree does not have"):
         export.change(tree, ["torch"])
-    with pytest.raises(Failure, match="no such topic: nonsense"):
+    with pytest.raises(CommandError, match="no such topic: nonsense"):
         export.change(tree, ["nonsense"])
 
 
@@ -263,7 +267,7 @@ def test_a_stand_in_that_pickle_finds_by_its_name_is_half_a_fix(tree):
         "    preinit_wrapper.__qualname__ = str(name).rpartition('.')[2]\n",
     )
     # log, taken before wandb.init(), can't be pickled after it.
-    with pytest.raises(Failure, match="PreInitCallable is neither wandb's nor this change's"):
+    with pytest.raises(CommandError, match="PreInitCallable is neither wandb's nor this change's"):
         export.change(tree, ["preinit"])
 
 
@@ -355,7 +359,7 @@ def test_a_new_line_ends_as_the_one_above_it(before, after, expected):
 
 def test_a_syntax_error_is_named_wherever_it_is(tree, capsys):
     (tree / "wandb" / "plot" / "bar.py").write_text("import os\n\ndef (:\n")
-    assert trees.broken(tree) == ["wandb/plot/bar.py, line 3: invalid syntax"]
+    assert source_trees.broken(tree) == ["wandb/plot/bar.py, line 3: invalid syntax"]
     assert cli.main(["export-diff", str(tree)]) == 2
     assert "wandb/plot/bar.py, line 3: " in capsys.readouterr().err
 
@@ -419,11 +423,11 @@ def test_the_folder_of_a_pull_request(tree, tmp_path, capsys):
 
 
 def test_the_ruff_that_a_tree_pins(tmp_path):
-    assert pinned.ruff_of(tmp_path) == ""
+    assert upstream_ruff.ruff_of(tmp_path) == ""
     hooks = "  - repo: https://github.com/astral-sh/ruff-pre-commit\n    rev: {}\n    hooks:\n"
     for rev in ('"v0.12.0"', "v0.12.0", "'0.12.0'"):
         (tmp_path / ".pre-commit-config.yaml").write_text(hooks.format(rev))
-        assert pinned.ruff_of(tmp_path) == "0.12.0"
+        assert upstream_ruff.ruff_of(tmp_path) == "0.12.0"
 
 
 def test_quoted_annotations():

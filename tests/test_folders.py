@@ -21,7 +21,7 @@ AS_IT_IS = 'exec "$@"'
 ANOTHER = 'TMPDIR=$TMPDIR/.. exec "$@"'
 # Over the owner's folder, so that nothing of the owner's is to be seen there.
 PRIVATE = 'exec unshare -m sh -c \'mount -t tmpfs none $TMPDIR && exec "$@"\' sh "$@"'
-APART = 'exec unshare -n "$@"'
+DETACHED = 'exec unshare -n "$@"'
 FULL = (
     "exec unshare -m sh -c 'mount -t tmpfs -o size=64k none $TMPDIR &&"
     ' (cat /dev/zero > $TMPDIR/zeros; exec "$@")\' sh "$@"'
@@ -62,7 +62,7 @@ def play(tmp_path, release):
             )
         output = (tmp_path / "output").read_text()
         assert (tmp_path / "code").exists(), output
-        assert (tmp_path / "code").read_text() == str(int(worker is APART)), output
+        assert (tmp_path / "code").read_text() == str(int(worker is DETACHED)), output
         (file,) = runfile.find(str(tmp_path))
         return output, [int(row["row"]) for row in runfile.history(file) if "row" in row]
 
@@ -89,7 +89,7 @@ def test_the_temporary_folder(play, version, owner, worker):
     ],
 )
 def test_a_refused_connection_means_no_more_than_it_does(play, version, why):
-    output, rows = play(version, AS_IT_IS, APART)
+    output, rows = play(version, AS_IT_IS, DETACHED)
     assert why in output
     assert rows == []
 
@@ -97,7 +97,7 @@ def test_a_refused_connection_means_no_more_than_it_does(play, version, why):
 LISTEN = """
 import sys
 from multiprocessing.connection import Client
-from wandb_ddp_patch.borrowed import local_server
+from wandb_ddp_patch.transports import local_server
 sys.platform = "another"
 with local_server.listen() as listener:
     with Client(listener.address) as client, listener.accept() as accepted:

@@ -10,7 +10,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "wandb_ddp_patch"
 # What a program of a user's needs; the rest is for the command line.
-ROOMS = ("grafts", "borrowed", "spawning")
+ROOMS = ("forkserver", "handover", "patches", "runs", "transports")
 
 
 def test_all_that_a_program_needs_is_imported_by_name(tmp_path):
@@ -30,7 +30,7 @@ def test_all_that_a_program_needs_is_imported_by_name(tmp_path):
 
 def test_a_part_that_is_missing_is_said_and_the_rest_works(fresh, tmp_path):
     shutil.copytree(PACKAGE, tmp_path / "wandb_ddp_patch")
-    (tmp_path / "wandb_ddp_patch" / "grafts" / "yaml.py").unlink()
+    (tmp_path / "wandb_ddp_patch" / "patches" / "yaml.py").unlink()
     out = fresh(
         """
         import warnings

@@ -19,9 +19,9 @@ from wandb.proto import wandb_internal_pb2 as internal
 from wandb.proto import wandb_server_pb2 as server
 
 import wandb_ddp_patch
-from wandb_ddp_patch.borrowed import link
-from wandb_ddp_patch.borrowed.remote import received_files, records
 from wandb_ddp_patch.errors import FINISHED
+from wandb_ddp_patch.runs import state
+from wandb_ddp_patch.transports.remote import received_files, records
 
 KEY = "0123456789abcdef" * 2 + "01234567"
 
@@ -29,7 +29,7 @@ KEY = "0123456789abcdef" * 2 + "01234567"
 @pytest.fixture
 def shared(run):
     wandb_ddp_patch.share(run, host="127.0.0.1")
-    return link.of(run)
+    return state.get_state(run)
 
 
 @pytest.fixture
@@ -77,20 +77,20 @@ SHARES_WITH_A_KEY = """
 import asyncio, os, sys, wandb, wandb_ddp_patch, pickle
 sys.path.append(sys.argv[1])
 import raw_worker
-from wandb_ddp_patch.borrowed import link
+from wandb_ddp_patch.runs import state
 run = wandb.init(project="p")
 wandb_ddp_patch.share(run, host="127.0.0.1")
 key = os.environ["WANDB_API_KEY"].encode()
 # W&B's own service sends it to whoever attaches.
 async def directly():
-    token = link.of(run).service
+    token = state.get_state(run).service
     path = token.partition("-unix-")[2]
     reader, writer = await asyncio.open_unix_connection(path)
-    from wandb_ddp_patch.borrowed.remote import wandb_protocol
+    from wandb_ddp_patch.transports.remote import wandb_protocol
     writer.write(wandb_protocol.frame(raw_worker.attach(run.id).SerializeToString()))
     return await reader.read(1 << 20)
 print(key in asyncio.run(directly()))
-worker = raw_worker.RawWorker(link.of(run).key, link.of(run).share)
+worker = raw_worker.RawWorker(state.get_state(run).key, state.get_state(run).share)
 answer = worker.ask(raw_worker.attach(run.id))
 print(key in worker.bytes, key in pickle.dumps(run))
 print(answer.inform_attach_response.settings.run_id.value == run.id)

@@ -34,8 +34,8 @@ def test_nothing_is_long():
 @pytest.mark.parametrize(
     ("file", "line"),
     [
-        ("borrowed/link.py", "from . import forks"),
-        ("borrowed/alive.py", "def late():\n    from .. import worker"),
+        ("runs/state.py", "from ..handover import fork"),
+        ("runs/liveness.py", "def late():\n    from .. import worker"),
         ("errors.py", "from . import cli"),
     ],
 )

@@ -13,9 +13,10 @@ import time
 import pytest
 from limits import SOON_SECONDS, WAIT_SECONDS
 
-from wandb_ddp_patch.borrowed import link, local, local_server
-from wandb_ddp_patch.borrowed.local import LocalTransport, OwnerConnection
-from wandb_ddp_patch.errors import FINISHED, Unreachable
+from wandb_ddp_patch.errors import FINISHED, RunUnreachableError
+from wandb_ddp_patch.runs import state
+from wandb_ddp_patch.transports import local, local_server
+from wandb_ddp_patch.transports.local import LocalTransport, OwnerConnection
 
 
 class UnpicklableError(Exception):
@@ -49,10 +50,10 @@ class Run:
 
 class Opened:
     def __init__(self):
-        self.run, self.owned = Run(), link.Owned(os.urandom(16).hex())
-        link.tie(self.run, self.owned)
-        self.address = local_server.open_to_workers(self.owned)
-        self.payload = {"relay": self.address, "owner": os.getpid(), "key": self.owned.key}
+        self.run, self.owned = Run(), state.OwnerState(os.urandom(16).hex())
+        state.bind(self.run, self.owned)
+        self.address = local_server.listen_local(self.owned)
+        self.payload = {"local_address": self.address, "owner": os.getpid(), "key": self.owned.key}
 
     def connect(self):
         return OwnerConnection(self.payload)
@@ -101,7 +102,7 @@ def test_errors_and_results_come_back_if_they_can(opened):
     assert (done, type(error)) == (False, RuntimeError) and "UnpicklableError" in str(error)
     assert call(connection, "save", "x") == (True, None)  # a lock can't be sent
     done, error = call(connection, "__getattribute__", "wait")
-    assert (done, type(error).__name__) == (False, "NotPlain")
+    assert (done, type(error).__name__) == (False, "NotSerializableError")
     done, error = connection.request(b"no pickle")
     assert not done and isinstance(error, pickle.UnpicklingError)
     assert call(connection, "log", {"n": 1}) == (True, None)
@@ -175,7 +176,7 @@ def test_workers_hear_that_the_run_is_over(opened):
     assert idle.is_over() and idle.closed
     for connection in (used, opened.connect()):  # one that has not connected before, too
         begun = time.monotonic()
-        with pytest.raises(Unreachable, match=re.escape(FINISHED)):
+        with pytest.raises(RunUnreachableError, match=re.escape(FINISHED)):
             call(connection, "log", {"n": 2})
         assert time.monotonic() < begun + SOON_SECONDS
         assert connection.closed
@@ -191,7 +192,7 @@ def test_the_end_waits_for_calls_that_are_under_way(opened):
     ending.start()
     ending.join(0.3)
     assert ending.is_alive()
-    with pytest.raises(Unreachable, match=re.escape(FINISHED)):
+    with pytest.raises(RunUnreachableError, match=re.escape(FINISHED)):
         call(opened.connect(), "log", {"n": 2})
     opened.run.wait.set()
     ending.join(WAIT_SECONDS)
@@ -282,10 +283,10 @@ def test_there_are_never_many_of_them(opened, monkeypatch):
 def test_who_does_not_hold_the_key_is_told_and_nothing_of_it_is_loaded(opened, monkeypatch):
     with pytest.raises(multiprocessing.AuthenticationError):
         multiprocessing.connection.Client(opened.address, authkey=b"another tree's")
-    token = local.token
+    token = local.tree_token
     monkeypatch.setattr(local, "token", lambda: b"another tree's")
     why = "this process was not started with multiprocessing by the one that called"
-    with pytest.raises(Unreachable, match=re.escape(why)):
+    with pytest.raises(RunUnreachableError, match=re.escape(why)):
         opened.connect()
     monkeypatch.setattr(local, "token", token)
     assert opened.run.rows == []
@@ -300,20 +301,20 @@ def test_who_answers_has_to_hold_the_key_too(opened):
 
         thread = threading.Thread(target=answer)
         thread.start()
-        with pytest.raises(Unreachable, match="was not started with multiprocessing"):
-            OwnerConnection({**opened.payload, "relay": listener.address})
+        with pytest.raises(RunUnreachableError, match="was not started with multiprocessing"):
+            OwnerConnection({**opened.payload, "local_address": listener.address})
         thread.join(WAIT_SECONDS)
 
 
 def test_no_payload_holds_the_key(opened):
-    assert local.token() not in pickle.dumps(opened.payload)
+    assert local.tree_token() not in pickle.dumps(opened.payload)
 
 
 def test_nobody_is_at_the_address(opened):
     with local_server.listen() as listener:
         address = listener.address
-    with pytest.raises(Unreachable, match=re.escape(FINISHED)):
-        OwnerConnection({**opened.payload, "relay": os.fsdecode(address)})
+    with pytest.raises(RunUnreachableError, match=re.escape(FINISHED)):
+        OwnerConnection({**opened.payload, "local_address": os.fsdecode(address)})
 
 
 # --- what is short -----------------------------------------------------------------
@@ -342,4 +343,4 @@ def test_no_server_can_be_had(monkeypatch, error):
 
     monkeypatch.setattr(local_server, "_server", None)
     monkeypatch.setattr(local_server, "listen", fail)
-    assert local_server.open_to_workers(link.Owned(os.urandom(16).hex())) is None
+    assert local_server.listen_local(state.OwnerState(os.urandom(16).hex())) is None

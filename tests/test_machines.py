@@ -77,7 +77,7 @@ def test_what_a_run_can_do_on_another_machine(machines, tmp_path, release, versi
     ended(machines.start(1, python, SCRIPT, "everything", "worker", **env), owner)
     said = seen(tmp_path, "worker")
 
-    assert said["known"] == ["p", 0.1, True]
+    assert said["metadata"] == ["p", 0.1, True]
     assert said["globals"] == [True, True, True]
     assert said["config"].startswith("ConfigError: Attempted to change value of key")
     assert said["summary"] == [1, 499]
@@ -122,7 +122,7 @@ ALONE = """
 import pickle
 import wandb
 import wandb_ddp_patch
-from wandb_ddp_patch.borrowed import sharing
+from wandb_ddp_patch.handover import sharing
 said = []
 wandb.termwarn = lambda text, **_: said.append(text)
 run = wandb.init()

@@ -347,13 +347,13 @@ def broken(env, what):
         for path in package.rglob("*.py"):
             path.unlink()
     elif what == "a file deleted":
-        (package / "_hooks.py").unlink()
+        (package / "_import_hook.py").unlink()
     elif what == "a file cut short":
         rewrite(package / "__init__.py", "def apply(")
     elif what == "another package of that name":
         rewrite(package / "__init__.py", "raise OSError('what?')")
     elif what == "an empty file":
-        rewrite(package / "_hooks.py", "")
+        rewrite(package / "_import_hook.py", "")
 
 
 @pytest.mark.parametrize(
@@ -378,7 +378,7 @@ def test_half_of_us_is_gone_and_interpreters_start(environment, dists, what):
 
 def test_a_later_file_is_gone_and_wandb_works(environment, dists):
     env = environment(dists["wheel"], f"wandb=={newest()}")
-    (env.site / "wandb_ddp_patch" / "_graft.py").unlink()
+    (env.site / "wandb_ddp_patch" / "_patching.py").unlink()
     quiet(env)
     done = env.attempt("-c", "import wandb; print(wandb.Config())")
     assert (done.returncode, done.stdout) == (0, "{}\n")
@@ -453,7 +453,7 @@ def test_another_start_up_file_imports_wandb_before_ours(environment, dists):
     by = "import wandb_ddp_patch; print(wandb_ddp_patch._imported_by[0])"
     env.run("-c", by, says="wandb_ddp_patch_startup")
     assert "RecursionError" in env.attempt("-c", COPY, WANDB_DDP_PATCH="0").stderr
-    (env.site / "wandb_ddp_patch" / "_patches.py").unlink()
+    (env.site / "wandb_ddp_patch" / "_registry.py").unlink()
     quiet(env)  # of us, only a part is left
 
 

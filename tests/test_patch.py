@@ -15,12 +15,12 @@ from conftest import ROOT, clean_env
 from limits import HANG_SECONDS
 
 import wandb_ddp_patch
-from wandb_ddp_patch import _patches
+from wandb_ddp_patch import _registry
 from wandb_ddp_patch.testbed import environments
 
 
 def amended():
-    """The classes and modules that grafts amend."""
+    """The classes and modules that patches amend."""
     from wandb.sdk import wandb_config, wandb_run, wandb_setup, wandb_summary
     from wandb.sdk.lib import disabled, preinit
 
@@ -536,7 +536,7 @@ def test_imports_are_what_they_are_without_us(fresh, tmp_path, what):
         out = fresh(code + textwrap.dedent(AS_WITHOUT_US[what]), quiet=False)
         out = re.sub(r"0x[0-9a-f]+|in \d+\.\d+s", "", out)
         # A traceback shows through which file of ours an import has gone.
-        out = re.sub(r" +File .*_hooks.py.*\n.*\n", "", out)
+        out = re.sub(r" +File .*_import_hook.py.*\n.*\n", "", out)
         said.append(out.replace(f"{os.sep}with{os.sep}", f"{os.sep}without{os.sep}"))
     assert said[0] == said[1]
     assert said[0].strip()
@@ -628,8 +628,8 @@ def test_pickle_of_reverted_config_is_upstreams(reverted):
 
 
 def test_lock_is_free_after_all_this():
-    assert _patches._lock.acquire(timeout=60)
-    _patches._lock.release()
+    assert _registry._lock.acquire(timeout=60)
+    _registry._lock.release()
 
 
 def test_functions_before_init_look_like_functions(fresh):

@@ -12,7 +12,7 @@ import pytest
 import wandb
 
 import wandb_ddp_patch  # noqa: F401
-from wandb_ddp_patch.probes.workers import in_worker
+from wandb_ddp_patch.probes.multiprocess import in_worker
 
 WRITTEN = Path(__file__).with_name("pickles") / "0.1.0"
 ITEMS = {"lr": 0.1, "layers": [1, 2], "nested": {"depth": 1}}
@@ -81,10 +81,10 @@ def test_payloads_of_today_name_what_those_of_0_1_0_do(run, protocol):
         "owner",
         "attach_id",
         "service",
-        "marker",
-        "relay",
+        "owner_file",
+        "local_address",
         "finished",
-        "known",
+        "metadata",
         "config",
     }
     assert keys <= strings & strings_then

@@ -11,9 +11,9 @@ import wandb
 from conftest import clean_env
 from limits import HANG_SECONDS
 
-from wandb_ddp_patch import _patches, probes
+from wandb_ddp_patch import _registry, probes
 from wandb_ddp_patch.probes import __main__ as command
-from wandb_ddp_patch.probes import workers
+from wandb_ddp_patch.probes import multiprocess
 
 # The newest release is doctor's, in test_doctor.py.
 RELEASES = [
@@ -111,7 +111,7 @@ def test_a_probe_names_why_it_fails_and_a_worker_says_why():
     assert not probe.is_why("OSError: no room", "    # RecursionError\nOSError: no room")
     # What can't be loaded in a worker is the worker's answer, not its death.
     with pytest.raises(RuntimeError, match="in the spawn worker: ZeroDivisionError"):
-        workers.in_worker(print, _Unloadable())
+        multiprocess.in_worker(print, _Unloadable())
 
 
 class _Unloadable:
@@ -139,7 +139,7 @@ def test_every_graft_has_probes():
         "WandbStoragePolicy": "media",
         "Artifact": "media",
     }
-    assert {graft.name for graft in _patches.grafts()} == set(by_class)
+    assert {patch.name for patch in _registry.patches()} == set(by_class)
     assert set(by_class.values()) == named
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wandb_ddp_patch.borrowed.remote import records
+from wandb_ddp_patch.transports.remote import records
 from wandb_ddp_patch.tunnel.tls import ProtocolError
 
 KINDS = st.integers(records.MESSAGE, records.CLOSED)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from limits import AT_ONCE_SECONDS
 
 import wandb_ddp_patch  # noqa: F401
-from wandb_ddp_patch.borrowed import facts, link
+from wandb_ddp_patch.runs import metadata, state
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 SETTINGS = settings(
@@ -52,11 +52,11 @@ def test_of_several_runs_each_comes_back_as_itself(tmp_path, monkeypatch):
 def test_a_run_is_not_kept_alive(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = wandb.init(project="p", config={"lr": 1})
-    run_id, data, key = run.id, pickle.dumps(run), link.own(run).key
+    run_id, data, key = run.id, pickle.dumps(run), state.owner_state(run).key
     run.finish()
     del run
     gc.collect()
-    if link.find(key) is None:  # wandb, too, has let it go
+    if state.lookup(key) is None:  # wandb, too, has let it go
         again = pickle.loads(data)
         assert (again.id, dict(again.config)["lr"]) == (run_id, 1)
         with pytest.raises(wandb.errors.UsageError, match="has ended"):
@@ -106,7 +106,7 @@ def test_no_setting_is_in_a_payload_but_the_names_of_the_run(fresh):
 )
 def test_an_anonymous_users_url_leaves_its_key_behind(url, bare):
     """wandb puts the API key of an anonymous user into the run's URL."""
-    assert facts.bare_url(url) == bare
+    assert metadata.strip_credentials(url) == bare
 
 
 def test_reading_needs_no_service_and_writing_says_why(fresh, tmp_path, run):
@@ -148,7 +148,7 @@ def test_a_stale_service_in_the_environment_is_no_service(fresh, tmp_path, run):
         run,
         """
 import time, wandb, sys
-sys.modules["wandb_ddp_patch.borrowed.link"].of(it).way.service += "gone"
+sys.modules["wandb_ddp_patch.runs.state"].get_state(it).transport.service += "gone"
 begun = time.monotonic()
 try: it.log({"x": 1})
 except wandb.errors.UsageError as error: print("service is gone" in str(error))
@@ -403,9 +403,9 @@ def test_a_summary_can_be_read_when_its_run_is_gone(fresh, tmp_path, run):
     out = fresh("""
         import pickle, sys, wandb
         from wandb_ddp_patch import errors
-        from wandb_ddp_patch.borrowed import service
-        def gone(self, run): raise errors.Unreachable("its service is gone")
-        service.Service.connect = gone
+        from wandb_ddp_patch.transports import service
+        def gone(self, run): raise errors.RunUnreachableError("its service is gone")
+        service.ServiceTransport.connect = gone
         summary, best = pickle.load(open("kept", "rb"))
         print(summary["best"]["loss"], best["loss"])
         try: best["loss"] = 1

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from wandb_ddp_patch import cli
-from wandb_ddp_patch.testbed import releases, since
+from wandb_ddp_patch.testbed import compare, releases
 
 
 def part(release, without, with_shim):
@@ -20,13 +20,13 @@ def part(release, without, with_shim):
 def test_three_lines_say_what_is_another():
     old = part("0.31.0", {"a": False, "b": True}, {"a": True, "b": True})
     new = part("0.32.0", {"a": True, "b": True}, {"a": True, "b": False})
-    grafts = {"wandb.Config": "applied", "wandb.Run": "applied"}
-    assert since.changes(old, new, grafts, {**grafts, "wandb.Config": "not needed"}) == [
-        "0.32.0 since 0.31.0, grafts that are another: wandb.Config (not needed, was applied)",
+    patches = {"wandb.Config": "applied", "wandb.Run": "applied"}
+    assert compare.changes(old, new, patches, {**patches, "wandb.Config": "not needed"}) == [
+        "0.32.0 since 0.31.0, patches that are another: wandb.Config (not needed, was applied)",
         "0.32.0 since 0.31.0, probes without the shim: a passes",
         "0.32.0 since 0.31.0, probes with the shim: b fails",
     ]
-    assert all(line.endswith(": none") for line in since.changes(old, old, grafts, grafts))
+    assert all(line.endswith(": none") for line in compare.changes(old, old, patches, patches))
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_three_lines_say_what_is_another():
         pytest.param(
             "0.12.21",
             1,
-            "0.12.21 since 0.27.2, grafts that are another: wandb.",
+            "0.12.21 since 0.27.2, patches that are another: wandb.",
             marks=pytest.mark.nightly,
         ),
         ("0.27.2", 0, "0.27.2 is what it is compared with: nothing is another"),
@@ -57,7 +57,7 @@ def test_it_goes_with_no_report(capsys):
 
 def test_a_new_line_is_entered_by_one_command(tmp_path, monkeypatch, capsys):
     file = shutil.copyfile(releases._FILE, tmp_path / "releases.json")
-    monkeypatch.setattr(releases.enter, "__defaults__", (file,))
+    monkeypatch.setattr(releases.add_line, "__defaults__", (file,))
     before = json.loads(file.read_text("utf-8"))
     del before["0.27.2"]
     file.write_text(json.dumps(before), "utf-8")
@@ -74,7 +74,7 @@ def test_a_new_line_is_entered_by_one_command(tmp_path, monkeypatch, capsys):
 def test_a_new_line_is_in_its_place(tmp_path):
     file = tmp_path / "releases.json"
     file.write_text(json.dumps({"0.30.0": {"pins": []}, "0.10.23": {"pins": ["x"]}}), "utf-8")
-    assert releases.enter("0.32.1", file)
-    assert not releases.enter("0.32.2", file)
+    assert releases.add_line("0.32.1", file)
+    assert not releases.add_line("0.32.2", file)
     assert list(json.loads(file.read_text("utf-8"))) == ["0.10.23", "0.30.0", "0.32.1"]
     assert releases._FILE.read_text("utf-8") == json.dumps(releases.RELEASES, indent=1) + "\n"

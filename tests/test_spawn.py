@@ -17,8 +17,8 @@ from limits import HANG_SECONDS
 
 import wandb_ddp_patch
 from wandb_ddp_patch import runfile
-from wandb_ddp_patch.borrowed import link
-from wandb_ddp_patch.spawning import arguments, launch, server, trial
+from wandb_ddp_patch.forkserver import arguments, launch, selftest, server
+from wandb_ddp_patch.runs import state
 
 TOP = """
 import os, sys, time
@@ -309,7 +309,7 @@ def test_failed_workers_do_not_keep_runs_alive(run):
 
     def references_after(failures):
         for _ in range(failures):
-            link.of(run).exit_code = None  # as another run has it
+            state.get_state(run).exit_code = None  # as another run has it
             with pytest.raises(ChildProcessError):
                 launch._join(fail, run)
         return sys.getrefcount(run)
@@ -377,13 +377,13 @@ def test_a_worker_that_waits_for_the_processor_is_not_stuck(monkeypatch):
     waits, spins, *_, sleeps = (process.pid for process in processes)
     os.setpriority(os.PRIO_PROCESS, waits, 19)
     try:
-        asked = {pid: trial._stuck(pid) for pid in (waits, spins, sleeps)}
+        asked = {pid: selftest._stuck(pid) for pid in (waits, spins, sleeps)}
         stuck = set()
         while not stuck:
             time.sleep(0.2)
             stuck = {pid for pid, is_stuck in asked.items() if is_stuck()}
         assert stuck == {sleeps}
-        monkeypatch.setattr(trial, "_SPINNING_SECONDS", 0.1)
+        monkeypatch.setattr(selftest, "_SPINNING_SECONDS", 0.1)
         while not asked[spins]():
             time.sleep(0.1)
     finally:
@@ -446,8 +446,8 @@ def test_workers_end_with_their_parent_while_a_fork_of_it_lives(tmp_path, line, 
         TOP
         + f"""
 import signal
-from wandb_ddp_patch.spawning import parent
-parent.INTERRUPTED_SECONDS = 1
+from wandb_ddp_patch.forkserver import parent_watch
+parent_watch.INTERRUPTED_SECONDS = 1
 {line}
 def work(rank):
     signal.signal(signal.SIGINT, [signal.default_int_handler, signal.SIG_IGN, print][rank])
@@ -529,7 +529,7 @@ def work(rank):
 @pytest.mark.parametrize(
     "line",
     [
-        "from wandb_ddp_patch.spawning import server; server._file_of = lambda text: '/none'",
+        "from wandb_ddp_patch.forkserver import server; server._file_of = lambda text: '/none'",
         # In the forkserver alone, importing the script fails.
         "open('fails', 'w').close()",
         # Its socket's name becomes too long.
@@ -714,7 +714,7 @@ def test_trying_arguments_leaves_large_ones_as_they_are():
     model = torch.nn.Linear(2, 2)
     things = [tensor, array, model, model.forward, spawn.Lock(), spawn.Queue(), *spawn.Pipe()]
     threads = threading.active_count()
-    assert arguments.why_not_sent(print, (*things, spawn.Value("i"), {"a": [tensor]})) is None
+    assert arguments.pickling_problem(print, (*things, spawn.Value("i"), {"a": [tensor]})) is None
     assert not tensor.is_shared() and not model.weight.is_shared()
     assert threading.active_count() == threads
 
@@ -723,5 +723,5 @@ def test_trying_arguments_leaves_large_ones_as_they_are():
             return list, (), None, iter(lambda: numbers.append(0) or bytes(1000), None)
 
     numbers = []
-    assert arguments.why_not_sent(print, (Sized(),)) is None
+    assert arguments.pickling_problem(print, (Sized(),)) is None
     assert len(numbers) < 1000

@@ -22,8 +22,16 @@ from conftest import clean_env
 from limits import HANG_SECONDS, SOON_SECONDS
 
 from wandb_ddp_patch import cli, probes
-from wandb_ddp_patch.errors import Failure
-from wandb_ddp_patch.testbed import environments, export, index, judgement, specs, suite, trees
+from wandb_ddp_patch.errors import CommandError
+from wandb_ddp_patch.testbed import (
+    environments,
+    exit_status,
+    export,
+    pypi,
+    source_trees,
+    specs,
+    suite,
+)
 
 CLASSES = [name for topic in export.TOPICS.values() for name in topic.probes]
 
@@ -73,7 +81,7 @@ def sdist():
 def tree(sdist, tmp_path):
     """A copy of its source tree, to be changed."""
     folder = tmp_path / "wandb-source"
-    shutil.copytree(trees.unpacked(sdist), folder)
+    shutil.copytree(source_trees.unpacked(sdist), folder)
     return folder
 
 
@@ -104,7 +112,7 @@ def test_specs_stand_for_releases():
 
 
 def test_newer_lines_are_found_and_sorted():
-    found = index.newer_lines("0.22.3")
+    found = pypi.newer_lines("0.22.3")
     assert found[:3] == ["0.23.1", "0.24.2", "0.25.1"]
     assert "0.22.3" not in found
 
@@ -212,7 +220,7 @@ def unpack(request, tmp_path, monkeypatch):
                     value = value.format(out=tmp_path / "out", secret=tmp_path / "secret")
                     setattr(found, name, value)
                 file.addfile(found, io.BytesIO(b"evil"[: found.size]))
-        return trees.unpacked(tmp_path / "wandb-9.tar.gz")
+        return source_trees.unpacked(tmp_path / "wandb-9.tar.gz")
 
     return call
 
@@ -228,7 +236,7 @@ def test_an_sdist_is_unpacked(unpack):
 def test_nothing_in_an_sdist_leaves_its_folder(unpack, tmp_path, members):
     try:
         unpack(copy.deepcopy(OUT[members]))
-    except Failure as error:
+    except CommandError as error:
         assert "wandb-9.tar.gz: can't be unpacked: " in str(error)
     else:  # tarfile's filter makes an absolute name one in the folder
         assert members == "absolute" and hasattr(tarfile, "data_filter")
@@ -287,12 +295,12 @@ def test_a_failure_for_another_reason_proves_nothing(monkeypatch, tmp_path, caps
     )
     # With a diff to prove, it is a failure.
     entry["verdicts"]["export"] = entry["verdicts"]["with"]
-    assert judgement.judge({"environments": [entry]}) == 1
+    assert exit_status.exit_status({"environments": [entry]}) == 1
     assert "passing with the diff proves nothing: config-copy\n" in capsys.readouterr().out
     without["config-copy"]["otherwise"] = False
-    assert judgement.judge({"environments": [entry]}) == 0
+    assert exit_status.exit_status({"environments": [entry]}) == 0
     entry["tests"] = {"unproven": ["tests/unit_tests/test_x.py::test_y"]}
-    assert judgement.judge({"environments": [entry]}) == 1
+    assert exit_status.exit_status({"environments": [entry]}) == 1
 
 
 def test_a_hang_is_a_failure_with_that_word_and_leaves_no_process(tmp_path):
@@ -458,20 +466,20 @@ def test_the_commit_of_a_tree(tmp_path):
         )
         return done.stdout.strip()
 
-    assert trees.commit_of(tmp_path) == (None, False)
+    assert source_trees.commit_of(tmp_path) == (None, False)
     git("init", "-q")
-    assert trees.commit_of(tmp_path) == (None, False)  # there is none yet
+    assert source_trees.commit_of(tmp_path) == (None, False)  # there is none yet
     (tmp_path / "wandb" / "sdk").mkdir(parents=True)
     (tmp_path / "wandb" / "__init__.py").write_text("")
     git("add", ".")
     git("commit", "-q", "-m", "first")
     head = git("rev-parse", "HEAD")
     (tmp_path / "notes").write_text("no file of Python's")
-    assert trees.commit_of(tmp_path) == (head, False)
+    assert source_trees.commit_of(tmp_path) == (head, False)
     (tmp_path / "wandb" / "sdk" / "new.py").write_text("")
-    assert trees.commit_of(tmp_path) == (head, True)
+    assert source_trees.commit_of(tmp_path) == (head, True)
     # An sdist that is unpacked in a repository is none of its commits.
-    assert trees.commit_of(tmp_path / "wandb") == (None, False)
+    assert source_trees.commit_of(tmp_path / "wandb") == (None, False)
 
 
 # --- a tree's own tests -----------------------------------------------------
@@ -507,7 +515,7 @@ GONE = "import os\nassert os.environ['WANDB_DDP_PATCH'] == '0'\n\n\ndef test_gon
 def test_wandbs_own_tests_are_run_from_three_sides(tree, tmp_path, monkeypatch):
     monkeypatch.setenv("MARK", str(tmp_path / "mark"))
     pythons = dict.fromkeys(("without", "with", "export"), sys.executable)
-    found = suite.compare(tree, pythons, suite.Wish())
+    found = suite.compare(tree, pythons, suite.SuiteOptions())
     assert found["words"] == [
         "wandb's own tests were not run: there is no tests/unit_tests (an sdist has none)"
     ]
@@ -516,7 +524,7 @@ def test_wandbs_own_tests_are_run_from_three_sides(tree, tmp_path, monkeypatch):
     (folder / "test_own.py").write_text(OWN_TESTS)
     (folder / "test_gone.py").write_text(GONE)
     paths = tuple(f"tests/unit_tests/test_{name}.py" for name in ("own", "gone"))
-    found = suite.compare(tree, pythons, suite.Wish(paths))
+    found = suite.compare(tree, pythons, suite.SuiteOptions(paths))
     worse = [f"{paths[0]}::TestClass::test_worse", f"{paths[1]}::test_gone"]
     assert found["worse"] == {"with": worse, "export": []}
     assert found["counts"]["without"] == {"passed": 4, "failed": 1, "skipped": 0}

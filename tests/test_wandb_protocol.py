@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from limits import HANG_SECONDS
 
-from wandb_ddp_patch.borrowed.remote import wandb_responses
-from wandb_ddp_patch.borrowed.remote.wandb_protocol import (
+from wandb_ddp_patch.transports.remote import wandb_responses
+from wandb_ddp_patch.transports.remote.wandb_protocol import (
     ProtocolError,
     Splitter,
     frame,
@@ -54,7 +54,7 @@ def test_importing_it_does_not_import_wandb(fresh):
     modules = ", ".join(f"wandb_{name}" for name in names)
     code = f"""
     import sys
-    from wandb_ddp_patch.borrowed.remote import {modules}
+    from wandb_ddp_patch.transports.remote import {modules}
     print([name for name in sys.modules if name == "wandb" or name.startswith("google")])
     """
     assert fresh(code).strip() == "[]"

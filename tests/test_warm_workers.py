@@ -14,7 +14,7 @@ import pytest
 from conftest import clean_env
 from limits import HANG_SECONDS
 
-from wandb_ddp_patch.spawning import kernel, origin
+from wandb_ddp_patch.forkserver import kernel, package_folders
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it is measured in /proc")
 NIGHTLY = pytest.mark.nightly
@@ -158,7 +158,7 @@ CHANGES = {
 def test_what_a_process_hands_on_is_compared():
     code = f"""if True:
         import ctypes, os, resource, signal, sys, threading
-        from wandb_ddp_patch.spawning import kernel
+        from wandb_ddp_patch.forkserver import kernel
         libc = ctypes.CDLL(None)
         prctl = libc.prctl
         for line in {list(CHANGES)!r}:
@@ -289,7 +289,7 @@ def test_packages_may_lie_anywhere(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [folders["cluster"], folders["project/cluster"], *sys.path])
     sys.path.append(folders["project"])  # by PYTHONPATH=.
     script = {"dir": folders["current"], "init_main_from_path": folders["project"] + "/train.py"}
-    origins = origin.Origins(script)
+    origins = package_folders.PackageFolders(script)
     sys.path[:0] = [folders["project/src"]]  # as the script does
     packages = [os.__file__, pytest.__file__, "<frozen os>", f"{folders['cluster']}/torch/a.py"]
     packages += [f"{folders['project/cluster']}/b.py", f"{folders['elsewhere']}/editable.py"]

@@ -16,7 +16,7 @@ import torch.multiprocessing
 import wandb
 from limits import HANG_SECONDS
 
-from wandb_ddp_patch.borrowed import alive, link, marker
+from wandb_ddp_patch.runs import liveness, owner_file, state
 
 METHODS = [
     m for m in ("spawn", "forkserver", "fork") if m in multiprocessing.get_all_start_methods()
@@ -171,21 +171,21 @@ def test_the_environment_may_be_older_than_the_run(fresh):
 
 def test_a_worker_sees_at_once_that_the_run_is_over(run):
     pickle.dumps(run)  # from now on workers may have it
-    owned = link.of(run)
-    watch = alive.Watch(owned.marker, owned.key)
-    assert not watch.says_over()
+    owned = state.get_state(run)
+    watch = liveness.OwnerWatch(owned.marker, owned.key)
+    assert not watch.is_over()
     # Right after the owner's lock was seen: what was seen is still taken for granted.
-    marker.end(owned.key)
-    assert watch.says_over()
+    owner_file.mark_finished(owned.key)
+    assert watch.is_over()
 
 
 def test_a_worker_sees_soon_that_the_owner_was_killed(fresh):
     out = fresh("""
         import multiprocessing, time
-        from wandb_ddp_patch.borrowed import alive, marker
+        from wandb_ddp_patch.runs import liveness, owner_file
 
         def own(pipe):
-            pipe.send(marker.announce())
+            pipe.send(owner_file.ensure_owner_file())
             time.sleep(600)
 
         if __name__ == "__main__":
@@ -193,11 +193,11 @@ def test_a_worker_sees_soon_that_the_owner_was_killed(fresh):
             pipe, its_pipe = context.Pipe()
             owner = context.Process(target=own, args=(its_pipe,))
             owner.start()
-            watch = alive.Watch(pipe.recv(), "some run")
-            print(watch.says_over())
+            watch = liveness.OwnerWatch(pipe.recv(), "some run")
+            print(watch.is_over())
             owner.kill()
             owner.join()
-            time.sleep(2 * alive.TRUST_SECONDS)
-            print(watch.says_over())
+            time.sleep(2 * liveness.TRUST_SECONDS)
+            print(watch.is_over())
     """)
     assert out == "False\nTrue\n"

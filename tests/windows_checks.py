@@ -143,7 +143,11 @@ def sweep(before):
     """Let a later owner remove the files that workers had open when theirs ended."""
     for name in left_in_temp() - before:
         os.utime(os.path.join(tempfile.gettempdir(), name), (0, 0))
-    run("-c", "from wandb_ddp_patch.borrowed import marker; marker.announce(); marker.end_all()")
+    run(
+        "-c",
+        "from wandb_ddp_patch.runs import owner_file as file;"
+        " file.ensure_owner_file(); file.mark_all_finished()",
+    )
     assert left_in_temp() <= before, left_in_temp() - before
 
 
@@ -164,31 +168,35 @@ def check_the_owner_is_killed_while_workers_log():
 
 
 def check_the_file_of_an_owner_that_lives_is_not_swept():
-    from wandb_ddp_patch.borrowed import alive, marker
+    from wandb_ddp_patch.runs import liveness, owner_file
 
-    path = marker.announce()
+    path = owner_file.ensure_owner_file()
     os.utime(path, (0, 0))
-    run("-c", "from wandb_ddp_patch.borrowed import marker; marker.announce(); marker.end_all()")
-    assert not alive.Watch(path, "some run").says_over()
-    assert marker.announce() == path
-    marker.end("some run")
-    assert alive.Watch(path, "some run").says_over()
-    assert not alive.Watch(path, "another run").says_over()
-    marker.end_all()
-    assert alive.Watch(path, "another run").says_over()
+    run(
+        "-c",
+        "from wandb_ddp_patch.runs import owner_file as file;"
+        " file.ensure_owner_file(); file.mark_all_finished()",
+    )
+    assert not liveness.OwnerWatch(path, "some run").is_over()
+    assert owner_file.ensure_owner_file() == path
+    owner_file.mark_finished("some run")
+    assert liveness.OwnerWatch(path, "some run").is_over()
+    assert not liveness.OwnerWatch(path, "another run").is_over()
+    owner_file.mark_all_finished()
+    assert liveness.OwnerWatch(path, "another run").is_over()
 
 
 def check_a_process_is_known_by_more_than_its_number():
-    from wandb_ddp_patch.borrowed import processes
+    from wandb_ddp_patch import _process
 
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    known = processes.identity(child.pid)
+    known = _process.process_fingerprint(child.pid)
     machine, node, pid, begun = known.split(" ")
-    assert not processes.has_ended(known) and int(pid) == child.pid
-    assert processes.has_ended(f"{machine} {node} {pid} {int(begun) - 1}")  # another one
-    assert not processes.has_ended(f"another {node} {pid} {begun}")  # on another machine
+    assert not _process.has_exited(known) and int(pid) == child.pid
+    assert _process.has_exited(f"{machine} {node} {pid} {int(begun) - 1}")  # another one
+    assert not _process.has_exited(f"another {node} {pid} {begun}")  # on another machine
     child.communicate(b"\n")
-    assert processes.has_ended(known)  # also while its handle is open
+    assert _process.has_exited(known)  # also while its handle is open
 
 
 # --- what Windows lacks, or does otherwise ----------------------------------------
@@ -206,7 +214,7 @@ def check_spawn_says_what_windows_lacks():
 
 def check_an_owner_that_refuses_is_told_of():
     from wandb_ddp_patch import errors
-    from wandb_ddp_patch.borrowed.local import OwnerConnection
+    from wandb_ddp_patch.transports.local import OwnerConnection
 
     assert OwnerConnection._why_refused(types.SimpleNamespace(_pid=1)) == errors.FINISHED
 
@@ -222,23 +230,23 @@ class Run:
 
 
 def open_run():
-    from wandb_ddp_patch.borrowed import link
+    from wandb_ddp_patch.runs import state
 
-    run, owned = Run(), link.Owned(os.urandom(16).hex())
-    link.tie(run, owned)
+    run, owned = Run(), state.OwnerState(os.urandom(16).hex())
+    state.bind(run, owned)
     return run, owned
 
 
 def check_workers_up_to_0_12_reach_their_owner():
     from multiprocessing.connection import Client
 
-    from wandb_ddp_patch.borrowed import local_server
-    from wandb_ddp_patch.borrowed.local import OwnerConnection
-    from wandb_ddp_patch.errors import Unreachable
+    from wandb_ddp_patch.errors import RunUnreachableError
+    from wandb_ddp_patch.transports import local_server
+    from wandb_ddp_patch.transports.local import OwnerConnection
 
     run, owned = open_run()
-    address = local_server.open_to_workers(owned)
-    connection = OwnerConnection({"relay": address, "owner": os.getpid(), "key": owned.key})
+    address = local_server.listen_local(owned)
+    connection = OwnerConnection({"local_address": address, "owner": os.getpid(), "key": owned.key})
     assert connection.request(pickle.dumps(("log", ({"n": 1},), {}))) == (True, None)
     stranger = Client(address)
     stranger.recv_bytes()  # the challenge
@@ -252,7 +260,7 @@ def check_workers_up_to_0_12_reach_their_owner():
     try:
         connection.request(pickle.dumps(("log", ({"n": 3},), {})))
         raise AssertionError("the run is not over")
-    except Unreachable:
+    except RunUnreachableError:
         pass
     assert run.rows == [{"n": 1}, {"n": 2}]
 
@@ -262,11 +270,11 @@ def share_with_one_elsewhere():
     import wandb
 
     import wandb_ddp_patch
-    from wandb_ddp_patch.borrowed import payload
+    from wandb_ddp_patch.handover import payload
 
     run = wandb.init(project="p")
     wandb_ddp_patch.share(run, host="127.0.0.1")
-    content = payload.of(run)
+    content = payload.dump(run)
     content["share"] = {**content["share"], "machine": "- - - elsewhere"}
     with open("payload", "wb") as file:
         file.write(pickle.dumps(content))

@@ -27,7 +27,7 @@ def _enabled() -> bool:
 
 
 class _Finder:
-    """Stands first in ``sys.meta_path``, and lets _hooks.py find what it watches."""
+    """Stands first in ``sys.meta_path``, and lets _import_hook.py find what it watches."""
 
     # wandb itself, each of its modules that holds a class which we amend (a reload makes a
     # new class), torch, whose safe globals we extend, its spawn, and yaml, whose representers;
@@ -47,38 +47,38 @@ class _Finder:
     def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
         if name in self.watched:
             try:
-                from ._hooks import find
+                from ._import_hook import find_spec_behind
             except Exception:
                 return None  # of this package, only a part is left
-            return find(self, name, path, target)
+            return find_spec_behind(self, name, path, target)
         return None
 
-    def imported(self, name: str) -> None:
-        # Late: _patches needs modules that only wandb or torch brings into the process.
+    def on_imported(self, name: str) -> None:
+        # Late: _registry needs modules that only wandb or torch brings into the process.
         # torch.load may meet a config before anybody has imported wandb.
         if name == "torch.multiprocessing.spawn":
-            self.switch()
+            self.apply_spawn_setting()
         elif name.endswith(".process"):
-            if __name__ + ".borrowed.parent_run" in sys.modules:
-                sys.modules[__name__ + ".borrowed.parent_run"].offer()
+            if __name__ + ".handover.parent_run" in sys.modules:
+                sys.modules[__name__ + ".handover.parent_run"].offer()
         elif name == "torch" or "wandb" in sys.modules:
-            from . import _patches
+            from . import _registry
 
-            _patches.apply(after=name)
+            _registry.apply(after=name)
 
-    def switch(self) -> None:
+    def apply_spawn_setting(self) -> None:
         asked = None if self.forkserver else os.environ.get("WANDB_DDP_PATCH_SPAWN") or "spawn"
         if asked != "spawn" and "torch.multiprocessing.spawn" in sys.modules:
-            from .spawning import unchanged
+            from .forkserver.unchanged import start_processes
 
-            unchanged.put_on(asked)
+            start_processes.apply(asked)
 
 
 _finder = _Finder()
 
 
 class _ParentRun(bytes):
-    """The run of borrowed/parent_run.py, as it travels: whoever loads it imports this package.
+    """The run of handover/parent_run.py, as it travels: whoever loads it imports this package.
 
     joblib's workers import neither the script nor anything else that would.
     """
@@ -108,11 +108,11 @@ def apply() -> None:
             sys.meta_path[ours[0]] = _finder
         else:
             sys.meta_path.insert(0, _finder)
-    if not sys.modules.keys().isdisjoint(("wandb", "torch", __name__ + "._patches")):
-        from . import _patches
+    if not sys.modules.keys().isdisjoint(("wandb", "torch", __name__ + "._registry")):
+        from . import _registry
 
-        _patches.apply()
-    _finder.switch()
+        _registry.apply()
+    _finder.apply_spawn_setting()
 
 
 def revert() -> None:
@@ -121,13 +121,13 @@ def revert() -> None:
     Objects unpickled before keep working as far as wandb alone supports them.
     """
     sys.meta_path[:] = [finder for finder in sys.meta_path if not _is_ours(finder)]
-    for name in ("._patches", ".spawning.unchanged"):
+    for name in ("._registry", ".forkserver.unchanged.start_processes"):
         if __name__ + name in sys.modules:
             sys.modules[__name__ + name].revert()
 
 
 def status() -> "List[Status]":
-    """Say what is patched and why: one :class:`Status` for each graft."""
+    """Say what is patched and why: one :class:`Status` for each patch."""
     from . import _status
 
     return _status.status(enabled=_enabled(), late=_finder.late)
@@ -168,7 +168,7 @@ def spawn(
         torch.multiprocessing.ProcessExitedException: A worker was killed, or ended with
             another exit status than 0.
     """
-    from .spawning import launch
+    from .forkserver import launch
 
     return launch.spawn(fn, args, nprocs, join, daemon, start_method, patched=_enabled())
 
@@ -180,7 +180,7 @@ def warm_up() -> None:
     wait. Does nothing where spawn() forks from no server.
     """
     if _enabled():
-        from .spawning import server
+        from .forkserver import server
 
         server.warm_up()
 
@@ -224,7 +224,7 @@ def share(run: "Any" = None, host: "Optional[str]" = None, port: int = 0) -> "Op
         wandb.errors.UsageError: There is no run, or it is finished, or another process's, or
             up to wandb 0.12, whose runs can't be shared.
     """
-    from .borrowed import sharing
+    from .handover import sharing
 
     return sharing.share(run, host, port)
 
@@ -247,7 +247,7 @@ def broadcast(run: "Any" = None, src: int = 0, group: "Any" = None) -> "Any":
         wandb.errors.UsageError: Rank ``src`` has no run; on every rank.
         OSError: It can't be shared: see :func:`share`; on every rank.
     """
-    from .borrowed import sharing
+    from .handover import sharing
 
     return sharing.broadcast(run, src, group)
 

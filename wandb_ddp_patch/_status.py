@@ -1,4 +1,4 @@
-"""What became of each graft, for status() and doctor: not loaded before somebody asks."""
+"""What became of each patch, for status() and doctor: not loaded before somebody asks."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import warnings
 from dataclasses import dataclass
 from typing import Iterator, List
 
-from . import _patches
-from ._graft import Graft
+from . import _registry
+from ._patching import Patch
 
 
 @dataclass(frozen=True)
 class Status:
-    """What became of one graft.
+    """What became of one patch.
 
     Attributes:
         target: What it amends, as a dotted name.
@@ -30,15 +30,15 @@ class Status:
     since: str
 
 
-def _switched_on() -> Iterator[Graft]:
+def _switched_on() -> Iterator[Patch]:
     # Not loaded where nobody has asked for it.
-    unchanged = sys.modules.get(f"{__package__}.spawning.unchanged")
+    unchanged = sys.modules.get(f"{__package__}.forkserver.unchanged.start_processes")
     if unchanged is not None:
-        yield unchanged.GRAFT
+        yield unchanged.PATCH
 
 
 def status(enabled: bool, late: bool = False) -> List[Status]:
-    """Say what became of each graft; and that nothing was patched till now, where that is so."""
+    """Say what became of each patch; and that nothing was patched till now, where that is so."""
     if enabled and late:
         warnings.warn(
             "wandb_ddp_patch has run only now, after wandb: its import is a lazy one. Name it"
@@ -48,10 +48,10 @@ def status(enabled: bool, late: bool = False) -> List[Status]:
         )
     return [
         Status(
-            graft.target,
-            graft.state if enabled or graft.state == "applied" else "off",
-            graft.reason if graft.state == "skipped" else graft.why,
-            graft.since,
+            patch.target,
+            patch.state if enabled or patch.state == "applied" else "off",
+            patch.reason if patch.state == "skipped" else patch.why,
+            patch.since,
         )
-        for graft in (*_patches.grafts(), *_switched_on())
+        for patch in (*_registry.patches(), *_switched_on())
     ]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, List, NoReturn, Optional
 import wandb_ddp_patch
 
 from . import cli_testbed
-from .errors import Failure
+from .errors import CommandError
 
 if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction[Any]
@@ -46,7 +46,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         status: int = options.command(options)
         sys.stdout.flush()
         return status
-    except (Failure, ImportError, OSError) as error:
+    except (CommandError, ImportError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # "| head"
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return 2

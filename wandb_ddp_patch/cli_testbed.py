@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import Failure
+from .errors import CommandError
 
 if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction[Any]
@@ -147,18 +147,18 @@ def positive_number(text: str) -> int:
 
 
 def _testbed(options: argparse.Namespace) -> int:
-    from .testbed import matrix, since, suite
+    from .testbed import compare, matrix, suite
 
     _check_cache()
     pythons = options.python or ["%d.%d" % sys.version_info[:2]]
     how = {"only": options.only, "jobs": options.jobs, "timeout": options.timeout}
     if options.since is not None:
         _check_alone(options)
-        return since.run(options.specs, pythons, options.since, **how)
+        return compare.run(options.specs, pythons, options.since, **how)
     tests = None
     if options.run_tests is not None:
-        paths = tuple(options.run_tests) or suite.Wish.paths
-        tests = suite.Wish(paths, options.maxfail, options.jobs or suite.Wish.jobs)
+        paths = tuple(options.run_tests) or suite.SuiteOptions.paths
+        tests = suite.SuiteOptions(paths, options.maxfail, options.jobs or suite.SuiteOptions.jobs)
     return matrix.run(
         options.specs,
         pythons,
@@ -172,14 +172,14 @@ def _testbed(options: argparse.Namespace) -> int:
 
 
 def _check_cache() -> None:
-    from .testbed.places import cache
+    from .testbed.paths import cache
 
     folder = cache()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise Failure(
+        raise CommandError(
             f"the cache folder {folder} can't be written: {error.strerror};"
             " name another one in WANDB_DDP_PATCH_CACHE"
         ) from None
@@ -187,14 +187,14 @@ def _check_cache() -> None:
 
 def _folder(name: str) -> Path:
     if not Path(name).is_dir():
-        raise Failure(f"{name}: there is no such folder")
+        raise CommandError(f"{name}: there is no such folder")
     return Path(name).resolve()
 
 
 def _check_alone(options: argparse.Namespace) -> None:
     for name in ("report", "readme", "keep", "with_export", "run_tests"):
         if getattr(options, name) not in (None, False):
-            raise Failure(f"--since does not go with --{name.replace('_', '-')}")
+            raise CommandError(f"--since does not go with --{name.replace('_', '-')}")
 
 
 def _enter_line(options: argparse.Namespace) -> int:
@@ -202,10 +202,10 @@ def _enter_line(options: argparse.Namespace) -> int:
 
     found = specs.targets(options.release)
     if len(found) != 1 or found[0].requirement != f"wandb=={found[0].label}":
-        raise Failure(f"{options.release}: not one release")
+        raise CommandError(f"{options.release}: not one release")
     release = found[0].release
-    if not releases.enter(release):
-        raise Failure(f"{release}: a release of its line is there already")
+    if not releases.add_line(release):
+        raise CommandError(f"{release}: a release of its line is there already")
     print(f"{release} is entered; what is next: CONTRIBUTING.md, Add a release line")
     return 0
 

@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, List, Optional
 import wandb_ddp_patch
 
 from . import doctor_text, probes
-from .errors import Failure
+from .errors import CommandError
 
 # When a probe counts as hanging, without and with the shim. It takes a second or two,
 # many more on a busy machine; what wandb alone hangs in would take for ever.
@@ -42,7 +42,7 @@ def main(as_json: bool) -> int:
     if facts["wandb_error"]:
         if as_json:
             print(json.dumps({**facts, "ok": False}, indent=2))
-        raise Failure(facts["wandb_error"])
+        raise CommandError(facts["wandb_error"])
     facts["probes"] = _probe()
     passed = {row["with"]["passed"] for row in facts["probes"]}
     facts["ok"] = True in passed and False not in passed
@@ -81,7 +81,7 @@ def environment() -> Dict[str, Any]:
         "startup_files": _startup_files(),
         "imported_by": _imported_by(),
         "inactive": _inactive(),
-        "grafts": [dataclasses.asdict(graft) for graft in wandb_ddp_patch.status()],
+        "patches": [dataclasses.asdict(patch) for patch in wandb_ddp_patch.status()],
     }
 
 

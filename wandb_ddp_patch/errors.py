@@ -1,15 +1,15 @@
 """What can go wrong, as exceptions. Imports nothing, so that anything may import it."""
 
 
-class Failure(Exception):
+class CommandError(Exception):
     """What the command line was asked for can't be done; the message says why, in a line."""
 
 
-class Unreachable(Exception):
+class RunUnreachableError(Exception):
     """A run can't be written from this process; the message says why."""
 
 
-class NotPlain(Exception):
+class NotSerializableError(Exception):
     """What a worker asked for is an object that belongs to the run's owner."""
 
 

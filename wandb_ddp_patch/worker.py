@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import Any, Dict, Tuple
 
-from .borrowed import forks  # noqa: F401  (from now on, this process has runs)
-from .borrowed import payload as payloads
+from .handover import fork  # noqa: F401  (from now on, this process has runs)
+from .handover import payload as payloads
 
 
 def reduce_run(run: Any) -> Tuple[Any, Tuple[Dict[str, Any]]]:
-    """Reduce a run to its payload, for pickle: see borrowed/payload.py."""
-    return load_run, (payloads.of(run),)
+    """Reduce a run to its payload, for pickle: see handover/payload.py."""
+    return load_run, (payloads.dump(run),)
 
 
 def load_run(payload: Dict[str, Any]) -> Any:

@@ -7,7 +7,7 @@ runs them in processes of their own, with a time limit.
 """
 
 from .catalogue import PROBES
-from .process import environment
+from .interpreter import environment
 from .runner import again, run, run_all, stop
 from .verdict import Verdict, last_line
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, Dict, Iterable, List, Mapping, Optional
 
 from .catalogue import PROBES
-from .process import Process
+from .interpreter import Process
 from .verdict import Verdict
 
 

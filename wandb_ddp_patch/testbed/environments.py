@@ -16,7 +16,7 @@ import subprocess
 from pathlib import Path
 from typing import List, Mapping
 
-from .places import cache, interpreter_of, locked, site_packages
+from .paths import cache, interpreter_of, locked, site_packages
 from .releases import RELEASES, needs_of
 from .torch_link import link_torch, torch_here
 from .uvtool import NoPython, find_python, run_uv, why

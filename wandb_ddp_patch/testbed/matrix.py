@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence
 
-from ..errors import Failure
+from ..errors import CommandError
+from . import markdown_table as readmes
 from . import plan, report, suite
-from . import readme as readmes
-from .judgement import judge
+from .exit_status import exit_status
 from .measure import Measurement
 
 
@@ -23,7 +23,7 @@ def run(
     timeout: float = 60,
     keep: bool = False,
     with_export: bool = False,
-    tests: Optional[suite.Wish] = None,
+    tests: Optional[suite.SuiteOptions] = None,
     folder: Optional[Path] = None,
     readme: Optional[Path] = None,
 ) -> int:
@@ -62,7 +62,7 @@ def _command(
     only: Sequence[str],
     timeout: float,
     sides: Sequence[str],
-    tests: Optional[suite.Wish],
+    tests: Optional[suite.SuiteOptions],
 ) -> str:
     """Give the command line that finds the same once more."""
     words = ["wandb-ddp-patch", "testbed", *wanted]
@@ -78,7 +78,7 @@ def _command(
 def _end(data: Dict[str, Any], drawn: bool, folder: Optional[Path], readme: Optional[Path]) -> int:
     """Print the report, or what the drawn matrix lacks of it, write it, and judge it."""
     if all(entry["error"] for entry in data["environments"]):
-        raise Failure("there is no wandb here that can be tested")  # why, has been shown
+        raise CommandError("there is no wandb here that can be tested")  # why, has been shown
     if drawn:
         print("\n".join([n for e in data["environments"] for n in e["notes"]]))
         print("\n".join(report.summary(data)))
@@ -89,4 +89,4 @@ def _end(data: Dict[str, Any], drawn: bool, folder: Optional[Path], readme: Opti
             print(f"written: {path}")
     if readme:
         readmes.fill(readme, data)
-    return judge(data)
+    return exit_status(data)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from .. import probes
-from ..errors import Failure
+from ..errors import CommandError
 from . import report, suite
 from .plan import Plan
 from .prepare import prepare, remove
@@ -44,7 +44,7 @@ class Measurement:
         self,
         jobs: Optional[int] = None,
         keep: bool = False,
-        tests: Optional[suite.Wish] = None,
+        tests: Optional[suite.SuiteOptions] = None,
     ) -> Dict[str, Any]:
         """Measure all of it, and return the report.
 
@@ -87,7 +87,7 @@ class Measurement:
         shown, made = self.data["environments"][number], self._interpreters[number]
         try:
             prepare(self._plan.entries[number], shown, self._plan.sides, made)
-        except (Failure, OSError) as error:
+        except (CommandError, OSError) as error:
             shown["error"] = " ".join(str(error).split())
             self._live.error(shown["label"], shown["error"])
         self._write()
@@ -98,14 +98,14 @@ class Measurement:
             _probe(shown, side, python, self._plan.names, self._timeout, self._live)
         self._write()
 
-    def _test(self, number: int, wish: Optional[suite.Wish]) -> None:
+    def _test(self, number: int, wish: Optional[suite.SuiteOptions]) -> None:
         shown, tree = self.data["environments"][number], self._plan.entries[number][0].tree
         if shown["error"] or tree is None or wish is None:
             return
         try:
             shown["tests"] = suite.compare(tree, self._interpreters[number], wish)
             shown["notes"] += shown["tests"]["words"]
-        except (Failure, OSError) as error:
+        except (CommandError, OSError) as error:
             shown["notes"].append(" ".join(str(error).split()))
         self._write()
 

@@ -13,8 +13,8 @@ from typing import Any, Dict, List, Sequence, Tuple
 import wandb_ddp_patch
 
 from .. import probes
-from ..errors import Failure
-from . import specs, trees
+from ..errors import CommandError
+from . import source_trees, specs
 
 SIDES = ("without", "with")
 EXPORT = "export"
@@ -75,7 +75,7 @@ class Plan:
 
 
 def _commit(target: specs.Target) -> Dict[str, Any]:
-    commit, changed = trees.commit_of(target.tree) if target.tree else (None, False)
+    commit, changed = source_trees.commit_of(target.tree) if target.tree else (None, False)
     return {"commit": commit, "changed": changed}
 
 
@@ -87,7 +87,9 @@ def probe_names(only: Sequence[str]) -> List[str]:
     """
     unknown = [name for name in only if name not in probes.PROBES]
     if unknown:
-        raise Failure(f"no such probe: {', '.join(unknown)} (there are {', '.join(probes.PROBES)})")
+        raise CommandError(
+            f"no such probe: {', '.join(unknown)} (there are {', '.join(probes.PROBES)})"
+        )
     return list(dict.fromkeys(only or probes.PROBES))
 
 
@@ -107,7 +109,9 @@ def make(
     """
     entries = _entries(wanted, pythons)
     if with_export and not all(target.tree for target, _ in entries):
-        raise Failure("--with-export is for source trees and sdists: a release can't be changed")
+        raise CommandError(
+            "--with-export is for source trees and sdists: a release can't be changed"
+        )
     sides = [*SIDES, EXPORT] if with_export else list(SIDES)
     return Plan(names, sides, entries, _labels(entries))
 

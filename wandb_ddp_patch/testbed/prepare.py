@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 from .. import probes
-from ..errors import Failure
-from . import environments, export, pinned, trees
+from ..errors import CommandError
+from . import environments, export, source_trees, upstream_ruff
 from .plan import EXPORT, SIDES, Entry
 from .specs import Target
 
@@ -35,7 +35,7 @@ def prepare(entry: Entry, shown: Dict[str, Any], sides: List[str], made: Dict[st
     made.update(dict.fromkeys(SIDES, interpreter))
     if target.tree:
         shown["notes"] += environments.notes_of(interpreter)
-        shown["notes"] += trees.broken(target.tree)[:3]
+        shown["notes"] += source_trees.broken(target.tree)[:3]
     _importable(interpreter, f"wandb {target.label}", python)
     if EXPORT in sides:
         made[EXPORT] = _exported(target, python, shown)
@@ -63,9 +63,9 @@ def _importable(interpreter: str, what: str, python: str) -> None:
             timeout=120,
         )
     except subprocess.TimeoutExpired:
-        raise Failure(f"importing {what} hangs on Python {python}") from None
+        raise CommandError(f"importing {what} hangs on Python {python}") from None
     if done.returncode:
-        raise Failure(f"Python {python} can't run {what}: {_why(done.stderr)}")
+        raise CommandError(f"Python {python} can't run {what}: {_why(done.stderr)}")
 
 
 def _why(stderr: str) -> str:
@@ -84,7 +84,7 @@ def _exported(target: Target, python: str, shown: Dict[str, Any]) -> str:
         found = export.change(target.tree)
         shown["notes"] += found.notes
         if found.topics:
-            shown["notes"].append(pinned.checked(target.tree, found.files))
+            shown["notes"].append(upstream_ruff.checked(target.tree, found.files))
         else:
             shown["notes"].append("the exported diff is empty: the tree has it all")
         export.applied(target.tree, folder / "tree", found)

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, Dict, List
 
-from ..errors import Failure
+from ..errors import CommandError
 
 # Each release line, and what it needs besides what it says itself: "pins" for its
 # dependencies, "aliases" for names that Python 3.10 took out of the standard library.
@@ -21,7 +21,7 @@ def needs_of(release: str) -> Dict[str, Any]:
     return RELEASES[max(before or [min(RELEASES, key=numbers)], key=numbers)]
 
 
-def enter(release: str, file: Path = _FILE) -> bool:
+def add_line(release: str, file: Path = _FILE) -> bool:
     """Enter a release of a new line, which needs what the line before it does.
 
     Returns:
@@ -38,7 +38,7 @@ def enter(release: str, file: Path = _FILE) -> bool:
     try:
         file.write_text(json.dumps(ordered, indent=1) + "\n", "utf-8")
     except OSError as error:
-        raise Failure(f"{file} can't be written: {error.strerror}") from None
+        raise CommandError(f"{file} can't be written: {error.strerror}") from None
     return True
 
 

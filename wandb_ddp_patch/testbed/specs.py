@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import List, Optional, Tuple
 
-from ..errors import Failure
-from . import environments, index, trees
+from ..errors import CommandError
+from . import environments, pypi, source_trees
 from .releases import RELEASES, numbers
 
 _RELEASE = re.compile(r"\d+\.\d+\.\d+(\.?(a|b|rc|post|dev)\d+)*")
@@ -70,21 +70,21 @@ def targets(spec: str) -> List[Target]:
         return [dataclasses.replace(_file(path.resolve()), spec=spec)]
     if spec == "all":
         newest = max(RELEASES, key=numbers)
-        return [_release(release) for release in [*RELEASES, *index.newer_lines(newest)]]
+        return [_release(release) for release in [*RELEASES, *pypi.newer_lines(newest)]]
     if spec == "latest":
-        return [_release(index.newest_of("wandb"))]
+        return [_release(pypi.newest_of("wandb"))]
     if spec in RELEASES:
         return [_release(spec)]
     if _RELEASE.fullmatch(spec):
-        return [_release(index.newest_of(f"wandb=={spec}"))]
+        return [_release(pypi.newest_of(f"wandb=={spec}"))]
     if _LINE.fullmatch(spec):
-        return [_release(index.newest_of(f"wandb=={spec}.*"))]
+        return [_release(pypi.newest_of(f"wandb=={spec}.*"))]
     if spec[:1] in "<>=!~":
-        return [_release(release) for release in index.releases_in(spec)]
+        return [_release(release) for release in pypi.releases_in(spec)]
     if "@" in spec and os.sep not in spec:
-        raise Failure(f"{spec}: what follows the @ is no version of Python, such as 3.9")
+        raise CommandError(f"{spec}: what follows the @ is no version of Python, such as 3.9")
     what = "there is no such file or folder" if "/" in spec or "." in spec else "not known"
-    raise Failure(
+    raise CommandError(
         f"{spec}: {what} (a SPEC is a release, a line such as 0.12, a range, latest, all,"
         " a wheel, an sdist or a source tree)"
     )
@@ -101,11 +101,11 @@ def _file(path: Path) -> Target:
     if path.suffix == ".whl":
         name = re.fullmatch(r"wandb-([^-]+)-.+\.whl", path.name)
         if not name or not zipfile.is_zipfile(path):
-            raise Failure(f"{path.name}: that is no wheel of wandb")
+            raise CommandError(f"{path.name}: that is no wheel of wandb")
         return Target(path.stem.rsplit("-", 3)[0] + ".whl", name.group(1), str(path))
     if not _is_tar(path):
-        raise Failure(f"{path.name}: neither a wheel nor an sdist")
-    return _tree(trees.unpacked(path), path.name)
+        raise CommandError(f"{path.name}: neither a wheel nor an sdist")
+    return _tree(source_trees.unpacked(path), path.name)
 
 
 def _is_tar(path: Path) -> bool:
@@ -116,7 +116,7 @@ def _is_tar(path: Path) -> bool:
 
 
 def _tree(path: Path, label: Optional[str] = None) -> Target:
-    version = trees.tree_version(path)
+    version = source_trees.tree_version(path)
     released = ".".join(map(str, numbers(version)))
     release = _below(released, version == released)
     notes = (
@@ -130,7 +130,7 @@ def _below(released: str, itself: bool) -> str:
     """Give the release over which a tree is laid: its own, or else the one before it."""
     if itself:
         # By its own number even a release is found that has been withdrawn.
-        with contextlib.suppress(index.NoSuchRelease):
-            return index.newest_of(f"wandb=={released}")
+        with contextlib.suppress(pypi.NoSuchRelease):
+            return pypi.newest_of(f"wandb=={released}")
     # A development version comes after the release before it.
-    return index.newest_of(f"wandb<{released}")
+    return pypi.newest_of(f"wandb<{released}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
-from ..errors import Failure
+from ..errors import CommandError
 from . import export
 from .outcomes import Outcomes, counts, doubt, fails, read
 from .uvtool import run_uv, why
@@ -21,7 +21,7 @@ _LIMIT_SECONDS = 3600
 
 
 @dataclass(frozen=True)
-class Wish:
+class SuiteOptions:
     """Which tests are to be run.
 
     Attributes:
@@ -35,7 +35,7 @@ class Wish:
     jobs: int = 2
 
 
-def compare(tree: Path, pythons: Mapping[str, str], wish: Wish) -> Dict[str, Any]:
+def compare(tree: Path, pythons: Mapping[str, str], wish: SuiteOptions) -> Dict[str, Any]:
     """Run a tree's tests from three sides, and say what differs.
 
     Args:
@@ -60,7 +60,9 @@ def compare(tree: Path, pythons: Mapping[str, str], wish: Wish) -> Dict[str, Any
 
 
 class _Suite:
-    def __init__(self, tree: Path, pythons: Mapping[str, str], wish: Wish, folder: Path) -> None:
+    def __init__(
+        self, tree: Path, pythons: Mapping[str, str], wish: SuiteOptions, folder: Path
+    ) -> None:
         self._pythons, self._wish, self._folder = pythons, wish, folder
         self._words = _install(tree, pythons["without"], folder / "needs")
         found = export.change(tree)
@@ -175,9 +177,9 @@ class _Suite:
                 timeout=_LIMIT_SECONDS,
             )
         except subprocess.TimeoutExpired:
-            raise Failure(f"wandb's own tests did not end within {_LIMIT_SECONDS} s") from None
+            raise CommandError(f"wandb's own tests did not end within {_LIMIT_SECONDS} s") from None
         if not result.exists():
-            raise Failure(f"wandb's own tests can't be run: {_last(done.stdout)}")
+            raise CommandError(f"wandb's own tests can't be run: {_last(done.stdout)}")
         return read(result)
 
 

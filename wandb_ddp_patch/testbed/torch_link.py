@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Iterator, Set
 
-from .places import site_packages
+from .paths import site_packages
 
 
 def torch_here() -> str:

@@ -8,11 +8,11 @@ import threading
 from pathlib import Path
 from typing import Mapping, Optional
 
-from ..errors import Failure
-from . import extra
+from ..errors import CommandError
+from . import dependencies
 
 
-class NoPython(Failure):
+class NoPython(CommandError):
     """uv finds no interpreter of the wanted version."""
 
 
@@ -54,7 +54,7 @@ def run_uv(
         command, capture_output=True, encoding="utf-8", errors="replace", env=env, cwd=cwd
     )
     if check and done.returncode:
-        raise Failure(f"uv {' '.join(arguments[:2])}: {why(done.stderr)}")
+        raise CommandError(f"uv {' '.join(arguments[:2])}: {why(done.stderr)}")
     return done
 
 
@@ -67,7 +67,7 @@ def _uv() -> str:
         try:
             import uv
         except ImportError:
-            raise Failure(f"the testbed needs more: {extra.INSTALL}") from None
+            raise CommandError(f"the testbed needs more: {dependencies.INSTALL}") from None
         return uv.find_uv_bin()
 
 

@@ -10,9 +10,9 @@ import pickle
 import tempfile
 from typing import Any, Dict, List
 
-from ..offline import API_KEY, ITEMS, config_items, offline_run
+from ..multiprocess import in_worker, start_methods
+from ..offline_run import API_KEY, ITEMS, config_items, offline_run
 from ..registry import CannotRun, check, probe
-from ..workers import in_worker, start_methods
 
 
 @probe(

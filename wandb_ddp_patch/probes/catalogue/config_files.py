@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..offline import ITEMS, config_items, offline_run
+from ..offline_run import ITEMS, config_items, offline_run
 from ..registry import CannotRun, check, probe
 
 

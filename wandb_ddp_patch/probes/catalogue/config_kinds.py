@@ -6,7 +6,7 @@ import copy
 import pickle
 from typing import Any, List
 
-from ..offline import ITEMS, offline_run
+from ..offline_run import ITEMS, offline_run
 from ..registry import check, probe
 
 

@@ -7,9 +7,9 @@ import os
 import pickle
 from typing import Any, Dict, List
 
-from ..offline import API_KEY, offline_run
+from ..multiprocess import in_worker
+from ..offline_run import API_KEY, offline_run
 from ..registry import check, probe
-from ..workers import in_worker
 
 _SECRET = "a-secret-of-the-environment"
 

@@ -9,8 +9,8 @@ import pickle
 import types
 from typing import Any
 
+from ..multiprocess import in_worker, start_methods
 from ..registry import check, probe
-from ..workers import in_worker, start_methods
 
 
 @probe(fails="pickle '?module'? object")

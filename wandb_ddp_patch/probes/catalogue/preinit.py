@@ -5,9 +5,9 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
-from ..offline import offline_run
+from ..multiprocess import in_worker
+from ..offline_run import offline_run
 from ..registry import check, probe
-from ..workers import in_worker
 
 
 @probe(fails=r"differs|PreInitCallable\.<locals>|not the same object")

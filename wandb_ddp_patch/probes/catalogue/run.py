@@ -6,9 +6,9 @@ import copy
 import functools
 import pickle
 
-from ..offline import ITEMS, log_and_read, offline_run, read_run, run_facts
+from ..multiprocess import UNUSABLE, in_worker, start_methods
+from ..offline_run import ITEMS, log_and_read, offline_run, read_run, run_facts
 from ..registry import check, probe
-from ..workers import UNUSABLE, in_worker, start_methods
 
 
 @probe(fails="attach in the same process|made another run")

@@ -10,7 +10,8 @@ from typing import Any, Callable
 
 import wandb_ddp_patch
 
-from ..offline import (
+from ..multiprocess import HANG_SECONDS, UNUSABLE, in_worker, start_methods
+from ..offline_run import (
     ITEMS,
     check_rows,
     config_items,
@@ -22,7 +23,6 @@ from ..offline import (
     run_path,
 )
 from ..registry import CannotRun, check, probe
-from ..workers import HANG_SECONDS, UNUSABLE, in_worker, start_methods
 
 
 @probe(fails=f"rows that arrived|No response|{UNUSABLE}", first=True)

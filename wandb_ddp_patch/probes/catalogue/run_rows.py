@@ -6,9 +6,7 @@ import multiprocessing
 import time
 from typing import Any, List
 
-from ..offline import check_rows, log_rows, offline_run, run_path
-from ..registry import check, probe
-from ..workers import (
+from ..multiprocess import (
     AT_ONCE_SECONDS,
     HANG_SECONDS,
     UNUSABLE,
@@ -18,6 +16,8 @@ from ..workers import (
     in_workers,
     start_methods,
 )
+from ..offline_run import check_rows, log_rows, offline_run, run_path
+from ..registry import check, probe
 
 
 @probe(fails=f"rows that arrived|{UNUSABLE}")

@@ -7,9 +7,9 @@ import pickle
 import time
 from typing import Any, Tuple
 
-from ..offline import ITEMS, config_items, offline_run, read_run, run_facts
+from ..multiprocess import AT_ONCE_SECONDS, UNUSABLE, in_worker, load_in_new_session
+from ..offline_run import ITEMS, config_items, offline_run, read_run, run_facts
 from ..registry import check, probe
-from ..workers import AT_ONCE_SECONDS, UNUSABLE, in_worker, load_in_new_session
 
 
 @probe(9948, fails=f"{UNUSABLE}|^hangs")

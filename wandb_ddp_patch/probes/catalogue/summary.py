@@ -9,9 +9,9 @@ import pickle
 import time
 from typing import Any, Tuple
 
-from ..offline import offline_run
+from ..multiprocess import AT_ONCE_SECONDS, in_worker
+from ..offline_run import offline_run
 from ..registry import CannotRun, check, probe
-from ..workers import AT_ONCE_SECONDS, in_worker
 
 
 @probe(2007, fails="KeyError: 'missing'")

@@ -10,9 +10,9 @@ import pickle
 import tempfile
 from typing import Any, Dict, List, Tuple
 
-from ..offline import offline_run
+from ..multiprocess import in_worker
+from ..offline_run import offline_run
 from ..registry import CannotRun, check, probe
-from ..workers import in_worker
 
 _WAYS: Tuple[Dict[str, Any], ...] = (
     {"log": "gradients"},

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Dict, List
 
-from .. import trees
+from .. import source_trees
 from .topics import Topic
 
 FILE = "CHANGELOG.unreleased.md"
@@ -20,7 +20,7 @@ def with_line(tree: Path, topic: Topic, changed: Dict[str, str]) -> Dict[str, st
     """Give the file with a topic's line in it; nothing where there is no such file."""
     if not (tree / FILE).is_file():
         return {}
-    text = changed.get(FILE) or trees.read(tree / FILE).replace("\r\n", "\n")
+    text = changed.get(FILE) or source_trees.read(tree / FILE).replace("\r\n", "\n")
     if topic.line in text:
         return {}
     return {FILE: _with(text, topic.section, f"- {topic.line} {_BY}")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import List, Optional, Set, Tuple
 
-from ...errors import Failure
+from ...errors import CommandError
 from . import syntax
 
 # Lines from one to another, and what takes their place.
@@ -133,7 +133,7 @@ class Overlay:
     def _exchange(self, name: str, node: ast.stmt, own: ast.stmt, known: List[str]) -> None:
         if ast.dump(own) not in known:
             start, _ = syntax.lines_of(own)
-            raise Failure(
+            raise CommandError(
                 f"{self._file}, line {start}: {name} is neither wandb's nor this change's."
                 " Somebody has begun to mend it here, or wandb has changed it: it is left as it"
                 " is, and so is the rest"
@@ -145,8 +145,8 @@ class Overlay:
         start, end = syntax.start_of(node, lines), syntax.lines_of(node)[1]
         return "".join(lines[start - 1 : end])
 
-    def _unfit(self, what: str) -> Failure:
-        return Failure(f"{self._file} {what}: the grafts do not fit this tree")
+    def _unfit(self, what: str) -> CommandError:
+        return CommandError(f"{self._file} {what}: the patches do not fit this tree")
 
 
 def _kind(node: ast.stmt) -> str:

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from ...errors import Failure
-from .. import trees
-from . import changelog, whole
+from ...errors import CommandError
+from .. import source_trees
+from . import changelog, tree_diff
 from .topics import Topic
 
 # What wandb's own says, for trees that have none.
@@ -45,13 +45,13 @@ def export(tree: Path, name: str, folder: Path, report: Optional[Path] = None) -
         Failure: The tree is not one that the topic fits, or there is no such report.
     """
     numbers = _numbers(report, tree) if report else None
-    found = whole.change(tree, [name])
+    found = tree_diff.change(tree, [name])
     if not found.topics:
         return found.notes
     (topic,) = found.topics
     folder.mkdir(parents=True, exist_ok=True)
     patch = folder / "change.diff"
-    patch.write_bytes(whole.as_diff(tree, found.files).encode("utf-8"))
+    patch.write_bytes(tree_diff.as_diff(tree, found.files).encode("utf-8"))
     text = folder / "pull-request.md"
     text.write_text(_text(tree, topic, found.files, numbers), "utf-8")
     lines = [*found.notes, f"written: {patch}", f"written: {text}"]
@@ -67,7 +67,7 @@ def _text(
     tree: Path, topic: Topic, files: Dict[str, str], numbers: Optional[Dict[str, Any]]
 ) -> str:
     path = tree / ".github" / "pull_request_template.md"
-    template = trees.read(path).replace("\r\n", "\n") if path.is_file() else _TEMPLATE
+    template = source_trees.read(path).replace("\r\n", "\n") if path.is_file() else _TEMPLATE
     template = re.sub(r"\n?<!--.*?-->", "", template, flags=re.S).strip("\n")
     done = "x" if changelog.FILE in files else " "
     refs = "\n".join(f"- Refs #{number}" for number in topic.refs)
@@ -141,9 +141,9 @@ def _numbers(report: Path, tree: Path) -> Dict[str, Any]:
         data = json.loads(file.read_text("utf-8"))
         entries = [entry for entry in data["environments"] if "export" in entry["verdicts"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Failure(f"{file}: no report of the testbed: {error}") from None
+        raise CommandError(f"{file}: no report of the testbed: {error}") from None
     mine = [entry for entry in entries if entry["label"].startswith(tree.name)]
     if not mine:
-        raise Failure(f"{file}: it has nothing about {tree.name} with the exported diff")
+        raise CommandError(f"{file}: it has nothing about {tree.name} with the exported diff")
     found: Dict[str, Any] = mine[0]
     return found

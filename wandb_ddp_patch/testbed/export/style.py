@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import List
 
-from ...errors import Failure
-from .. import extra
+from ...errors import CommandError
+from .. import dependencies
 from . import syntax
 
 
@@ -43,7 +43,7 @@ def _ruff(arguments: List[str], text: str, path: Path) -> str:
     try:
         from ruff.__main__ import find_ruff_bin
     except ImportError:
-        raise Failure(f"export-diff needs more: {extra.INSTALL}") from None
+        raise CommandError(f"export-diff needs more: {dependencies.INSTALL}") from None
     command = [find_ruff_bin(), *arguments, "--stdin-filename", str(path), "-"]
     # From the tree's root: ruff looks there for what is the tree's own.
     root = next(folder for folder in path.parents if (folder / "wandb" / "__init__.py").is_file())
@@ -51,5 +51,5 @@ def _ruff(arguments: List[str], text: str, path: Path) -> str:
         command, input=text, capture_output=True, text=True, encoding="utf-8", cwd=root
     )
     if done.returncode and not done.stdout:
-        raise Failure(f"ruff, on {path.name}: {' '.join(done.stderr.split())[-300:]}")
+        raise CommandError(f"ruff, on {path.name}: {' '.join(done.stderr.split())[-300:]}")
     return done.stdout

@@ -6,7 +6,7 @@ import ast
 import re
 from typing import TYPE_CHECKING, Any, Dict, List, Set, Tuple, Union
 
-from ...errors import Failure
+from ...errors import CommandError
 
 if TYPE_CHECKING:
     from typing_extensions import TypeGuard
@@ -108,9 +108,9 @@ def parsed(text: str, file: str) -> ast.Module:
         return ast.parse(text)
     except SyntaxError as error:
         where = f", line {error.lineno}" if error.lineno else ""
-        raise Failure(f"{file}{where}: {error.msg}") from None
+        raise CommandError(f"{file}{where}: {error.msg}") from None
     except ValueError as error:
-        raise Failure(f"{file}: {error}") from None
+        raise CommandError(f"{file}: {error}") from None
 
 
 def with_quoted_annotations(source: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Tuple
 
-from ...errors import Failure
+from ...errors import CommandError
 
 _FOLDER = Path(__file__).with_name("topics")
 
@@ -100,10 +100,10 @@ def chosen(names: Iterable[str]) -> List[Topic]:
     """Give the topics of these names, or all where there is none.
 
     Raises:
-        Failure: There is no such topic.
+        CommandError: There is no such topic.
     """
     names = list(names)
     unknown = [name for name in names if name not in TOPICS]
     if unknown:
-        raise Failure(f"no such topic: {', '.join(unknown)} (there are {', '.join(TOPICS)})")
+        raise CommandError(f"no such topic: {', '.join(unknown)} (there are {', '.join(TOPICS)})")
     return [topic for name, topic in TOPICS.items() if name in names or not names]

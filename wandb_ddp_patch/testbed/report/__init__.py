@@ -3,11 +3,11 @@
 Each form is a file here; what all of them say is in ``content.py``.
 """
 
-from .content import summary
 from .files import write
-from .lines import text
-from .live import Live
-from .md import markdown
-from .page import html
+from .html import html
+from .markdown import markdown
+from .model import summary
+from .progress import Live
+from .text import text
 
 __all__ = ["Live", "html", "markdown", "summary", "text", "write"]

@@ -9,9 +9,9 @@ import threading
 from pathlib import Path
 from typing import List
 
-from .content import Report
-from .md import markdown
-from .page import html
+from .html import html
+from .markdown import markdown
+from .model import Report
 
 
 def write(report: Report, folder: os.PathLike[str]) -> List[Path]:

@@ -1,0 +1,1 @@
+"""Workers of unchanged scripts: torch's own spawn, from the forkserver."""

@@ -1,0 +1,1 @@
+"""How a run gets into another process: pickled, by a fork, from its parent, to other machines."""

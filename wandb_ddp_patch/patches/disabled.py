@@ -1,0 +1,65 @@
+"""Disabled runs: what wandb.init(mode="disabled") returns.
+
+To 0.17.5 that is a str that answers any name with another one, so that pickle
+meets nonsense (issue 4458); a NoopRun or a Run with local functions since.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from typing import Any, List
+
+from .._patching import Patch, Undo, patch_class, require_class, throwaway_subclass, wraps_original
+
+
+class RunDisabled:
+    """What wandb.sdk.lib.disabled.RunDisabled should have had."""
+
+    @wraps_original
+    def __init__(upstream, self, *args, **kwargs):
+        from ..runs import state  # late: importing wandb must stay quick
+
+        upstream(self, *args, **kwargs)
+        state.owner_state(self)
+
+    def __reduce__(self):
+        from ..worker import reduce_run  # late, as above
+
+        return reduce_run(self)
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+_MODULE = "wandb.sdk.lib.disabled"
+
+
+def _class() -> Any:
+    return require_class(_MODULE, "RunDisabled")
+
+
+def _install(undo: List[Undo]) -> None:
+    patch_class(undo, _class(), RunDisabled)
+
+
+def _is_fixed() -> bool:
+    run_disabled = getattr(sys.modules[_MODULE], "RunDisabled", None)
+    if run_disabled is None or not issubclass(run_disabled, str):
+        return True  # gone, or a name kept for isinstance: nothing makes one
+    run = throwaway_subclass(run_disabled)()
+    run.config = run.summary = {}
+    return copy.copy(run) is run
+
+
+PATCHES = [
+    Patch(
+        modules=(_MODULE,),
+        name="RunDisabled",
+        install=_install,
+        is_fixed=_is_fixed,
+        why="a disabled run can be copied, pickled and sent to a worker (issue 4458)",
+        since="0.10.23 or earlier, to 0.17.5",
+        optional=True,
+    )
+]

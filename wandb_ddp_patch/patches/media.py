@@ -1,0 +1,154 @@
+"""Artifacts, and the tables, images and plots that refer to one.
+
+An artifact holds what talks to the server: until 0.21 its storage policy has an
+``Api`` with locks and ``os.environ`` in it, which pickle and deepcopy refuse
+(https://github.com/Lightning-AI/pytorch-lightning/issues/6869). Once it has been
+logged online, it has a client, with the API key, and a handle of the upload too.
+Until 0.12 it has such an ``Api`` itself.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from typing import Any, List
+
+from .._patching import Patch, Undo, patch_class, require_class, throwaway_subclass
+
+
+class WandbStoragePolicy:
+    """What wandb's WandbStoragePolicy should have had."""
+
+    def __reduce__(self):
+        # Making one anew is what every new artifact does.
+        return type(self), (self.config(),)
+
+    def __copy__(self):
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+
+class Artifact:
+    """What wandb.sdk.artifacts.artifact.Artifact should have had."""
+
+    def __getstate__(self):
+        state = dict(self.__dict__)
+        for name in ("_save_handle", "_save_future"):
+            if name in state:
+                state[name] = None  # only the process that uploads it can wait for that
+        for name in ("_client", "_service_api"):
+            if state.get(name) is not None:
+                del state[name]  # made anew when it is asked for
+        return state
+
+    def __getattr__(self, name):
+        if name == "_client":
+            from wandb.apis.public import Api
+
+            self._client = Api().client
+            return self._client
+        if name == "_service_api":
+            self._service_api = None
+            return self._get_service_api()
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __copy__(self):
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+
+class Api:
+    """What wandb.apis.internal.Api, which makes the real one, lacked until 0.12."""
+
+    def __reduce__(self):
+        return type(self), ()  # not what it was made with: those are settings
+
+
+_API = "wandb.apis.internal"
+_POLICY = "wandb.sdk.artifacts.storage_policies.wandb_storage_policy"
+_ARTIFACT = "wandb.sdk.artifacts.artifact"
+
+
+def _policy_class() -> Any:
+    return require_class(_POLICY, "WandbStoragePolicy", ("config",))
+
+
+def _install_policy(undo: List[Undo]) -> None:
+    patch_class(undo, _policy_class(), WandbStoragePolicy)
+
+
+def _works_policy() -> bool:
+    # Not upstream's __init__, which takes tens of milliseconds.
+    kind = throwaway_subclass(_policy_class())
+    kind.__init__, kind.config = (lambda self, config: None), (lambda self: {})
+    return _copies_with_a_lock(kind({}), "_api")
+
+
+def _artifact_class() -> Any:
+    return require_class(_ARTIFACT, "Artifact")
+
+
+def _install_artifact(undo: List[Undo]) -> None:
+    patch_class(undo, _artifact_class(), Artifact)
+
+
+def _works_artifact() -> bool:
+    kind = throwaway_subclass(_artifact_class())
+    names = "_client", "_service_api", "_save_handle", "_save_future"
+    return _copies_with_a_lock(kind.__new__(kind), *names)
+
+
+def _api_class() -> Any:
+    return require_class(_API, "Api")
+
+
+def _install_api(undo: List[Undo]) -> None:
+    patch_class(undo, _api_class(), Api)
+
+
+def _works_api() -> bool:
+    kind = throwaway_subclass(_api_class())
+    kind.__init__ = lambda self: None
+    return _copies_with_a_lock(kind(), "_api")
+
+
+def _copies_with_a_lock(thing: Any, *names: str) -> bool:
+    vars(thing).update(dict.fromkeys(names, threading.Lock()))
+    copy.deepcopy(thing)
+    return True
+
+
+# All are optional. The last two are in another module in old releases, where the first
+# one is all that they lack.
+PATCHES = [
+    Patch(
+        modules=(_API,),
+        name="Api",
+        install=_install_api,
+        is_fixed=_works_api,
+        why="an artifact can be copied, pickled and sent to a worker",
+        since="0.10.23 or earlier, to 0.12.21",
+        optional=True,
+    ),
+    Patch(
+        modules=(_POLICY,),
+        name="WandbStoragePolicy",
+        install=_install_policy,
+        is_fixed=_works_policy,
+        why="an artifact, and a table or plot that was logged, can be copied, pickled and"
+        " sent to a worker",
+        since="0.16.0, to 0.21.4",
+        optional=True,
+    ),
+    Patch(
+        modules=(_ARTIFACT,),
+        name="Artifact",
+        install=_install_artifact,
+        is_fixed=_works_artifact,
+        why="the same for an artifact that was logged online, without the API key in it",
+        since="0.16.0",
+        optional=True,
+    ),
+]

@@ -1,0 +1,62 @@
+"""wandb.teardown() in a worker: sends what it has logged, and ends nothing of its owner's.
+
+W&B's guide has workers call it at their end. Until 0.31.0 it drops what was not sent yet
+(from 0.21 on), raises (0.18), or ends the service of the process that owns the run (0.13 to 0.17).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, List
+
+from .._patching import IncompatibleError, Patch, Undo, patch_class, wraps_original
+
+
+class Setup:
+    """What the class of wandb's one setup object should have had."""
+
+    @wraps_original
+    def _teardown(upstream, self, *args, **kwargs):
+        if getattr(self, "_pid", os.getpid()) != os.getpid():
+            return  # a fork's copy: the service is its parent's
+        flush = sys.modules.get(f"{__package__.rpartition('.')[0]}.runs.flush")
+        if flush is not None and flush.detach_all():
+            from ..transports import service_connection  # late: importing wandb must stay quick
+
+            service_connection.disown_service(self)
+        upstream(self, *args, **kwargs)
+
+
+_MODULE = "wandb.sdk.wandb_setup"
+
+
+def _class() -> Any:
+    for kind in vars(sys.modules[_MODULE]).values():  # its name has changed
+        if isinstance(kind, type) and "_teardown" in vars(kind):
+            return kind
+    raise IncompatibleError(f"{_MODULE} has no class with _teardown")
+
+
+def _has_teardown() -> bool:
+    return hasattr(sys.modules[_MODULE], "teardown")  # from 0.12 on
+
+
+def _install(undo: List[Undo]) -> None:
+    patch_class(undo, _class(), Setup)
+
+
+def _is_fixed() -> bool:
+    return not _has_teardown() or hasattr(_class()._teardown, "__wrapped__")
+
+
+PATCHES = [
+    Patch(
+        modules=(_MODULE,),
+        name="teardown",
+        install=_install,
+        is_fixed=_is_fixed,
+        why="a worker's wandb.teardown() loses no rows, and leaves W&B's service to its owner",
+        since="0.13.0 or earlier",
+    )
+]

@@ -1,0 +1,180 @@
+"""What a worker has logged is with the service before it ends, or tells anybody anything.
+
+A pool ends its workers with SIGTERM, which runs nothing of theirs, once it has the
+results of their tasks. So rows must have arrived before a result is handed back: what a
+worker sends by a connection of multiprocessing's (pools and executors use them) waits
+for the rows that were logged before. Copies of multiprocessing count as it does.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import sys
+import threading
+from typing import Any, List, Optional
+
+from .. import _multiprocessing
+from . import state
+
+# Runs that this process uses, with their transports.
+_used: List[Any] = []
+_hooked = 0  # the process whose end flushes them
+_flushing = threading.local()
+_MARK = "_flushes_runs"  # what we have put around a function
+# The modules by which multiprocessing, and its copies, end their forks.
+_LIBRARIES = (".pool", ".popen_fork", ".forkserver")
+
+
+def register(run: Any, transport: state.Transport) -> None:
+    """Flush a run when this process ends, and before it sends anything."""
+    if all(used is not run for used, _ in _used):
+        _used.append((run, transport))
+    _hook()
+
+
+def unregister(run: Any) -> None:
+    """Flush a run no more: it is over for this process."""
+    _used[:] = [pair for pair in _used if pair[0] is not run]
+
+
+def detach_finished(but: Any) -> None:
+    """Let go of the runs that are over, for one that is connected next."""
+    for run, transport in registered():
+        if run is not but and transport.is_closed():
+            _leave(run, transport)
+
+
+def detach_all() -> bool:
+    """Let go of all runs, for wandb.teardown(); return False where there are none."""
+    left = registered()
+    for run, transport in left:
+        _leave(run, state.get_state(run))
+        transport.attached = False  # the connection does not stay for the next task
+    return bool(left)
+
+
+def _leave(run: Any, by: Any) -> None:  # by its link, or by its transport alone
+    try:
+        by.leave(run)
+    except Exception as error:  # of an earlier call, and nobody has heard of it
+        warn(f"A call on an earlier run failed: {type(error).__name__}: {error}")
+
+
+def warn(message: str) -> None:
+    """Say what nobody is there to catch, where wandb says the like."""
+    wandb: Any = sys.modules["wandb"]
+    wandb.termwarn(message)
+
+
+def registered() -> List[Any]:
+    """Give the runs that are to be flushed, with their transports."""
+    return list(_used)
+
+
+def _hook() -> None:
+    global _hooked
+    if _hooked == os.getpid():
+        return
+    _hooked = os.getpid()
+    # Worker processes of multiprocessing run its finalizers at their end,
+    # others what atexit has.
+    _multiprocessing.at_worker_exit(flush_all, 100)
+    atexit.unregister(flush_all)  # a fork has inherited it
+    atexit.register(flush_all)
+    _hook_exit()
+    # Who has not loaded it has no connection of it.
+    for module in _multiprocessing.modules("connection", "Connection"):
+        for name in ("Connection", "PipeConnection"):
+            kind = getattr(module, name, None)
+            if kind is not None and not hasattr(kind._send_bytes, _MARK):
+                kind._send_bytes = _flushing_first(kind._send_bytes)
+
+
+def flush_all() -> None:
+    """Flush what was logged since the last time."""
+    for run, transport in registered():
+        if transport.dirty:  # else all is there, though the run may be over by now
+            transport.flush(run)
+
+
+def _hook_exit() -> None:
+    """Have os._exit flush first: forks end by it, and workers of billiard's pools."""
+    upstream: Any = os._exit
+    if hasattr(upstream, _MARK):  # a fork has inherited it
+        return
+
+    @functools.wraps(upstream)
+    def _exit(status: int) -> None:
+        # Whatever happens, the process ends.
+        try:
+            # Not where a watchdog's thread ends a process that hangs.
+            if threading.current_thread() is threading.main_thread():
+                flush_all()
+                # Nor is a run finished, which may take long, where it is not the end that the
+                # library of this process has for it.
+                if sys._getframe(1).f_globals.get("__name__", "").endswith(_LIBRARIES):
+                    recycled = getattr(sys.modules.get("billiard.pool"), "EX_RECYCLE", 0)
+                    _finish_own(int(status not in (0, recycled)))
+        finally:
+            upstream(status)
+
+    setattr(_exit, _MARK, True)
+    os._exit = _exit  # type: ignore[assignment]
+
+
+def _flushing_first(upstream: Any) -> Any:
+    def _send_bytes(self: Any, *args: Any, **kwargs: Any) -> Any:
+        for run, transport in _used:
+            # Not while it is flushed: that may send something itself.
+            if transport.dirty and not getattr(_flushing, "now", False):
+                _flushing.now = True
+                try:
+                    transport.flush(run)
+                finally:
+                    _flushing.now = False
+        return upstream(self, *args, **kwargs)
+
+    setattr(_send_bytes, _MARK, True)
+    return _send_bytes
+
+
+def after_fork_in_child() -> None:
+    """Let go of what the parent uses: each process connects by itself."""
+    _used.clear()
+
+
+# --- runs of a worker's own ---------------------------------------------------
+
+_finishing = 0  # the process whose end finishes its own runs
+
+
+def finish_own_runs_at_exit() -> None:
+    """Finish this process's own runs when it ends, where it is a worker.
+
+    multiprocessing ends its forks without atexit, by which wandb finishes runs.
+    """
+    global _finishing
+    if _finishing == os.getpid() or not _multiprocessing.is_worker():
+        return
+    _finishing = os.getpid()
+    _multiprocessing.at_worker_exit(_finish_own, 90)
+    _hook_exit()
+
+
+def _finish_own(exit_code: Optional[int] = None) -> None:
+    if _finishing != os.getpid():
+        return
+    if exit_code is None:
+        kind, error, _ = sys.exc_info()
+        exit_code = int(kind is not None and getattr(error, "code", 1) not in (None, 0))
+    for run in state.live_runs():
+        own = run.__dict__
+        mine = own.get("_init_pid", own.get("_pid")) == os.getpid()
+        if (
+            mine
+            and isinstance(state.get_state(run), state.OwnerState)
+            and not own.get("_is_finished")
+        ):
+            run.finish(exit_code=exit_code)

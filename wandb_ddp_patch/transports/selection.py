@@ -1,0 +1,167 @@
+"""Which way home there is for a run: asked here, and nowhere else."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import os
+import sys
+import threading
+import time
+from typing import Any, Callable, Dict, Optional, Tuple
+
+from .._process import is_same_host, process_fingerprint
+from ..runs import owner_file, state
+from ..runs.state import Transport
+
+_sharing = threading.RLock()
+
+
+def select(payload: Dict[str, Any]) -> Optional[Transport]:
+    """Choose how a run that came with a payload reaches its owner.
+
+    Returns:
+        The way, which is not connected yet; None where there is none.
+    """
+    kind_of_way = transport_class(payload)
+    if kind_of_way is None:
+        return None
+    way = kind_of_way(payload)
+    if payload.get("share") and payload["attach_id"] and not way.is_remote_host:
+        way.fallback = functools.partial(_elsewhere, payload)  # another user's, or container's
+    return way
+
+
+def _elsewhere(payload: Dict[str, Any]) -> Transport:
+    from .tunnel import TunnelTransport  # late: only runs that are shared need it
+
+    return TunnelTransport(payload)
+
+
+def transport_class(payload: Dict[str, Any]) -> Optional[Callable[[Dict[str, Any]], Transport]]:
+    """Choose the class of that way; its module has been read then."""
+    shared = payload.get("share")  # not in payloads of runs that are not shared
+    if shared and not is_same_host(shared["machine"]):
+        from .tunnel import TunnelTransport  # late: only runs that are shared need it
+
+        return TunnelTransport
+    if payload["attach_id"]:
+        from .service import ServiceTransport  # late, as the others: only one is needed
+
+        return ServiceTransport if payload["service"] else None
+    if payload["local_address"]:
+        from .local import LocalTransport
+
+        return LocalTransport
+    return None
+
+
+def publish(run: Any) -> None:
+    """Make a run of this process reachable for workers."""
+    with _sharing:
+        _share(run, state.owner_state(run))
+
+
+def _share(run: Any, owned: state.OwnerState) -> None:
+    own = run.__dict__
+    if own.get("_is_finished") or owned.over:
+        return
+    if own.get("_attach_id"):
+        owned.owner_file = owner_file.ensure_owner_file()  # each time: it may have to be put back
+    elif owned.shared:
+        return
+    elif own.get("_backend") is not None:
+        from . import local_server  # late: only releases up to 0.12 need it
+
+        owned.local_address = local_server.listen_local(owned)
+    else:
+        return
+    if not owned.shared:
+        owned.shared, owned.process = True, process_fingerprint()
+        _hook(os.environ.get("WANDB_SERVICE"))
+    if os.environ.get("WANDB_DDP_PATCH_SHARE", "0") not in ("", "0"):
+        _share_by_environment(run, owned)
+
+
+def _share_by_environment(run: Any, owned: state.OwnerState) -> None:
+    why = sharing_problem(run)
+    if why is None:
+        from .remote import owner  # late: only runs that are shared need it
+
+        owner.share_from_environment(owned)
+    else:
+        wandb: Any = sys.modules["wandb"]
+        wandb.termwarn(f"WANDB_DDP_PATCH_SHARE does nothing here: {why}.", repeat=False)
+
+
+def sharing_problem(run: Any) -> Optional[str]:
+    """Return why a run of this process can't be shared with other machines; None where it can."""
+    if run.__dict__.get("_attach_id"):
+        return None
+    return (
+        f"runs of wandb {sys.modules['wandb'].__version__} can't be shared with other machines:"
+        " upgrade to wandb 0.13 or later, with W&B's service, in which they can"
+    )
+
+
+def close(run: Any, owned: state.OwnerState) -> None:
+    """Tell workers that a run of this process is over; it is about to be finished."""
+    if owned.over:
+        return
+    if owned.share is not None:
+        from .remote import owner  # late, as above
+
+        owner.end(owned)
+    if owned.local_address is not None:
+        from . import local_server  # late, as above
+
+        local_server.end(owned)
+    if run.__dict__.get("_attach_id"):
+        if owner_file.mark_finished(owned.key) and owned.service:
+            from . import service_queue  # late, as above
+
+            now = time.monotonic()
+            with contextlib.suppress(Exception):  # the run is finished all the same
+                if service_queue.wait_until_read(owned.service):
+                    owner_file.mark_read(owned.key, now)
+    else:
+        owned.over = True
+
+
+# The process at whose end they are over, and its service.
+_hooked: Tuple[int, Optional[str]] = (0, None)
+
+
+def _hook(service: Optional[str]) -> None:
+    from multiprocessing import util  # late: importing wandb must stay quick
+
+    global _hooked
+    before, _hooked = _hooked, (os.getpid(), service)
+    if before == _hooked:
+        return
+    # Anew for each service: to come before the hook with which wandb ends that. Not for
+    # each run: up to Python 3.12, what atexit has forgotten keeps its place.
+    atexit.unregister(_before_the_end)
+    atexit.register(_before_the_end, os.getpid())
+    if before[0] != os.getpid():
+        util.Finalize(None, _before_the_end, (os.getpid(),), exitpriority=100)
+
+
+def _before_the_end(pid: int) -> None:
+    if pid == os.getpid():  # not a fork, which has inherited the hook
+        for run in state.live_runs():
+            owned = state.get_state(run)
+            if isinstance(owned, state.OwnerState) and owned.shared:
+                close(run, owned)
+        for name in ("remote.owner", "local_server"):
+            module: Any = sys.modules.get(f"{__package__}.{name}")
+            if module is not None:
+                module.end_all()
+        owner_file.mark_all_finished()
+
+
+def after_fork_in_child() -> None:
+    """Make anew what another thread of the parent may have held."""
+    global _sharing
+    _sharing = threading.RLock()

@@ -1,0 +1,282 @@
+"""A way home through wandb's service, which a run of a worker attaches to.
+
+For releases whose runs attach: 0.13 and later, 0.12.12 on with
+``wandb.require("service")``. For the others there is local.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from _thread import get_ident
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from ..errors import FINISHED, RunUnreachableError
+from ..runs import flush
+from ..runs.liveness import OwnerWatch, is_service_gone
+from ..runs.state import Transport
+from . import service_connection
+from .service_barrier import ServiceBarrier, queues_before_sending
+
+# How long a run is tried to be attached to a service that is busy: many workers at once.
+_ATTACH_SECONDS = 60
+# How long a worker waits until the service has read all that it has sent, and where
+# wandb drops what is not sent yet (0.21.2 to 0.22.0): a backend that is away stops it.
+_FLUSH_SECONDS, _LONG_FLUSH_SECONDS = 30, 300
+# How long an owner is given to end after its service has.
+_END_SECONDS = 2
+
+# Threads of former runs that end, with what wakes them: see _end_routers.
+_routers: List[Tuple[Any, Callable[[], None]]] = []
+
+
+class ServiceTransport(Transport):
+    """A connection of a run to its service.
+
+    Args:
+        payload: What the run came with.
+
+    Attributes:
+        service: The value of WANDB_SERVICE by which it attaches.
+    """
+
+    is_native = True
+
+    def __init__(self, payload: Dict[str, Any]) -> None:
+        self.payload = payload
+        self.service: str = payload["service"]
+        # "process": not in payloads of 0.1.0.
+        self.watch = OwnerWatch(payload["owner_file"], payload["key"], payload.get("process"))
+        self.attached = False
+        self.called_at = 0.0  # when the last call was made, by the monotonic clock
+
+    def connect(self, run: Any) -> None:
+        self.check()
+        flush.detach_finished(run)
+        _end_routers()
+        self._attach(run)
+        self.has_attached(run)
+
+    def has_attached(self, run: Any) -> None:
+        """Take note that the run has attached."""
+        self.attached = True
+        flush.register(run, self)
+        _send_at_once(interface_of(run))
+        root = self.root_dir()
+        if root:
+            put_files_below(run, root)
+
+    def root_dir(self) -> Optional[str]:
+        """Return the folder below which this process puts the run's files."""
+        root: Optional[str] = self.payload.get("root_dir")  # not in payloads of 0.1.0
+        return root
+
+    def _attach(self, run: Any) -> None:
+        deadline, pause = time.monotonic() + _ATTACH_SECONDS, 0.05
+        while True:
+            # Not where its owner is seen: to ask would take a place in the line.
+            if not self.watch.sees_owner:
+                self._refuse_if_gone()
+            before = dict(run.__dict__)
+            try:
+                with service_connection.use_service(self.service, self.is_remote_host):
+                    sys.modules["wandb"]._attach(run=run)
+                    service_connection.hide_from_init(run)
+                return
+            except BaseException as error:
+                run.__dict__.clear()
+                run.__dict__.update(before)
+                if not isinstance(error, Exception):
+                    raise
+                self.watch.invalidate()
+                self.check()
+                self._refuse_if_gone()
+                if not self.watch.sees_owner or time.monotonic() > deadline:
+                    raise RunUnreachableError(
+                        "wandb could not attach it by its service; it is on another machine"
+                        f" or network, or wandb has failed: {type(error).__name__}: {error}"
+                    ) from error
+            time.sleep(pause)
+            pause = min(2 * pause, 1)
+
+    def _refuse_if_gone(self) -> None:
+        if is_service_gone(self.service):
+            raise RunUnreachableError(
+                "its service is gone: the process that called wandb.init()"
+                f" (process id {self.payload['owner']}) has ended, or it is on another machine,"
+                " with which the run was not shared (wandb_ddp_patch.share)"
+            )
+
+    def is_closed(self) -> bool:
+        return self.watch.is_over()
+
+    def check(self) -> None:
+        # Asked here, too: the answer is wanted for each row.
+        if time.monotonic() >= self.watch.cached_until and self.watch.is_over():
+            raise RunUnreachableError(FINISHED)
+
+    def call(
+        self, run: Any, name: str, upstream: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        self.calling_thread = get_ident()
+        try:
+            return upstream(run, *args, **kwargs)
+        except Exception as error:
+            # It may have ended meanwhile: say so, not "Broken pipe".
+            self.watch.invalidate()
+            self.check()
+            if _is_of_connection(error):
+                self._refuse_if_ended(error)
+            raise
+        finally:
+            self.calling_thread = None  # also where another thread is in one: it only asks more
+            # Not before the call: a flush by another thread might come between.
+            self.dirty, self.called_at = True, time.monotonic()
+
+    def _refuse_if_ended(self, error: Exception) -> None:
+        """Say so where the service has ended, and whether its owner has.
+
+        Of an owner that is killed the service may know a moment before its file tells, and
+        the sockets of a process that is killed are closed one after the other.
+        """
+        deadline = time.monotonic() + _END_SECONDS
+        while time.monotonic() < deadline:
+            time.sleep(0.02)
+            self.watch.invalidate()
+            self.check()
+        if is_service_gone(self.service):
+            raise RunUnreachableError(
+                "W&B's service has ended, and it can't be begun anew"
+            ) from error
+
+    def flush(self, run: Any) -> None:
+        """Wait until the service has read all that this worker has sent.
+
+        One round trip does it: the service answers in order. Without it, wandb
+        drops what a worker has not sent when it ends (0.21.2 to 0.22.0), and the
+        owner's finish() what the service has not read. Warns where that can't be
+        had within ``_FLUSH_SECONDS``, unless the owner has seen that the service
+        had read it all when it finished the run.
+        """
+        self.dirty = False
+        self.watch.invalidate()
+        interface = interface_of(run)
+        late = queues_before_sending(interface)
+        seconds = _LONG_FLUSH_SECONDS if late else _FLUSH_SECONDS
+        question = ServiceBarrier(interface, seconds)
+        if not self.watch.is_over() and question.wait(self.watch.is_over):
+            return
+        if self.watch.is_over():
+            if not late and self._was_read():
+                return
+            why = FINISHED
+        elif question.error is not None:
+            why = f"W&B's service can't be asked ({type(question.error).__name__})"
+        else:
+            why = (
+                f"W&B's service has not said within {seconds} s that it has them. They arrive"
+                " if it goes on before the run is finished"
+            )
+        flush.warn(
+            f"The last rows that this worker logged to run {self.payload['known']['id']} may be"
+            f" lost: {why}."
+        )
+
+    def _was_read(self) -> bool:
+        """Return True if all that was sent is in the run, which is over: its owner says so."""
+        deadline = time.monotonic() + _END_SECONDS
+        while self.called_at > self.watch.read_until():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)  # its owner may be about to
+        return True
+
+    def leave(self, run: Any) -> None:
+        self.calling_thread = None
+        flush.unregister(run)
+        # wandb keeps a run that it attaches in hooks on imports, until it is finished.
+        unhook = getattr(run, "_unregister_telemetry_import_hooks", None)
+        if unhook is not None:
+            unhook(self.payload["metadata"]["id"])
+        if all(getattr(way, "service", None) != self.service for _, way in flush.registered()):
+            service_connection.release(self.service)
+        # From 0.13 to 0.17 a thread reads the service's answers, and would go on to
+        # take those for the next run.
+        interface = getattr(run.__dict__.get("_backend"), "interface", None)
+        router: Any = getattr(interface, "_router", None)
+        if hasattr(router, "_join_event"):
+            router._join_event.set()  # it ends within a second; waited for when need be
+            _routers.append((router, lambda: self._wake(interface)))
+            self.attached = False
+
+    def _wake(self, interface: Any) -> None:
+        self.watch.invalidate()
+        if not self.watch.is_over():  # else the service knows the run no more
+            interface.deliver_get_summary()
+
+    def resume(self, run: Any) -> bool:
+        if self.attached:
+            flush.register(run, self)
+        return self.attached
+
+
+def _end_routers() -> None:
+    """Wait for the threads of former runs, which look every second whether they are to end.
+
+    Or when something comes for them: a pool's task must not wait for a second.
+    """
+    while _routers:
+        router, wake = _routers.pop()
+        if router._thread.is_alive():
+            with contextlib.suppress(Exception):
+                wake()
+        router.join()
+
+
+def interface_of(run: Any) -> Any:
+    """Return what an attached run sends its messages by."""
+    own = run.__dict__
+    return own.get("_interface") or own["_backend"].interface
+
+
+def _send_at_once(interface: Any) -> None:
+    """Have the kernel hold each row when log() returns, not a buffer that ends with the worker.
+
+    asyncio keeps up to 64 KiB back where the service is behind (from 0.22.1 on). Until all has
+    been sent, rows take no longer so.
+    """
+    writer: Any = getattr(getattr(interface, "_client", None), "_writer", None)
+    asyncer = getattr(interface, "_asyncer", None)
+
+    async def limit() -> None:
+        writer.transport.set_write_buffer_limits(high=0)
+
+    if writer is not None and asyncer is not None:
+        with contextlib.suppress(Exception):  # of a release that sends in another way
+            asyncer.run(limit)
+
+
+def put_files_below(run: Any, root: str) -> None:
+    """Have wandb put media and the like where the service looks for them.
+
+    A run that attaches takes this process's current folder for its own root: what is logged
+    after os.chdir() would be in the rows, and its files nowhere in the run.
+    """
+    settings: Any = run.__dict__.get("_settings")
+    update = getattr(settings, "update_from_dict", None) or getattr(settings, "update", None)
+    if update is not None and getattr(settings, "root_dir", root) != root:
+        update({"root_dir": root})
+
+
+def _is_of_connection(error: Exception) -> bool:
+    if isinstance(error, (ConnectionError, EOFError)):
+        return True
+    kind = type(error)
+    named = "Closed" in kind.__name__ or "Abandoned" in kind.__name__
+    return named and kind.__module__.startswith("wandb.sdk")
+
+
+def after_fork_in_child() -> None:
+    """Let go of what the parent has: each process attaches by itself."""
+    _routers.clear()

@@ -1,0 +1,237 @@
+"""A transport to the owner of a run on another machine: W&B's own protocol through a tunnel."""
+
+from __future__ import annotations
+
+import atexit
+import math
+import os
+import threading
+from typing import Any, Callable, ContextManager, Dict, Optional
+
+from .. import _multiprocessing
+from ..errors import FINISHED, RunUnreachableError
+from ..runs import flush
+from ..runs.state import usage_error
+from ..tunnel import event_loop
+from .remote.endpoint import Endpoint
+from .service import ServiceTransport, interface_of
+from .service_barrier import ServiceBarrier
+
+_TIMEOUT_SECONDS = 300.0
+# How long a process that ends waits until the owner has heard it say goodbye: else the owner
+# might wait for its rows.
+_GOODBYE_SECONDS = 2.0
+
+
+def timeout() -> float:
+    """Return how long an owner is waited for that can't be reached, in seconds."""
+    try:
+        return float(os.environ["WANDB_DDP_PATCH_SHARE_SECONDS"])
+    except (KeyError, ValueError):
+        return _TIMEOUT_SECONDS
+
+
+class _Watch:
+    """Whether the run's owner still has it, as far as the tunnel tells; see liveness.OwnerWatch."""
+
+    cached_until = math.inf
+    sees_owner = True
+
+    def __init__(self) -> None:
+        self.endpoint: Optional[Endpoint] = None
+
+    def is_over(self) -> bool:
+        return self.endpoint is not None and self.endpoint.why == FINISHED
+
+    def invalidate(self) -> None:
+        """Nothing is taken for granted here."""
+
+    def read_until(self) -> float:
+        return self.endpoint.drained_at if self.endpoint is not None else 0.0
+
+
+class TunnelTransport(ServiceTransport):
+    """A connection of a run to its owner's service, by a tunnel.
+
+    Args:
+        payload: What the run came with.
+    """
+
+    is_remote_host = True
+
+    def __init__(self, payload: Dict[str, Any]) -> None:
+        super().__init__(payload)
+        self.watch = _Watch()  # type: ignore[assignment]
+        self._run: Any = None
+        self._warned = False
+
+    def connecting(self) -> ContextManager[Any]:
+        return _connecting
+
+    def connect(self, run: Any) -> None:
+        _check_version(self.payload)
+        self._run = run
+        endpoint = _endpoint(self.payload)
+        endpoint.wait_until_sent = self._wait_until_sent
+        self.watch.endpoint = endpoint  # type: ignore[attr-defined]
+        self.service = endpoint.service
+        super().connect(run)
+
+    def has_attached(self, run: Any) -> None:
+        super().has_attached(run)
+        self.endpoint.files_dir = run.__dict__["_settings"].files_dir
+        _log_artifacts_without_a_key(run)
+
+    def root_dir(self) -> Optional[str]:
+        return self.endpoint.folder  # what is put there is sent to the owner
+
+    @property
+    def endpoint(self) -> Endpoint:
+        endpoint: Endpoint = self.watch.endpoint  # type: ignore[attr-defined]
+        return endpoint
+
+    def check(self) -> None:
+        endpoint = self.watch.endpoint  # type: ignore[attr-defined]
+        if endpoint is None:
+            return
+        if endpoint.why is not None:
+            raise RunUnreachableError(endpoint.why)
+
+    def _refuse_if_gone(self) -> None:
+        self.check()
+
+    def call(
+        self, run: Any, name: str, upstream: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        if name == "_tensorboard_callback":
+            raise usage_error(
+                "TensorBoard's files can't be followed from another machine: use sync_tensorboard"
+                " in the process that called wandb.init()"
+            )
+        result = super().call(run, name, upstream, args, kwargs)
+        if result is None:  # now: this call is good, and has to be made all the same
+            self._raise_refusal()
+        return result
+
+    def leave(self, run: Any) -> None:
+        super().leave(run)
+        self._raise_refusal()
+
+    def _raise_refusal(self) -> None:
+        """Raise what the owner has said of an earlier message, which nobody waited for."""
+        if self.endpoint.refusals:
+            raise usage_error(f"An earlier call failed: {self.endpoint.refusals.popleft()}")
+
+    def flush(self, run: Any) -> None:
+        """Wait until the service has all that this worker has sent; say what is missing."""
+        self.dirty = False
+        endpoint = self.endpoint
+        question = ServiceBarrier(interface_of(run), endpoint.timeout)
+        if endpoint.why is None and question.wait(lambda: endpoint.why is not None):
+            return
+        if endpoint.why == FINISHED and self.called_at <= endpoint.drained_at:
+            return
+        if not self._warned:
+            self._warned = True
+            count = endpoint.unacknowledged()
+            what = f"The last {count} message(s) of" if count else "What was logged last by"
+            why = endpoint.why or f"no answer within {endpoint.timeout:.0f} s"
+            flush.warn(
+                f"{what} this worker to run {self.payload['known']['id']} may be lost: {why}."
+            )
+
+    def _wait_until_sent(self) -> None:
+        """Wait until the service has all that this process has logged."""
+        run = self._run
+        if run is not None and self.attached:
+            ServiceBarrier(interface_of(run), self.endpoint.timeout).wait(self.watch.is_over)
+
+
+def _log_artifacts_without_a_key(run: Any) -> None:
+    """Let a run log artifacts where this process has no API key: the owner's service has one.
+
+    wandb first asks its server, with a key of this process's, whether another type of artifact
+    has that name, to say so early; and keeps what it asked by, for who waits for the artifact.
+    """
+    own, public_api = run.__dict__, run._public_api
+
+    def _public_api(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return public_api(*args, **kwargs)
+        except Exception as error:
+            return _NoApi(error)
+
+    own["_assert_can_log_artifact"], own["_public_api"] = (lambda artifact: None), _public_api
+
+
+class _NoApi:
+    """What stands for W&B's public API in a process that can't use it."""
+
+    def __init__(self, why: Exception) -> None:
+        self._why = why
+
+    @property
+    def client(self) -> Any:
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        raise usage_error(
+            "this needs an API key of this worker's own, because that of the run's owner stays"
+            f" with it: {self._why}"
+        )
+
+
+# --- this process's endpoints --------------------------------------------------
+
+# By the run's key.
+_endpoints: Dict[str, Endpoint] = {}
+_connecting = threading.RLock()
+_hooked = 0
+
+
+def _endpoint(payload: Dict[str, Any]) -> Endpoint:
+    key = payload["key"]
+    for known, endpoint in list(_endpoints.items()):
+        # Not another run's whose socket alone is gone: what is connected goes on.
+        if endpoint.why is not None or (known == key and not endpoint.is_there()):
+            _endpoints.pop(known).close()
+    if key not in _endpoints:
+        endpoint = Endpoint(payload["share"], bytes.fromhex(key), payload["service"], timeout())
+        endpoint.open()
+        _endpoints[key] = endpoint
+        _hook()
+    return _endpoints[key]
+
+
+def _hook() -> None:
+    global _hooked
+    if _hooked != os.getpid():
+        _hooked = os.getpid()
+        _multiprocessing.at_worker_exit(_say_goodbye, 50)
+        atexit.register(_say_goodbye)
+
+
+def _say_goodbye() -> None:
+    flush.flush_all()  # its own hook may come later
+    for endpoint in list(_endpoints.values()):
+        endpoint.close(_GOODBYE_SECONDS)
+    _endpoints.clear()
+
+
+def _check_version(payload: Dict[str, Any]) -> None:
+    import wandb
+
+    theirs, ours = payload["share"].get("wandb"), wandb.__version__
+    if theirs is not None and theirs.split(".")[:2] != ours.split(".")[:2]:
+        raise RunUnreachableError(
+            f"its owner has wandb {theirs} and this worker wandb {ours}, which may not understand"
+            " each other: install the same on all machines"
+        )
+
+
+def after_fork_in_child() -> None:
+    """Let go of the parent's endpoints: each process has its own."""
+    global _connecting
+    _connecting = threading.RLock()
+    event_loop.after_fork_in_child()
+    _endpoints.clear()
