@@ -65,7 +65,7 @@ USES = [
     *(
         (
             "transformers",
-            f"WANDB_WATCH=all, send the model to workers, one of which continues training, {method}",
+            f"WANDB_WATCH=all, send the model to workers, one continues training, {method}",
             [TRAINER, "watched_in_workers", method],
             {"train": 103, "gradients": 1, "parameters": 1, "rank 0": 1, "rank 1": 1},
         )
