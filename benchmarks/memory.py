@@ -111,7 +111,9 @@ def main():
         for name, arm in arms.items()
     ]
     print(harness.table(("one worker, started by", "when it has", *PARTS), rows))
-    goals = [goal("private memory of a worker of spawn(), warm", moments["logged"])]
+    goals = [
+        goal("private memory of a worker after its first row: spawn(), warm", moments["logged"])
+    ]
     harness.save("memory", {"rounds": rounds, "moments": moments, "goals": goals}, args.quick)
 
 
