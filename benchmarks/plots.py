@@ -219,7 +219,9 @@ def worker_start(result):
     axes.legend(handles, labels, loc="lower right", fontsize=9)
     warm, spawned = (harness.seconds(whole[name]) for name in (WARM, f"{SPAWN}, wandb alone"))
     axes.set_title(
-        f"The first row of a warm spawn() worker is in after {warm}, not after {spawned}"
+        f"A warm spawn() worker has logged its first row after {warm},"
+        f" a spawned one with wandb alone after {spawned}",
+        x=-0.4,
     )
     note(figure, f"One worker, with torch and wandb; {cores(result)}")
     return figure
@@ -403,7 +405,7 @@ def startup(result):
         )
     plain_bars(axes, [names[name][0] for name in over])
     axes.axvline(0, color=BLACK, linewidth=0.8)
-    axes.margins(x=0.12)
+    axes.margins(x=0.15)
     axes.set_xlabel("milliseconds more than with an empty .pth file (lower is better)")
     axes.set_title(
         f"The start-up file adds {over['wandb_ddp_patch'] * 1e3:.2f} ms to the start of Python;"
