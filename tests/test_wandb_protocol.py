@@ -50,7 +50,7 @@ def test_with_releases(release, version, script, tmp_path):
 
 
 def test_importing_it_does_not_import_wandb(fresh):
-    names = ["kinds", "paths", "protocol", "requests", "responses"]
+    names = ["rules", "paths", "protocol", "requests", "responses"]
     modules = ", ".join(f"wandb_{name}" for name in names)
     code = f"""
     import sys
