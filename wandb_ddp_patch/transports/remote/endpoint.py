@@ -227,8 +227,8 @@ class Link:
             self._on_connected,
         )
         self.connected = asyncio.Event()
-        self._records = records.Decoder()
-        self._requests = wandb_protocol.Splitter()
+        self._records = records.decoder()
+        self._requests = wandb_protocol.MessageDecoder()
         self._local: Any = None
         self._waiting: Deque[bytes] = collections.deque()
         self._sending: Any = None
@@ -317,7 +317,7 @@ class Link:
             while self._waiting:
                 message, files = sent_files.prepare(self._waiting[0], self._endpoint.files_dir)
                 for file in files:
-                    await self._send_file(*file)
+                    await self._send_file(file)
                 self._send([message])
                 self._waiting.popleft()
         except (OSError, wandb_protocol.ProtocolError) as error:
@@ -327,14 +327,14 @@ class Link:
             self._sending = None
             self._resume()
 
-    async def _send_file(self, kind: bytes, name: str, path: str) -> None:
+    async def _send_file(self, file: sent_files.SentFile) -> None:
         try:
-            for record in sent_files.read(kind, name, path):
+            for record in file.records():
                 while self.stream.is_full and self._endpoint.why is None:
                     await asyncio.sleep(_FULL_SECONDS)
                 self.stream.write(record)
         except OSError as error:  # it costs this file: it was removed meanwhile, say
-            self._endpoint.refusals.append(f"{path} can't be sent to the run's owner: {error}")
+            self._endpoint.refusals.append(f"{file.path} can't be sent to the run's owner: {error}")
 
     def _resume(self) -> None:
         if self._waiting and self._sending is None:

@@ -51,8 +51,8 @@ class Session:
         self.stream.on_room = self._on_room
         self.is_drained = self.is_over = False
         self._run = run
-        self._records = records.Decoder()
-        self._responses = wandb_protocol.Splitter()
+        self._records = records.decoder()
+        self._responses = wandb_protocol.MessageDecoder()
         self._files = ReceivedFiles(run.files_dir, self._say_refused)
         self._check = wandb_requests.RequestCheck(
             run.id, self._files.landing, run.entity, run.project

@@ -11,23 +11,21 @@ import functools
 import struct
 from typing import Any, List, Optional, Tuple
 
+from ...tunnel.tls import ProtocolError
+from .records import FrameDecoder
+
 _HEADER = struct.Struct("<BI")
-_MAGIC = ord("W")
-
+_MAGIC = b"W"
+# No message of a client is near it, and protobuf itself ends at twice that.
 MAX_BYTES = 1 << 30
-"""No message of a client is near it, and protobuf itself ends at twice that."""
-
-
-class ProtocolError(Exception):
-    """What came is not wandb's protocol: the connection is of no use any more."""
 
 
 def frame(message: bytes) -> bytes:
-    """Return a message as it goes over the socket."""
-    return _HEADER.pack(_MAGIC, len(message)) + message
+    """Return a message as it is sent on the socket."""
+    return _HEADER.pack(_MAGIC[0], len(message)) + message
 
 
-class Splitter:
+class MessageDecoder:
     """Splits what came from a socket into messages.
 
     Args:
@@ -35,45 +33,15 @@ class Splitter:
     """
 
     def __init__(self, limit: int = MAX_BYTES) -> None:
-        self._limit = limit
-        self._rest = bytearray()
-        # Until then there is nothing to look at: a long message comes in many pieces.
-        self._needed = _HEADER.size
+        self._frames = FrameDecoder(_HEADER, _MAGIC, limit)
 
     def feed(self, data: bytes) -> List[bytes]:
-        """Return the messages that are complete with this, without their headers.
+        """Return the messages that are complete, now that more has come.
 
         Raises:
             ProtocolError: This is not wandb's protocol, or a message is too long.
         """
-        if self._rest:
-            self._rest += data
-            if len(self._rest) < self._needed:
-                return []
-            data = bytes(self._rest)
-        messages, end = self._split(data)
-        self._rest = bytearray(data[end:])
-        return messages
-
-    def _split(self, data: bytes) -> Tuple[List[bytes], int]:
-        """Return the messages in data, and where the last one ends."""
-        messages: List[bytes] = []
-        end, size = 0, len(data)
-        while True:
-            self._needed = _HEADER.size
-            # The first byte alone tells that it is something else.
-            if end < size and data[end] != _MAGIC:
-                raise ProtocolError(f"a message begins with {data[end : end + 1]!r}, not with b'W'")
-            if size - end < _HEADER.size:
-                return messages, end
-            length = _HEADER.unpack_from(data, end)[1]
-            if length > self._limit:
-                raise ProtocolError(f"a message has {length} bytes, more than {self._limit}")
-            self._needed += length
-            if size - end < self._needed:
-                return messages, end
-            messages.append(data[end + _HEADER.size : end + self._needed])
-            end += self._needed
+        return [message for _, message in self._frames.feed(data)]
 
 
 @functools.lru_cache(maxsize=None)
