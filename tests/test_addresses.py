@@ -15,7 +15,7 @@ from conftest import clean_env
 from limits import HANG_SECONDS
 from machines import hosts_file, permitted
 
-from wandb_ddp_patch.transports.remote import addresses, listeners, owner
+from wandb_ddp_patch.transports.remote import addresses, shared_runs
 
 V4, V6, LOOPBACK = "10.77.0.1", "fd77::1", "127.0.1.1"
 HOSTS = [f"{V4} both", f"{V6} both", f"{LOOPBACK} debian", f"{V4} mixed", f"{LOOPBACK} mixed"]
@@ -27,7 +27,7 @@ SCRIPT = """
 import json, os, socket, sys
 import wandb
 from wandb_ddp_patch.runs import state
-from wandb_ddp_patch.transports.remote import owner
+from wandb_ddp_patch.transports.remote import shared_runs
 
 def run():
     owned = state.OwnerState(os.urandom(16).hex())
@@ -43,9 +43,9 @@ runs = []
 def share(host=None, port=0, owned=None, anew=False, **env):
     os.environ.update(env)
     if anew:  # as if this process listened nowhere yet
-        owner._doors.clear()
+        shared_runs._heard.clear()
     try:
-        opened = owner.listen_tcp(owned or run(), host, port)
+        opened = shared_runs.listen_tcp(owned or run(), host, port)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     finally:
@@ -204,7 +204,7 @@ def test_what_is_asked_for_later_is_what_one_gets(on_a_machine):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="has no second loopback address")
 def test_a_port_that_is_free_for_one_family_alone_is_not_taken(monkeypatch):
-    bound, tried = listeners._bound, []
+    bound, tried = addresses._bound, []
 
     def taken_at_first(place, port):
         tried.append(port)
@@ -212,9 +212,9 @@ def test_a_port_that_is_free_for_one_family_alone_is_not_taken(monkeypatch):
             raise OSError(errno.EADDRINUSE, "taken")
         return bound(place, port)
 
-    monkeypatch.setattr(listeners, "_bound", taken_at_first)
+    monkeypatch.setattr(addresses, "_bound", taken_at_first)
     places = addresses.resolve("127.0.0.1") + addresses.resolve("127.0.0.2")
-    opened = listeners.bind_tcp(places, 0)
+    opened = addresses.bind_tcp(places, 0)
     ports = {door.getsockname()[1] for door in opened}
     assert ports == {tried[3]} and [port == 0 for port in tried] == [True, False] * 2
     for door in opened:
@@ -252,12 +252,12 @@ def test_what_a_loopback_address_is(address, expected):
     ],
 )
 def test_the_variable(told, host, port):
-    assert owner.parse_setting(told) == (host, port)
+    assert shared_runs.parse_setting(told) == (host, port)
 
 
 def test_a_variable_that_makes_no_sense():
     with pytest.raises(ValueError, match="is not 1, HOST or HOST:PORT"):
-        owner.parse_setting("host:port")
+        shared_runs.parse_setting("host:port")
 
 
 def test_what_other_machines_need_is_imported_for_shared_runs_only(fresh):

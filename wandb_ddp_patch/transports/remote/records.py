@@ -10,7 +10,7 @@ end        worker    its end, with its SHA-256
 drain      owner     the run is about to end: send what was logged before
 drained    worker    that is done, and the service has read it
 bye        worker    this worker will send nothing more
-refused    owner     a message was not let through: why
+refused    owner     a message was not forwarded: why
 closed     owner     nothing more is accepted: why
 =========  ========  ====================================================================
 """

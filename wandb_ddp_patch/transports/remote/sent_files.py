@@ -11,12 +11,16 @@ import gzip
 import hashlib
 import json
 import os
-from typing import Any, Iterator, List, Mapping, NamedTuple, Tuple
+from typing import TYPE_CHECKING, Any, Iterator, List, Mapping, NamedTuple, Tuple
 
+from ...tunnel.tls import ProtocolError
 from . import records
 from .received_files import FOLDER, RUN_FILE, STAGED
 from .wandb_paths import FIELDS, PathField, PathType, path_fields
-from .wandb_protocol import ProtocolError, kind_and_body, parse_request
+from .wandb_protocol import kind_and_body, parse_request
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
 
 _PIECE_BYTES = 1 << 18
 # Where wandb keeps what a job was configured with, below the folder of the run's files.
@@ -57,7 +61,7 @@ class SentFile(NamedTuple):
         yield records.encode(records.END, digest.digest())
 
 
-def has_files(request: Any) -> bool:
+def has_files(request: Message) -> bool:
     """Return True if a request of the client's is of a kind that names files."""
     if request.record_publish.request.HasField("partial_history"):
         return False  # nearly all are rows
@@ -129,7 +133,7 @@ def inline_manifest(message: bytes) -> bytes:
     return bytes(request.SerializeToString()) if manifests else message
 
 
-def _read_manifest(path: str, manifest: Any) -> None:
+def _read_manifest(path: str, manifest: Message) -> None:
     """Add the entries in a file of wandb's to a message."""
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         for line in lines:
@@ -139,7 +143,7 @@ def _read_manifest(path: str, manifest: Any) -> None:
                 raise ProtocolError(f"{path} does not list an artifact's files: {error}") from None
 
 
-def _add_entry(entry: Mapping[str, Any], message: Any) -> None:
+def _add_entry(entry: Mapping[str, Any], message: Message) -> None:
     message.path, message.digest = entry["path"], entry["digest"]
     # The file names it as the server does, the message as protobuf does.
     names = {"birthArtifactID": "birth_artifact_id"}

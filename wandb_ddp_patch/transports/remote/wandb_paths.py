@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import enum
 import os
-from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
+from typing import TYPE_CHECKING, Dict, Iterator, List, NamedTuple, Tuple
 
 from .wandb_protocol import has_field
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
 
 
 class PathType(enum.Enum):
@@ -52,7 +55,7 @@ FIELDS: Dict[str, List[Tuple[str, PathType]]] = {
 class PathField(NamedTuple):
     """A field that holds a path, in the message that has it."""
 
-    holder: Any
+    holder: Message
     name: str
     type: PathType
 
@@ -66,7 +69,7 @@ class PathField(NamedTuple):
         setattr(self.holder, self.name, path)
 
 
-def path_fields(kind: str, body: Any) -> Iterator[PathField]:
+def path_fields(kind: str, body: Message) -> Iterator[PathField]:
     """Iterate over the fields of a message that hold a path."""
     for field, type_ in FIELDS.get(kind, ()):
         *parents, name = field.split(".")
@@ -75,7 +78,7 @@ def path_fields(kind: str, body: Any) -> Iterator[PathField]:
                 yield PathField(holder, name, type_)
 
 
-def _descend(message: Any, names: List[str]) -> Iterator[Any]:
+def _descend(message: Message, names: List[str]) -> Iterator[Message]:
     if not names:
         yield message
     elif has_field(message, names[0]):

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Any, Iterator, List, Tuple
+from typing import TYPE_CHECKING, Any, Iterator, List, Tuple
 
 from .wandb_protocol import is_known, parse_response
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import Descriptor, FieldDescriptor
+    from google.protobuf.message import Message
 
 _CREDENTIAL = re.compile(
     "api_?key|access_?key|private_?key|token|secret|passw|credential|authori[sz]ation|cookie"
@@ -51,7 +55,7 @@ def clean_response(message: bytes) -> bytes:
 
 
 @functools.lru_cache(maxsize=None)
-def _may_hold_credentials(type_: Any) -> bool:
+def _may_hold_credentials(type_: Descriptor) -> bool:
     """Return True if a message of that type, or one below it, has a field for a credential."""
     seen, waiting = {type_.full_name}, [type_]
     while waiting:  # and no recursion: a type may be below itself
@@ -65,12 +69,12 @@ def _may_hold_credentials(type_: Any) -> bool:
     return False
 
 
-def _is_credential_field(field: Any) -> bool:
+def _is_credential_field(field: FieldDescriptor) -> bool:
     holds_text = field.type in (field.TYPE_STRING, field.TYPE_BYTES, field.TYPE_MESSAGE)
     return holds_text and is_credential(field.name)
 
 
-def _holds_settings(field: Any) -> bool:
+def _holds_settings(field: FieldDescriptor) -> bool:
     """Return True if a field holds settings by their names, as a list or as a map."""
     if field.message_type is None:
         return False
@@ -78,11 +82,11 @@ def _holds_settings(field: Any) -> bool:
     return is_list or (_is_map(field) and "settings" in field.name)
 
 
-def _is_map(field: Any) -> bool:
+def _is_map(field: FieldDescriptor) -> bool:
     return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
 
 
-def _clean(message: Any) -> bool:
+def _clean(message: Message) -> bool:
     """Take credentials out of a message; return True if it had some."""
     changed = False
     for field, value in message.ListFields():
@@ -97,7 +101,7 @@ def _clean(message: Any) -> bool:
     return changed
 
 
-def _messages_in(field: Any, value: Any) -> List[Any]:
+def _messages_in(field: FieldDescriptor, value: Any) -> List[Message]:
     if _is_map(field):
         return list(value.values())
     return list(value) if hasattr(value, "add") else [value]
@@ -135,7 +139,7 @@ def localize_settings(message: bytes, folder: str) -> bytes:
     return bytes(response.SerializeToString()) if values else message
 
 
-def _path_settings(attached: Any) -> Iterator[Tuple[str, Any]]:
+def _path_settings(attached: Message) -> Iterator[Tuple[str, Message]]:
     """Iterate over the settings that are set to a path of the run's, with their names."""
     old = getattr(attached, "_settings_map", None)  # up to 0.14
     if old is not None:
@@ -147,11 +151,11 @@ def _path_settings(attached: Any) -> Iterator[Tuple[str, Any]]:
             yield name, value
 
 
-def _is_old(value: Any) -> bool:
+def _is_old(value: Message) -> bool:
     return hasattr(value, "string_value")
 
 
-def _text_of(value: Any) -> str:
+def _text_of(value: Message) -> str:
     return str(value.string_value if _is_old(value) else value.value)
 
 
