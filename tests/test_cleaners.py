@@ -30,7 +30,7 @@ if __name__ == "__main__":
     pool = context.Pool(1)
     run = wandb.init(mode="offline", project="p")
     before = pickle.dumps(run)
-    path = state.get_state(run).marker
+    path = state.get_state(run).owner_file
     logged, cleaned, queue = context.Event(), context.Event(), context.Queue()
     worker = context.Process(target=log_twice, args=(run, "old", logged, cleaned, queue))
     worker.start()

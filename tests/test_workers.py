@@ -172,7 +172,7 @@ def test_the_environment_may_be_older_than_the_run(fresh):
 def test_a_worker_sees_at_once_that_the_run_is_over(run):
     pickle.dumps(run)  # from now on workers may have it
     owned = state.get_state(run)
-    watch = liveness.OwnerWatch(owned.marker, owned.key)
+    watch = liveness.OwnerWatch(owned.owner_file, owned.key)
     assert not watch.is_over()
     # Right after the owner's lock was seen: what was seen is still taken for granted.
     owner_file.mark_finished(owned.key)
