@@ -57,7 +57,7 @@ def detach_all() -> bool:
 
 def _leave(run: Any, by: Any) -> None:  # by its link, or by its transport alone
     try:
-        by.leave(run)
+        by.detach(run)
     except Exception as error:  # of an earlier call, and nobody has heard of it
         warn(f"A call on an earlier run failed: {type(error).__name__}: {error}")
 

@@ -79,7 +79,7 @@ class Transport:
     def flush(self, run: Any) -> None:
         """Wait, within a limit, until all that was logged has arrived."""
 
-    def leave(self, run: Any) -> None:
+    def detach(self, run: Any) -> None:
         """Let go of what is open: this process is done with the run, for now."""
 
     def is_closed(self) -> bool:
@@ -217,7 +217,7 @@ class WorkerState:
         try:
             if self.phase is Phase.CONNECTED and self.transport is not None:
                 self.transport.flush(run)
-                self.transport.leave(run)
+                self.transport.detach(run)
         finally:
             self.phase = Phase.LEFT
             clear_global_run(run)

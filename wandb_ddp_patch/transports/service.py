@@ -179,7 +179,7 @@ class ServiceTransport(Transport):
                 " if it goes on before the run is finished"
             )
         flush.warn(
-            f"The last rows that this worker logged to run {self.payload['known']['id']} may be"
+            f"The last rows that this worker logged to run {self.payload['metadata']['id']} may be"
             f" lost: {why}."
         )
 
@@ -192,7 +192,7 @@ class ServiceTransport(Transport):
             time.sleep(0.02)  # its owner may be about to
         return True
 
-    def leave(self, run: Any) -> None:
+    def detach(self, run: Any) -> None:
         self.calling_thread = None
         flush.unregister(run)
         # wandb keeps a run that it attaches in hooks on imports, until it is finished.
