@@ -6,13 +6,11 @@ How one is put on, and when it is not, is in _patching.py.
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 import threading
-import warnings
 from typing import Any, Dict, List, Optional, Set, Tuple
 
-from . import _import_hook
+from . import _import_hook, _lifecycle
 from ._patching import IncompatibleError, Patch, Undo
 from .patches import config, disabled, interface, media, module, preinit, run, setup, summary
 
@@ -115,9 +113,10 @@ def apply(after: Optional[str] = None) -> None:
             _warned.update(skipped)
     if wandb_loaded and skipped:
         if missing >= _ESSENTIAL:
-            _warn(f"patches wandb 0.10.23 and later, and not this one: {_version()}")
+            _lifecycle.warn(f"patches wandb 0.10.23 and later, and not this one: {_version()}")
         else:
-            _warn("wandb runs without these patches, which do not fit it: " + "; ".join(skipped))
+            why = "; ".join(skipped)
+            _lifecycle.warn(f"wandb runs without these patches, which do not fit it: {why}")
 
 
 def _version() -> str:
@@ -145,13 +144,10 @@ def revert() -> None:
             patch.revert()
 
 
+@_lifecycle.in_forked_child(_lifecycle.ForkStage.RENEW_LOCKS)
 def _after_fork_in_child() -> None:
     global _lock
     _lock = threading.RLock()  # another thread of the parent may hold it
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _executed(name: str) -> bool:
@@ -167,12 +163,3 @@ def _exists(name: str) -> bool:
         return importlib.util.find_spec(name) is not None
     except Exception:
         return False
-
-
-def _warn(message: str) -> None:
-    try:
-        warnings.warn(f"wandb_ddp_patch: {message}", RuntimeWarning, stacklevel=2)
-    except RuntimeWarning:
-        # The user turned warnings into errors; an import must not fail for ours.
-        if sys.stderr is not None:
-            sys.stderr.write(f"wandb_ddp_patch: {message}\n")

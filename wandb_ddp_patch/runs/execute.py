@@ -6,6 +6,7 @@ import pickle
 import threading
 from typing import Any
 
+from .. import _lifecycle
 from ..errors import NotSerializableError
 
 # Held while a row is put together, for the owner or for a worker, in releases whose runs
@@ -50,6 +51,7 @@ def picklable_error(error: BaseException) -> Exception:
     return RuntimeError(f"{type(error).__name__}: {error}")
 
 
+@_lifecycle.in_forked_child(_lifecycle.ForkStage.RENEW_LOCKS)
 def after_fork_in_child() -> None:
     """Make anew what another thread of the parent may have held."""
     global history_lock

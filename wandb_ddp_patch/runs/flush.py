@@ -8,23 +8,19 @@ for the rows that were logged before. Copies of multiprocessing count as it does
 
 from __future__ import annotations
 
-import atexit
-import functools
 import os
 import sys
 import threading
 from typing import Any, List, Optional
 
-from .. import _multiprocessing
+from .. import _lifecycle, _multiprocessing
 from . import state
 
 # Runs that this process uses, with their transports.
 _used: List[Any] = []
-_hooked = 0  # the process whose end flushes them
+_hooked = 0  # the process that flushes them at its end, and before it sends anything
 _flushing = threading.local()
 _MARK = "_flushes_runs"  # what we have put around a function
-# The modules by which multiprocessing, and its copies, end their forks.
-_LIBRARIES = (".pool", ".popen_fork", ".forkserver")
 
 
 def register(run: Any, transport: state.Transport) -> None:
@@ -59,13 +55,7 @@ def _leave(run: Any, by: Any) -> None:  # by its link, or by its transport alone
     try:
         by.detach(run)
     except Exception as error:  # of an earlier call, and nobody has heard of it
-        warn(f"A call on an earlier run failed: {type(error).__name__}: {error}")
-
-
-def warn(message: str) -> None:
-    """Say what nobody is there to catch, where wandb says the like."""
-    wandb: Any = sys.modules["wandb"]
-    wandb.termwarn(message)
+        _lifecycle.termwarn(f"A call on an earlier run failed: {type(error).__name__}: {error}")
 
 
 def registered() -> List[Any]:
@@ -78,12 +68,8 @@ def _hook() -> None:
     if _hooked == os.getpid():
         return
     _hooked = os.getpid()
-    # Worker processes of multiprocessing run its finalizers at their end,
-    # others what atexit has.
-    _multiprocessing.at_worker_exit(flush_all, 100)
-    atexit.unregister(flush_all)  # a fork has inherited it
-    atexit.register(flush_all)
-    _hook_exit()
+    _lifecycle.at_exit(flush_all, _lifecycle.FLUSH_ROWS)
+    _lifecycle.before_os_exit(_before_os_exit)
     # Who has not loaded it has no connection of it.
     for module in _multiprocessing.modules("connection", "Connection"):
         for name in ("Connection", "PipeConnection"):
@@ -99,29 +85,12 @@ def flush_all() -> None:
             transport.flush(run)
 
 
-def _hook_exit() -> None:
-    """Have os._exit flush first: forks end by it, and workers of billiard's pools."""
-    upstream: Any = os._exit
-    if hasattr(upstream, _MARK):  # a fork has inherited it
-        return
-
-    @functools.wraps(upstream)
-    def _exit(status: int) -> None:
-        # Whatever happens, the process ends.
-        try:
-            # Not where a watchdog's thread ends a process that hangs.
-            if threading.current_thread() is threading.main_thread():
-                flush_all()
-                # Nor is a run finished, which may take long, where it is not the end that the
-                # library of this process has for it.
-                if sys._getframe(1).f_globals.get("__name__", "").endswith(_LIBRARIES):
-                    recycled = getattr(sys.modules.get("billiard.pool"), "EX_RECYCLE", 0)
-                    _finish_own(int(status not in (0, recycled)))
-        finally:
-            upstream(status)
-
-    setattr(_exit, _MARK, True)
-    os._exit = _exit  # type: ignore[assignment]
+def _before_os_exit(exit_code: Optional[int]) -> None:
+    flush_all()
+    # To finish a run may take long: not where it is not the end that the library of this
+    # process has for it.
+    if exit_code is not None:
+        _finish_own(exit_code)
 
 
 def _flushing_first(upstream: Any) -> Any:
@@ -140,6 +109,7 @@ def _flushing_first(upstream: Any) -> Any:
     return _send_bytes
 
 
+@_lifecycle.in_forked_child()
 def after_fork_in_child() -> None:
     """Let go of what the parent uses: each process connects by itself."""
     _used.clear()
@@ -159,8 +129,8 @@ def finish_own_runs_at_exit() -> None:
     if _finishing == os.getpid() or not _multiprocessing.is_worker():
         return
     _finishing = os.getpid()
-    _multiprocessing.at_worker_exit(_finish_own, 90)
-    _hook_exit()
+    _lifecycle.at_worker_exit(_finish_own, _lifecycle.FINISH_OWN_RUNS)
+    _lifecycle.before_os_exit(_before_os_exit)
 
 
 def _finish_own(exit_code: Optional[int] = None) -> None:

@@ -25,6 +25,7 @@ import threading
 import time
 from typing import Dict, Optional
 
+from .. import _lifecycle
 from .._process import has_exited
 from . import filelock
 
@@ -161,6 +162,7 @@ class OwnerWatch:
         self.cached_until = 0.0
 
 
+@_lifecycle.in_forked_child()
 def after_fork_in_child() -> None:
     """Let go of what the parent has open: each process looks for itself."""
     global _seeing

@@ -12,6 +12,7 @@ import time
 import uuid
 from typing import List, Optional
 
+from .. import _lifecycle
 from . import filelock
 from .liveness import BINARY, TRUST_SECONDS, open_owner_file
 
@@ -162,6 +163,7 @@ def mark_all_finished() -> None:
         own.end_all()
 
 
+@_lifecycle.in_forked_child()
 def after_fork_in_child() -> None:
     """Let go of the parent's file: else it would stay locked when the parent ends."""
     global _own, _lock

@@ -15,6 +15,8 @@ import uuid
 import weakref
 from typing import TYPE_CHECKING, Any, Callable, ContextManager, Dict, Optional, Tuple, Union
 
+from .. import _lifecycle
+from .._lifecycle import ForkStage
 from .._process import is_this_process
 from ..errors import FINISHED, RunUnreachableError
 from .metadata import ENTRY
@@ -271,6 +273,7 @@ def live_runs() -> Tuple[Any, ...]:
     return tuple(run for run in found if run is not None)
 
 
+@_lifecycle.in_forked_child(ForkStage.RENEW_LOCKS)
 def after_fork_in_child() -> None:
     """Make anew what another thread of the parent may have held."""
     global connecting

@@ -7,8 +7,9 @@ their own: https://docs.wandb.ai/guides/track/log/customize-logging-axes
 
 from __future__ import annotations
 
-import sys
 from typing import Any, Dict, Tuple
+
+from .. import _lifecycle
 
 KEY = "custom_step"
 
@@ -31,8 +32,7 @@ def step_as_value(args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Tuple[Any, D
 
 
 def _say_once() -> None:
-    wandb: Any = sys.modules["wandb"]
-    wandb.termwarn(
+    _lifecycle.termwarn(
         f"Steps that a worker gives to log() are kept as values, named {KEY}: wandb would ignore"
         " rows whose step another process has passed. To draw charts over them, call"
         f' define_metric("*", step_metric="{KEY}") once.',

@@ -17,6 +17,7 @@ from multiprocessing import AuthenticationError, process
 from multiprocessing.connection import Client, answer_challenge, deliver_challenge
 from typing import Any, Callable, ContextManager, Dict, Optional, Tuple
 
+from .. import _lifecycle
 from .._process import has_exited, process_fingerprint
 from ..errors import FINISHED, NotSerializableError, RunUnreachableError
 from ..runs.globals import set_global_run
@@ -309,6 +310,7 @@ def tree_token() -> bytes:
     return hmac.digest(authkey, b"wandb_ddp_patch token", "sha256")
 
 
+@_lifecycle.in_forked_child()
 def after_fork_in_child() -> None:
     """Let go of the parent's connections; keep its key before anything else is run here."""
     global _connecting, _inherited

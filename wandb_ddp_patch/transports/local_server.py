@@ -19,6 +19,7 @@ from multiprocessing import util
 from multiprocessing.connection import Listener, answer_challenge, deliver_challenge
 from typing import Any, Dict, Optional, Set
 
+from .. import _lifecycle
 from ..runs import state
 from ..runs.execute import execute, picklable_error
 from .local import OVER, PICKLE_PROTOCOL, tree_token
@@ -238,6 +239,7 @@ def end_all() -> None:
         _server.end_all()
 
 
+@_lifecycle.in_forked_child()
 def after_fork_in_child() -> None:
     """Let go of what belongs to the parent."""
     global _server, _starting

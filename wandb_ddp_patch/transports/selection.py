@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
+import importlib
 import os
 import sys
 import threading
 import time
 from typing import Any, Callable, Dict, Optional, Tuple
 
+from .. import _lifecycle
 from .._process import is_same_host, process_fingerprint
 from ..runs import owner_file, state
 from ..runs.state import Transport
@@ -91,8 +92,7 @@ def _share_by_environment(run: Any, owned: state.OwnerState) -> None:
 
         owner.share_from_environment(owned)
     else:
-        wandb: Any = sys.modules["wandb"]
-        wandb.termwarn(f"WANDB_DDP_PATCH_SHARE does nothing here: {why}.", repeat=False)
+        _lifecycle.termwarn(f"WANDB_DDP_PATCH_SHARE does nothing here: {why}.", repeat=False)
 
 
 def sharing_problem(run: Any) -> Optional[str]:
@@ -134,33 +134,30 @@ _hooked: Tuple[int, Optional[str]] = (0, None)
 
 
 def _hook(service: Optional[str]) -> None:
-    from multiprocessing import util  # late: importing wandb must stay quick
+    # First, else its own hook would come before ours, and wait for workers that have not been
+    # told that this process ends. Late: importing wandb must stay quick.
+    importlib.import_module("multiprocessing.util")
 
     global _hooked
     before, _hooked = _hooked, (os.getpid(), service)
-    if before == _hooked:
-        return
-    # Anew for each service: to come before the hook with which wandb ends that. Not for
-    # each run: up to Python 3.12, what atexit has forgotten keeps its place.
-    atexit.unregister(_before_the_end)
-    atexit.register(_before_the_end, os.getpid())
-    if before[0] != os.getpid():
-        util.Finalize(None, _before_the_end, (os.getpid(),), exitpriority=100)
+    if before != _hooked:
+        # Anew for each service: to come before the hook with which wandb ends that.
+        _lifecycle.at_exit(_close_all, _lifecycle.CLOSE_SHARED_RUNS, anew=True)
 
 
-def _before_the_end(pid: int) -> None:
-    if pid == os.getpid():  # not a fork, which has inherited the hook
-        for run in state.live_runs():
-            owned = state.get_state(run)
-            if isinstance(owned, state.OwnerState) and owned.shared:
-                close(run, owned)
-        for name in ("remote.owner", "local_server"):
-            module: Any = sys.modules.get(f"{__package__}.{name}")
-            if module is not None:
-                module.end_all()
-        owner_file.mark_all_finished()
+def _close_all() -> None:
+    for run in state.live_runs():
+        owned = state.get_state(run)
+        if isinstance(owned, state.OwnerState) and owned.shared:
+            close(run, owned)
+    for name in ("remote.owner", "local_server"):
+        module: Any = sys.modules.get(f"{__package__}.{name}")
+        if module is not None:
+            module.end_all()
+    owner_file.mark_all_finished()
 
 
+@_lifecycle.in_forked_child()
 def after_fork_in_child() -> None:
     """Make anew what another thread of the parent may have held."""
     global _sharing

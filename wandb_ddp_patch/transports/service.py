@@ -12,6 +12,7 @@ import time
 from _thread import get_ident
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from .. import _lifecycle
 from ..errors import FINISHED, RunUnreachableError
 from ..runs import flush
 from ..runs.liveness import OwnerWatch, is_service_gone
@@ -178,7 +179,7 @@ class ServiceTransport(Transport):
                 f"W&B's service has not said within {seconds} s that it has them. They arrive"
                 " if it goes on before the run is finished"
             )
-        flush.warn(
+        _lifecycle.termwarn(
             f"The last rows that this worker logged to run {self.payload['metadata']['id']} may be"
             f" lost: {why}."
         )
@@ -277,6 +278,7 @@ def _is_of_connection(error: Exception) -> bool:
     return named and kind.__module__.startswith("wandb.sdk")
 
 
+@_lifecycle.in_forked_child()
 def after_fork_in_child() -> None:
     """Let go of what the parent has: each process attaches by itself."""
     _routers.clear()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import math
 import os
 import threading
 from typing import Any, Callable, ContextManager, Dict, Optional
 
-from .. import _multiprocessing
+from .. import _lifecycle
 from ..errors import FINISHED, RunUnreachableError
 from ..runs import flush
 from ..runs.state import usage_error
@@ -136,7 +135,7 @@ class TunnelTransport(ServiceTransport):
             count = endpoint.unacknowledged()
             what = f"The last {count} message(s) of" if count else "What was logged last by"
             why = endpoint.why or f"no answer within {endpoint.timeout:.0f} s"
-            flush.warn(
+            _lifecycle.termwarn(
                 f"{what} this worker to run {self.payload['metadata']['id']} may be lost: {why}."
             )
 
@@ -186,7 +185,6 @@ class _NoApi:
 # By the run's key.
 _endpoints: Dict[str, Endpoint] = {}
 _connecting = threading.RLock()
-_hooked = 0
 
 
 def _endpoint(payload: Dict[str, Any]) -> Endpoint:
@@ -199,16 +197,8 @@ def _endpoint(payload: Dict[str, Any]) -> Endpoint:
         endpoint = Endpoint(payload["share"], bytes.fromhex(key), payload["service"], timeout())
         endpoint.open()
         _endpoints[key] = endpoint
-        _hook()
+        _lifecycle.at_exit(_say_goodbye, _lifecycle.CLOSE_TUNNELS)
     return _endpoints[key]
-
-
-def _hook() -> None:
-    global _hooked
-    if _hooked != os.getpid():
-        _hooked = os.getpid()
-        _multiprocessing.at_worker_exit(_say_goodbye, 50)
-        atexit.register(_say_goodbye)
 
 
 def _say_goodbye() -> None:
@@ -229,6 +219,7 @@ def _check_version(payload: Dict[str, Any]) -> None:
         )
 
 
+@_lifecycle.in_forked_child()
 def after_fork_in_child() -> None:
     """Let go of the parent's endpoints: each process has its own."""
     global _connecting

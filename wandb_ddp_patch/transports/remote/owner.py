@@ -8,6 +8,7 @@ import sys
 import threading
 from typing import Any, Dict, Optional, Set, Tuple
 
+from ... import _lifecycle
 from ..._process import host_fingerprint
 from ...runs import state
 from ...runs.metadata import get_field
@@ -119,8 +120,7 @@ def share_from_environment(owned: state.OwnerState) -> None:
     try:
         listen_tcp(owned, *parse_setting(told))
     except (OSError, ValueError) as error:
-        wandb: Any = sys.modules["wandb"]
-        wandb.termwarn(f"The run is not shared with other machines: {error}.", repeat=False)
+        _lifecycle.termwarn(f"The run is not shared with other machines: {error}.", repeat=False)
 
 
 def parse_setting(told: str) -> Tuple[Optional[str], int]:
@@ -144,8 +144,7 @@ def end(owned: state.OwnerState) -> None:
 
 def _warn(silent: int) -> None:
     if silent:
-        wandb: Any = sys.modules["wandb"]
-        wandb.termwarn(
+        _lifecycle.termwarn(
             f"{silent} worker(s) of the run have not been heard from when it ended: what they"
             " have logged last may be lost."
         )
@@ -158,6 +157,7 @@ def end_all() -> None:
             _warn(_gateway.end(shared))
 
 
+@_lifecycle.in_forked_child()
 def after_fork_in_child() -> None:
     """Let go of what belongs to the parent."""
     global _gateway, _starting
