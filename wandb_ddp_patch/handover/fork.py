@@ -12,8 +12,10 @@ from typing import Any, Callable, Dict, Set, Tuple
 from .. import _lifecycle
 from .._lifecycle import ForkStage
 from ..runs import state
+from ..runs import transport as transports
 from ..runs.metadata import get_field
 from ..runs.state import OwnerState, Phase, WorkerState
+from ..runs.transport import Transport, UnreachableTransport
 from ..transports import selection
 from . import payload
 
@@ -35,7 +37,7 @@ def inherit(run: Any) -> None:
             phase = Phase.FINISHED
     if phase is not Phase.FINISHED:
         phase = Phase.DETACHED
-    transport = None
+    transport: Transport = UnreachableTransport(selection.NO_TRANSPORT)
     with contextlib.suppress(Exception):  # there may be no descriptor left to read its module
         transport = selection.select(data)
     state.bind(run, WorkerState(data, transport, phase))
@@ -54,7 +56,7 @@ def _has_started(run: Any) -> bool:
 def _before() -> None:
     # A child would inherit the lock that another thread holds while it connects, in the middle
     # of what that changes; and the child's copy of wandb would be half attached.
-    state.connecting.acquire(timeout=_CONNECTING_SECONDS)
+    transports.connecting.acquire(timeout=_CONNECTING_SECONDS)
     runs = state.live_runs()
     if runs:
         _wait_for_imports()
@@ -91,7 +93,7 @@ def _publish(run: Any) -> None:
 
 def _after_in_parent() -> None:
     with contextlib.suppress(RuntimeError):  # the time was up before it was acquired
-        state.connecting.release()
+        transports.connecting.release()
 
 
 def _try(function: Callable[..., object], *args: Any) -> None:

@@ -11,19 +11,21 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from typing import Any, List, Optional
+from typing import Any, Callable, List, Optional, Tuple, Union
 
 from .. import _lifecycle, _multiprocessing
 from . import state
+from .state import OwnerState, WorkerState
+from .transport import Transport
 
 # Runs that this process uses, with their transports.
-_used: List[Any] = []
+_used: List[Tuple[Any, Transport]] = []
 _hooked = 0  # the process that flushes them at its end, and before it sends anything
 _flushing = threading.local()
 _MARK = "_flushes_runs"  # what we have put around a function
 
 
-def register(run: Any, transport: state.Transport) -> None:
+def register(run: Any, transport: Transport) -> None:
     """Flush a run when this process ends, and before it sends anything."""
     if all(used is not run for used, _ in _used):
         _used.append((run, transport))
@@ -31,35 +33,37 @@ def register(run: Any, transport: state.Transport) -> None:
 
 
 def unregister(run: Any) -> None:
-    """Flush a run no more: it is over for this process."""
+    """Flush a run no more: this process is done with it."""
     _used[:] = [pair for pair in _used if pair[0] is not run]
 
 
 def detach_finished(but: Any) -> None:
-    """Let go of the runs that are over, for one that is connected next."""
+    """Detach the runs that their owner has finished, before another one is connected."""
     for run, transport in registered():
         if run is not but and transport.is_closed():
-            _leave(run, transport)
+            _detach(run, transport)
 
 
 def detach_all() -> bool:
-    """Let go of all runs, for wandb.teardown(); return False where there are none."""
-    left = registered()
-    for run, transport in left:
-        _leave(run, state.get_state(run))
+    """Detach all runs, for wandb.teardown(); return False where there are none."""
+    used = registered()
+    for run, transport in used:
+        run_state = state.get_state(run)
+        if isinstance(run_state, WorkerState):
+            _detach(run, run_state)
         transport.attached = False  # the connection does not stay for the next task
-    return bool(left)
+    return bool(used)
 
 
-def _leave(run: Any, by: Any) -> None:  # by its link, or by its transport alone
+def _detach(run: Any, holder: Union[WorkerState, Transport]) -> None:
     try:
-        by.detach(run)
+        holder.detach(run)
     except Exception as error:  # of an earlier call, and nobody has heard of it
         _lifecycle.termwarn(f"A call on an earlier run failed: {type(error).__name__}: {error}")
 
 
-def registered() -> List[Any]:
-    """Give the runs that are to be flushed, with their transports."""
+def registered() -> List[Tuple[Any, Transport]]:
+    """Return the runs that are to be flushed, with their transports."""
     return list(_used)
 
 
@@ -81,7 +85,7 @@ def _hook() -> None:
 def flush_all() -> None:
     """Flush what was logged since the last time."""
     for run, transport in registered():
-        if transport.dirty:  # else all is there, though the run may be over by now
+        if transport.dirty:  # else all is there, though the run may be finished by now
             transport.flush(run)
 
 
@@ -93,7 +97,7 @@ def _before_os_exit(exit_code: Optional[int]) -> None:
         _finish_own(exit_code)
 
 
-def _flushing_first(upstream: Any) -> Any:
+def _flushing_first(upstream: Callable[..., Any]) -> Callable[..., Any]:
     def _send_bytes(self: Any, *args: Any, **kwargs: Any) -> Any:
         for run, transport in _used:
             # Not while it is flushed: that may send something itself.
@@ -111,7 +115,7 @@ def _flushing_first(upstream: Any) -> Any:
 
 @_lifecycle.in_forked_child()
 def after_fork_in_child() -> None:
-    """Let go of what the parent uses: each process connects by itself."""
+    """Forget the parent's runs, which it flushes itself."""
     _used.clear()
 
 
@@ -142,9 +146,5 @@ def _finish_own(exit_code: Optional[int] = None) -> None:
     for run in state.live_runs():
         own = run.__dict__
         mine = own.get("_init_pid", own.get("_pid")) == os.getpid()
-        if (
-            mine
-            and isinstance(state.get_state(run), state.OwnerState)
-            and not own.get("_is_finished")
-        ):
+        if mine and isinstance(state.get_state(run), OwnerState) and not own.get("_is_finished"):
             run.finish(exit_code=exit_code)

@@ -22,6 +22,7 @@ from typing import Any, Dict, Optional, Set
 from .. import _lifecycle
 from ..runs import state
 from ..runs.execute import execute, picklable_error
+from ..runs.payload_format import Address
 from .local import OVER, PICKLE_PROTOCOL, tree_token
 from .remote.listeners import raise_fd_limit
 
@@ -54,7 +55,7 @@ class LocalServer:
         self._changed = threading.Condition()
         self._listener = listen()
         known: Any = self._listener.address
-        self.address: state.Address = known.decode() if isinstance(known, bytes) else known
+        self.address: Address = known.decode() if isinstance(known, bytes) else known
         try:
             threading.Thread(target=self._accept, name="wandb_ddp_patch", daemon=True).start()
         except BaseException:
@@ -184,7 +185,7 @@ def _reply(key: str, call: bytes) -> bytes:
     try:
         name, args, kwargs = pickle.loads(call)
         run = state.lookup(key)
-        if run is None or state.owner_state(run).over:
+        if run is None or state.owner_state(run).finished:
             return OVER
         done, result = True, execute(run, name, args, kwargs)
     except BaseException as error:  # also SystemExit, of a module that it imports
@@ -211,7 +212,7 @@ _server: Optional[LocalServer] = None
 _starting = threading.RLock()
 
 
-def listen_local(owned: state.OwnerState) -> Optional[state.Address]:
+def listen_local(owned: state.OwnerState) -> Optional[Address]:
     """Let workers of this process's tree, and on this machine, connect to a run of its.
 
     Returns:

@@ -9,41 +9,42 @@ import os
 import sys
 import threading
 import time
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Optional, Tuple
 
 from .. import _lifecycle
 from .._process import is_same_host, process_fingerprint
-from ..runs import owner_file, state
-from ..runs.state import Transport
+from ..runs import liveness, state
+from ..runs.payload_format import Payload
+from ..runs.transport import Transport, UnreachableTransport
 
 _sharing = threading.RLock()
 
 
-def select(payload: Dict[str, Any]) -> Optional[Transport]:
-    """Choose how a run that came with a payload reaches its owner.
-
-    Returns:
-        The way, which is not connected yet; None where there is none.
-    """
-    kind_of_way = transport_class(payload)
-    if kind_of_way is None:
-        return None
-    way = kind_of_way(payload)
-    if payload.get("share") and payload["attach_id"] and not way.is_remote_host:
-        way.fallback = functools.partial(_elsewhere, payload)  # another user's, or container's
-    return way
+NO_TRANSPORT = "this release's runs work in one process, and no local socket could be made"
 
 
-def _elsewhere(payload: Dict[str, Any]) -> Transport:
+def select(payload: Payload) -> Transport:
+    """Return the transport, not connected yet, by which a run reaches its owner."""
+    kind = transport_class(payload)
+    if kind is None:
+        return UnreachableTransport(NO_TRANSPORT)
+    transport = kind(payload)
+    if payload["share"] and payload["attach_id"] and not transport.is_remote_host:
+        # This process may be another user's, or in a container: then the service is not reached.
+        transport.fallback = functools.partial(_tunnel, payload)
+    return transport
+
+
+def _tunnel(payload: Payload) -> Transport:
     from .tunnel import TunnelTransport  # late: only runs that are shared need it
 
     return TunnelTransport(payload)
 
 
-def transport_class(payload: Dict[str, Any]) -> Optional[Callable[[Dict[str, Any]], Transport]]:
-    """Choose the class of that way; its module has been read then."""
-    shared = payload.get("share")  # not in payloads of runs that are not shared
-    if shared and not is_same_host(shared["machine"]):
+def transport_class(payload: Payload) -> Optional[Callable[[Payload], Transport]]:
+    """Return the class of that transport, whose module has been read then; None for none."""
+    share = payload["share"]
+    if share and not is_same_host(share["host_fingerprint"]):
         from .tunnel import TunnelTransport  # late: only runs that are shared need it
 
         return TunnelTransport
@@ -66,10 +67,10 @@ def publish(run: Any) -> None:
 
 def _share(run: Any, owned: state.OwnerState) -> None:
     own = run.__dict__
-    if own.get("_is_finished") or owned.over:
+    if own.get("_is_finished") or owned.finished:
         return
     if own.get("_attach_id"):
-        owned.owner_file = owner_file.ensure_owner_file()  # each time: it may have to be put back
+        owned.owner_file = liveness.ensure_owner_file()  # each time: it may have to be put back
     elif owned.shared:
         return
     elif own.get("_backend") is not None:
@@ -79,7 +80,7 @@ def _share(run: Any, owned: state.OwnerState) -> None:
     else:
         return
     if not owned.shared:
-        owned.shared, owned.process = True, process_fingerprint()
+        owned.shared, owned.fingerprint = True, process_fingerprint()
         _hook(os.environ.get("WANDB_SERVICE"))
     if os.environ.get("WANDB_DDP_PATCH_SHARE", "0") not in ("", "0"):
         _share_by_environment(run, owned)
@@ -107,7 +108,7 @@ def sharing_problem(run: Any) -> Optional[str]:
 
 def close(run: Any, owned: state.OwnerState) -> None:
     """Tell workers that a run of this process is over; it is about to be finished."""
-    if owned.over:
+    if owned.finished:
         return
     if owned.share is not None:
         from .remote import owner  # late, as above
@@ -118,15 +119,15 @@ def close(run: Any, owned: state.OwnerState) -> None:
 
         local_server.end(owned)
     if run.__dict__.get("_attach_id"):
-        if owner_file.mark_finished(owned.key) and owned.service:
+        if liveness.mark_finished(owned.key) and owned.service:
             from . import service_queue  # late, as above
 
             now = time.monotonic()
             with contextlib.suppress(Exception):  # the run is finished all the same
                 if service_queue.wait_until_read(owned.service):
-                    owner_file.mark_read(owned.key, now)
+                    liveness.mark_read(owned.key, now)
     else:
-        owned.over = True
+        owned.finished = True
 
 
 # The process at whose end they are over, and its service.
@@ -154,7 +155,7 @@ def _close_all() -> None:
         module: Any = sys.modules.get(f"{__package__}.{name}")
         if module is not None:
             module.end_all()
-    owner_file.mark_all_finished()
+    liveness.mark_all_finished()
 
 
 @_lifecycle.in_forked_child()

@@ -10,13 +10,14 @@ import contextlib
 import sys
 import time
 from _thread import get_ident
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
 from .. import _lifecycle
 from ..errors import FINISHED, RunUnreachableError
 from ..runs import flush
 from ..runs.liveness import OwnerWatch, is_service_gone
-from ..runs.state import Transport
+from ..runs.payload_format import Payload
+from ..runs.transport import Transport
 from . import service_connection
 from .service_barrier import ServiceBarrier, queues_before_sending
 
@@ -44,11 +45,10 @@ class ServiceTransport(Transport):
 
     is_native = True
 
-    def __init__(self, payload: Dict[str, Any]) -> None:
+    def __init__(self, payload: Payload) -> None:
         self.payload = payload
-        self.service: str = payload["service"]
-        # "process": not in payloads of 0.1.0.
-        self.watch = OwnerWatch(payload["owner_file"], payload["key"], payload.get("process"))
+        self.service: str = payload["service"] or ""  # never None: see selection.py
+        self.watch = OwnerWatch(payload["owner_file"], payload["key"], payload["owner_fingerprint"])
         self.attached = False
         self.called_at = 0.0  # when the last call was made, by the monotonic clock
 
@@ -70,8 +70,7 @@ class ServiceTransport(Transport):
 
     def root_dir(self) -> Optional[str]:
         """Return the folder below which this process puts the run's files."""
-        root: Optional[str] = self.payload.get("root_dir")  # not in payloads of 0.1.0
-        return root
+        return self.payload["root_dir"]
 
     def _attach(self, run: Any) -> None:
         deadline, pause = time.monotonic() + _ATTACH_SECONDS, 0.05
@@ -105,16 +104,16 @@ class ServiceTransport(Transport):
         if is_service_gone(self.service):
             raise RunUnreachableError(
                 "its service is gone: the process that called wandb.init()"
-                f" (process id {self.payload['owner']}) has ended, or it is on another machine,"
+                f" (process id {self.payload['owner_pid']}) has ended, or it is on another machine,"
                 " with which the run was not shared (wandb_ddp_patch.share)"
             )
 
     def is_closed(self) -> bool:
-        return self.watch.is_over()
+        return self.watch.is_finished()
 
     def check(self) -> None:
         # Asked here, too: the answer is wanted for each row.
-        if time.monotonic() >= self.watch.cached_until and self.watch.is_over():
+        if time.monotonic() >= self.watch.cached_until and self.watch.is_finished():
             raise RunUnreachableError(FINISHED)
 
     def call(
@@ -166,9 +165,9 @@ class ServiceTransport(Transport):
         late = queues_before_sending(interface)
         seconds = _LONG_FLUSH_SECONDS if late else _FLUSH_SECONDS
         question = ServiceBarrier(interface, seconds)
-        if not self.watch.is_over() and question.wait(self.watch.is_over):
+        if not self.watch.is_finished() and question.wait(self.watch.is_finished):
             return
-        if self.watch.is_over():
+        if self.watch.is_finished():
             if not late and self._was_read():
                 return
             why = FINISHED
@@ -213,7 +212,7 @@ class ServiceTransport(Transport):
 
     def _wake(self, interface: Any) -> None:
         self.watch.invalidate()
-        if not self.watch.is_over():  # else the service knows the run no more
+        if not self.watch.is_finished():  # else the service knows the run no more
             interface.deliver_get_summary()
 
     def resume(self, run: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Callable, ContextManager, Dict, Optional
 from .. import _lifecycle
 from ..errors import FINISHED, RunUnreachableError
 from ..runs import flush
+from ..runs.payload_format import Payload, Share
 from ..runs.state import usage_error
 from ..tunnel import event_loop
 from .remote.endpoint import Endpoint
@@ -39,7 +40,7 @@ class _Watch:
     def __init__(self) -> None:
         self.endpoint: Optional[Endpoint] = None
 
-    def is_over(self) -> bool:
+    def is_finished(self) -> bool:
         return self.endpoint is not None and self.endpoint.why == FINISHED
 
     def invalidate(self) -> None:
@@ -58,7 +59,7 @@ class TunnelTransport(ServiceTransport):
 
     is_remote_host = True
 
-    def __init__(self, payload: Dict[str, Any]) -> None:
+    def __init__(self, payload: Payload) -> None:
         super().__init__(payload)
         self.watch = _Watch()  # type: ignore[assignment]
         self._run: Any = None
@@ -143,7 +144,7 @@ class TunnelTransport(ServiceTransport):
         """Wait until the service has all that this process has logged."""
         run = self._run
         if run is not None and self.attached:
-            ServiceBarrier(interface_of(run), self.endpoint.timeout).wait(self.watch.is_over)
+            ServiceBarrier(interface_of(run), self.endpoint.timeout).wait(self.watch.is_finished)
 
 
 def _log_artifacts_without_a_key(run: Any) -> None:
@@ -187,18 +188,25 @@ _endpoints: Dict[str, Endpoint] = {}
 _connecting = threading.RLock()
 
 
-def _endpoint(payload: Dict[str, Any]) -> Endpoint:
+def _endpoint(payload: Payload) -> Endpoint:
     key = payload["key"]
     for known, endpoint in list(_endpoints.items()):
         # Not another run's whose socket alone is gone: what is connected goes on.
         if endpoint.why is not None or (known == key and not endpoint.is_there()):
             _endpoints.pop(known).close()
     if key not in _endpoints:
-        endpoint = Endpoint(payload["share"], bytes.fromhex(key), payload["service"], timeout())
+        endpoint = Endpoint(
+            _share(payload), bytes.fromhex(key), payload["service"] or "", timeout()
+        )
         endpoint.open()
         _endpoints[key] = endpoint
         _lifecycle.at_exit(_say_goodbye, _lifecycle.CLOSE_TUNNELS)
     return _endpoints[key]
+
+
+def _share(payload: Payload) -> Share:
+    assert payload["share"] is not None  # see selection.py
+    return payload["share"]
 
 
 def _say_goodbye() -> None:
@@ -208,11 +216,11 @@ def _say_goodbye() -> None:
     _endpoints.clear()
 
 
-def _check_version(payload: Dict[str, Any]) -> None:
+def _check_version(payload: Payload) -> None:
     import wandb
 
-    theirs, ours = payload["share"].get("wandb"), wandb.__version__
-    if theirs is not None and theirs.split(".")[:2] != ours.split(".")[:2]:
+    theirs, ours = _share(payload)["wandb_version"], wandb.__version__
+    if theirs.split(".")[:2] != ours.split(".")[:2]:
         raise RunUnreachableError(
             f"its owner has wandb {theirs} and this worker wandb {ours}, which may not understand"
             " each other: install the same on all machines"

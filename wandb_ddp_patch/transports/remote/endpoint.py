@@ -19,9 +19,10 @@ import sys
 import tempfile
 import threading
 import time
-from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
+from typing import Any, Callable, Deque, List, Optional, Tuple
 
 from ...errors import RunUnreachableError
+from ...runs.payload_format import Share
 from ...tunnel import event_loop
 from ...tunnel.client import Client, RefusedError, TunnelError
 from ...tunnel.stream import ID_BYTES, Stream
@@ -59,7 +60,7 @@ class Endpoint:
         drained_at: When all that was logged was in the run, by the monotonic clock.
     """
 
-    def __init__(self, share: Dict[str, Any], name: bytes, service: str, timeout: float) -> None:
+    def __init__(self, share: Share, name: bytes, service: str, timeout: float) -> None:
         self._address = share["host"], share["port"]
         self._name, self._token, self.timeout = name, share["token"], timeout
         self.wait_until_sent: Callable[[], None] = lambda: None

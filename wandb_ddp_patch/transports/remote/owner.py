@@ -12,6 +12,7 @@ from ... import _lifecycle
 from ..._process import host_fingerprint
 from ...runs import state
 from ...runs.metadata import get_field
+from ...runs.payload_format import Share
 from ...tunnel import event_loop
 from . import addresses, listeners
 from . import gateway as gateways
@@ -26,7 +27,7 @@ _given: Set[str] = set()
 _TOKEN_BYTES = 32
 
 
-def listen_tcp(owned: state.OwnerState, host: Optional[str], port: int) -> Dict[str, Any]:
+def listen_tcp(owned: state.OwnerState, host: Optional[str], port: int) -> Share:
     """Let workers on other machines connect to a run of this process.
 
     Where they can already, and another host or port is asked for, they can by that as well,
@@ -62,7 +63,14 @@ def listen_tcp(owned: state.OwnerState, host: Optional[str], port: int) -> Dict[
             token = secrets.token_bytes(_TOKEN_BYTES)
             gateway().open(_shared(owned, token))
             wandb: Any = sys.modules["wandb"]
-            share = {"token": token, "machine": host_fingerprint(), "wandb": wandb.__version__}
+            share = {
+                "host": where[0],
+                "port": where[1],
+                "token": token,
+                "host_fingerprint": host_fingerprint(),
+                "wandb_version": wandb.__version__,
+            }
+        # A new one: payloads may hold the other.
         owned.share = {**share, "host": where[0], "port": where[1]}
         return owned.share
 
