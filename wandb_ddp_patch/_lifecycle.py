@@ -24,7 +24,7 @@ _HookT = TypeVar("_HookT", bound=_Hook)
 # --- in a fork ------------------------------------------------------------------
 
 
-class ForkStage(enum.IntEnum):
+class ForkStage(enum.Enum):
     """When something is done in the child of a fork: stages one after the other."""
 
     # New locks in the place of those that another thread of the parent may hold: it does not

@@ -6,11 +6,12 @@ How one is put on, and when it is not, is in _patching.py.
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 import threading
 from typing import Any, Dict, List, Optional, Set, Tuple
 
-from . import _import_hook, _lifecycle
+from . import _import_hook
 from ._patching import IncompatibleError, Patch, Undo
 from .patches import config, disabled, interface, media, module, preinit, run, setup, summary
 
@@ -112,6 +113,8 @@ def apply(after: Optional[str] = None) -> None:
         if wandb_loaded:
             _warned.update(skipped)
     if wandb_loaded and skipped:
+        from . import _lifecycle  # late: importing wandb must stay quick
+
         if missing >= _ESSENTIAL:
             _lifecycle.warn(f"patches wandb 0.10.23 and later, and not this one: {_version()}")
         else:
@@ -144,10 +147,15 @@ def revert() -> None:
             patch.revert()
 
 
-@_lifecycle.in_forked_child(_lifecycle.ForkStage.RENEW_LOCKS)
 def _after_fork_in_child() -> None:
     global _lock
     _lock = threading.RLock()  # another thread of the parent may hold it
+
+
+# Not by _lifecycle.py: to read that takes an eighth of what this package may add to importing
+# wandb, and most processes that import it have no run.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _executed(name: str) -> bool:
