@@ -220,10 +220,10 @@ def case_blocked_modules(context, run):
     run.log({"before": 0})
     sys.modules["wandb.blocked"] = None
     in_worker(context, log, run, "worker 0")
-    locks = sys.modules["wandb_ddp_patch.handover.fork_locks"]
+    locks = sys.modules["wandb_ddp_patch.handover.fork"]
     # Those that wandb itself does not need to go on.
     for name in ("wandb.integration.weave.weave", "wandb.vendor.pynvml.pynvml"):
-        if locks._names.get(name):
+        if locks._locks.get(name):
             say("blocked")
             sys.modules[name] = None
     in_worker(context, log, run, "worker 1")

@@ -9,7 +9,7 @@ import tempfile
 import pytest
 
 from wandb_ddp_patch import _process
-from wandb_ddp_patch.runs import liveness, owner_file
+from wandb_ddp_patch.runs import liveness
 
 CODE = """
 import multiprocessing, os, tempfile, time, wandb, wandb_ddp_patch, pickle
@@ -77,13 +77,13 @@ def test_workers_go_on_when_a_cleaner_has_been(fresh, tmp_path, how):
 
 @pytest.mark.parametrize("folder", ["read-only", "missing"])
 def test_without_a_temporary_folder_there_is_no_file(monkeypatch, tmp_path, folder):
-    monkeypatch.setattr(owner_file, "_own", None)
+    monkeypatch.setattr(liveness, "_own", None)
     place = tmp_path / folder
     if folder == "read-only":
         place = "/proc"  # root may write elsewhere
     monkeypatch.setattr(tempfile, "tempdir", str(place))
-    assert owner_file.ensure_owner_file() is None
-    assert not liveness.OwnerWatch(None, "some run").is_over()
+    assert liveness.ensure_owner_file() is None
+    assert not liveness.OwnerWatch(None, "some run").is_finished()
 
 
 def test_a_later_owner_sweeps_what_killed_ones_have_left(fresh, tmp_path):
@@ -96,7 +96,7 @@ def test_a_later_owner_sweeps_what_killed_ones_have_left(fresh, tmp_path):
     link = tmp_path / ("wandb_ddp_patch-" + "1" * 32)
     link.symlink_to(strange)
     fresh(
-        "from wandb_ddp_patch.runs import owner_file; owner_file.ensure_owner_file()",
+        "from wandb_ddp_patch.runs import liveness; liveness.ensure_owner_file()",
         TMPDIR=str(tmp_path),
     )
     assert not left.exists()
@@ -107,10 +107,10 @@ def test_a_file_that_is_not_ours_tells_nothing(tmp_path):
     real, link = tmp_path / "real", tmp_path / "link"
     real.write_bytes(b"\1")
     link.symlink_to(real)
-    assert not liveness.OwnerWatch(str(link), "some run").is_over()
+    assert not liveness.OwnerWatch(str(link), "some run").is_finished()
     assert real.exists()
     os.mkfifo(tmp_path / "pipe")
-    assert not liveness.OwnerWatch(str(tmp_path / "pipe"), "some run").is_over()
+    assert not liveness.OwnerWatch(str(tmp_path / "pipe"), "some run").is_finished()
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="processes are told on Linux only")
@@ -129,18 +129,18 @@ def test_a_process_is_known_by_more_than_its_number():
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the C library")
 def test_workers_are_told_of_the_end_also_while_the_lock_is_held(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(owner_file, "_own", None)
-    path = owner_file.ensure_owner_file()
+    monkeypatch.setattr(liveness, "_own", None)
+    path = liveness.ensure_owner_file()
     watch = liveness.OwnerWatch(path, "some run")
-    assert not watch.is_over()
+    assert not watch.is_finished()
     # By C, as other languages' libraries fork: Python's hooks do not let go of the file.
     child = ctypes.CDLL(None).fork()
     if child == 0:
         while True:
             os.read(0, 0) or os.sched_yield()
     try:
-        owner_file.mark_all_finished()
-        assert watch.is_over()
+        liveness.mark_all_finished()
+        assert watch.is_finished()
         assert not os.listdir(tmp_path)
     finally:
         os.kill(child, 9)
@@ -162,15 +162,15 @@ def test_a_worker_knows_of_the_end_in_time_also_where_clocks_are_coarse(fresh, t
             now += seconds
 
         time.sleep = sleep
-        from wandb_ddp_patch.runs import liveness, owner_file
+        from wandb_ddp_patch.runs import liveness
 
-        path = owner_file.ensure_owner_file()
+        path = liveness.ensure_owner_file()
         for n in range(64):
             now = 100 + n + n * STEP / 64
             watch = liveness.OwnerWatch(path, f"run {n:02}")
-            assert not watch.is_over()
-            owner_file.mark_finished(f"run {n:02}")
-            assert watch.is_over(), n
+            assert not watch.is_finished()
+            liveness.mark_finished(f"run {n:02}")
+            assert watch.is_finished(), n
         """,
         TMPDIR=str(tmp_path),
     )

@@ -53,7 +53,8 @@ class Opened:
         self.run, self.owned = Run(), state.OwnerState(os.urandom(16).hex())
         state.bind(self.run, self.owned)
         self.address = local_server.listen_local(self.owned)
-        self.payload = {"local_address": self.address, "owner": os.getpid(), "key": self.owned.key}
+        owner = {"owner_pid": os.getpid(), "owner_fingerprint": None}
+        self.payload = {"local_address": self.address, "key": self.owned.key, **owner}
 
     def connect(self):
         return OwnerConnection(self.payload)

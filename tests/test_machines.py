@@ -263,7 +263,7 @@ def test_two_runs_and_strangers(machines, tmp_path):  # noqa: F811
     shares = []
     for name in ("run.pkl", "two.pkl"):
         await_file(tmp_path / name)
-        shares.append(machine_roles.load(str(tmp_path / name))["run"]._ddp_link.payload["share"])
+        shares.append(machine_roles.load(str(tmp_path / name))["run"]._ddp_state.payload["share"])
     ports = [str(share["port"]) for share in shares]
     strangers = machines.start(1, sys.executable, "-c", STRANGERS, *ports)
     assert strangers.stdout.readline() == "there\n"

@@ -16,7 +16,7 @@ import torch.multiprocessing
 import wandb
 from limits import HANG_SECONDS
 
-from wandb_ddp_patch.runs import liveness, owner_file, state
+from wandb_ddp_patch.runs import liveness, state
 
 METHODS = [
     m for m in ("spawn", "forkserver", "fork") if m in multiprocessing.get_all_start_methods()
@@ -173,19 +173,19 @@ def test_a_worker_sees_at_once_that_the_run_is_over(run):
     pickle.dumps(run)  # from now on workers may have it
     owned = state.get_state(run)
     watch = liveness.OwnerWatch(owned.owner_file, owned.key)
-    assert not watch.is_over()
+    assert not watch.is_finished()
     # Right after the owner's lock was seen: what was seen is still taken for granted.
-    owner_file.mark_finished(owned.key)
-    assert watch.is_over()
+    liveness.mark_finished(owned.key)
+    assert watch.is_finished()
 
 
 def test_a_worker_sees_soon_that_the_owner_was_killed(fresh):
     out = fresh("""
         import multiprocessing, time
-        from wandb_ddp_patch.runs import liveness, owner_file
+        from wandb_ddp_patch.runs import liveness
 
         def own(pipe):
-            pipe.send(owner_file.ensure_owner_file())
+            pipe.send(liveness.ensure_owner_file())
             time.sleep(600)
 
         if __name__ == "__main__":
@@ -194,10 +194,10 @@ def test_a_worker_sees_soon_that_the_owner_was_killed(fresh):
             owner = context.Process(target=own, args=(its_pipe,))
             owner.start()
             watch = liveness.OwnerWatch(pipe.recv(), "some run")
-            print(watch.is_over())
+            print(watch.is_finished())
             owner.kill()
             owner.join()
-            time.sleep(2 * liveness.TRUST_SECONDS)
-            print(watch.is_over())
+            time.sleep(2 * liveness.CACHE_SECONDS)
+            print(watch.is_finished())
     """)
     assert out == "False\nTrue\n"

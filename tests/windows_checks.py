@@ -145,7 +145,7 @@ def sweep(before):
         os.utime(os.path.join(tempfile.gettempdir(), name), (0, 0))
     run(
         "-c",
-        "from wandb_ddp_patch.runs import owner_file as file;"
+        "from wandb_ddp_patch.runs import liveness as file;"
         " file.ensure_owner_file(); file.mark_all_finished()",
     )
     assert left_in_temp() <= before, left_in_temp() - before
@@ -168,22 +168,22 @@ def check_the_owner_is_killed_while_workers_log():
 
 
 def check_the_file_of_an_owner_that_lives_is_not_swept():
-    from wandb_ddp_patch.runs import liveness, owner_file
+    from wandb_ddp_patch.runs import liveness
 
-    path = owner_file.ensure_owner_file()
+    path = liveness.ensure_owner_file()
     os.utime(path, (0, 0))
     run(
         "-c",
-        "from wandb_ddp_patch.runs import owner_file as file;"
+        "from wandb_ddp_patch.runs import liveness as file;"
         " file.ensure_owner_file(); file.mark_all_finished()",
     )
-    assert not liveness.OwnerWatch(path, "some run").is_over()
-    assert owner_file.ensure_owner_file() == path
-    owner_file.mark_finished("some run")
-    assert liveness.OwnerWatch(path, "some run").is_over()
-    assert not liveness.OwnerWatch(path, "another run").is_over()
-    owner_file.mark_all_finished()
-    assert liveness.OwnerWatch(path, "another run").is_over()
+    assert not liveness.OwnerWatch(path, "some run").is_finished()
+    assert liveness.ensure_owner_file() == path
+    liveness.mark_finished("some run")
+    assert liveness.OwnerWatch(path, "some run").is_finished()
+    assert not liveness.OwnerWatch(path, "another run").is_finished()
+    liveness.mark_all_finished()
+    assert liveness.OwnerWatch(path, "another run").is_finished()
 
 
 def check_a_process_is_known_by_more_than_its_number():
@@ -246,7 +246,8 @@ def check_workers_up_to_0_12_reach_their_owner():
 
     run, owned = open_run()
     address = local_server.listen_local(owned)
-    connection = OwnerConnection({"local_address": address, "owner": os.getpid(), "key": owned.key})
+    owner = {"owner_pid": os.getpid(), "owner_fingerprint": None}
+    connection = OwnerConnection({"local_address": address, "key": owned.key, **owner})
     assert connection.request(pickle.dumps(("log", ({"n": 1},), {}))) == (True, None)
     stranger = Client(address)
     stranger.recv_bytes()  # the challenge
@@ -275,7 +276,7 @@ def share_with_one_elsewhere():
     run = wandb.init(project="p")
     wandb_ddp_patch.share(run, host="127.0.0.1")
     content = payload.dump(run)
-    content["share"] = {**content["share"], "machine": "- - - elsewhere"}
+    content["share"] = {**content["share"], "host_fingerprint": "- - - elsewhere"}
     with open("payload", "wb") as file:
         file.write(pickle.dumps(content))
     of_this_script(use_elsewhere)

@@ -9,7 +9,6 @@ import importlib.util
 import os
 import sys
 import threading
-import warnings
 from typing import Any, Dict, List, Optional, Set, Tuple
 
 from . import _import_hook
@@ -114,10 +113,13 @@ def apply(after: Optional[str] = None) -> None:
         if wandb_loaded:
             _warned.update(skipped)
     if wandb_loaded and skipped:
+        from . import _lifecycle  # late: importing wandb must stay quick
+
         if missing >= _ESSENTIAL:
-            _warn(f"patches wandb 0.10.23 and later, and not this one: {_version()}")
+            _lifecycle.warn(f"patches wandb 0.10.23 and later, and not this one: {_version()}")
         else:
-            _warn("wandb runs without these patches, which do not fit it: " + "; ".join(skipped))
+            why = "; ".join(skipped)
+            _lifecycle.warn(f"wandb runs without these patches, which do not fit it: {why}")
 
 
 def _version() -> str:
@@ -150,6 +152,8 @@ def _after_fork_in_child() -> None:
     _lock = threading.RLock()  # another thread of the parent may hold it
 
 
+# Not by _lifecycle.py: to read that takes an eighth of what this package may add to importing
+# wandb, and most processes that import it have no run.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
@@ -167,12 +171,3 @@ def _exists(name: str) -> bool:
         return importlib.util.find_spec(name) is not None
     except Exception:
         return False
-
-
-def _warn(message: str) -> None:
-    try:
-        warnings.warn(f"wandb_ddp_patch: {message}", RuntimeWarning, stacklevel=2)
-    except RuntimeWarning:
-        # The user turned warnings into errors; an import must not fail for ours.
-        if sys.stderr is not None:
-            sys.stderr.write(f"wandb_ddp_patch: {message}\n")

@@ -8,7 +8,6 @@ https://docs.python.org/3/library/multiprocessing.html#contexts-and-start-method
 
 from __future__ import annotations
 
-import atexit
 import functools
 import multiprocessing
 import os
@@ -17,6 +16,7 @@ import sys
 import warnings
 from typing import Any, Callable, List, Optional, Tuple
 
+from .. import _lifecycle
 from ..runs import state
 from . import selftest, server
 from .arguments import pickling_problem
@@ -179,8 +179,7 @@ def _join(join: Callable[..., bool], run: Any, *args: Any, **kwargs: Any) -> boo
         if isinstance(owned, state.OwnerState) and owned.exit_code is None:
             owned.exit_code = 1
             # One for all runs, and at the end: it must come before wandb's own hook.
-            atexit.unregister(_finish_failed)
-            atexit.register(_finish_failed)
+            _lifecycle.at_interpreter_exit(_finish_failed)
         raise
 
 

@@ -14,6 +14,7 @@ import threading
 from multiprocessing import spawn, util
 from typing import Any, Iterator, List, Optional
 
+from .. import _lifecycle
 from . import preload
 from .import_audit import ProcessSnapshot
 
@@ -28,13 +29,10 @@ _FIRST = "import sys; sys.path[:] = filter(None, sys.path); "
 started_in: Optional[ProcessSnapshot] = None
 
 
+@_lifecycle.in_forked_child(_lifecycle.ForkStage.RENEW_LOCKS)
 def _after_fork_in_child() -> None:
     global _lock
     _lock = threading.Lock()  # another thread of the parent may hold it
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class _Names(List[str]):

@@ -19,8 +19,8 @@ class InterfaceBase:
         from ..runs.metadata import collect_metadata
 
         # A run that attaches by its id was handed over by nobody who knew more.
-        known = state.get_state(self._run).metadata or collect_metadata(self._run)
-        answer = compat.offline_answer(known)
+        metadata = state.get_state(self._run).metadata or collect_metadata(self._run)
+        answer = compat.offline_answer(metadata)
         if answer is None:
             return upstream(self, *args, **kwargs)
         return SimpleNamespace(wait=lambda **_: answer)

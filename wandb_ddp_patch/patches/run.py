@@ -176,7 +176,7 @@ def end(run, owned):
         from ..transports import selection
 
         selection.close(run, owned)
-    owned.over = True
+    owned.finished = True
 
 
 def compat():

@@ -17,10 +17,13 @@ from multiprocessing import AuthenticationError, process
 from multiprocessing.connection import Client, answer_challenge, deliver_challenge
 from typing import Any, Callable, ContextManager, Dict, Optional, Tuple
 
+from .. import _lifecycle
 from .._process import has_exited, process_fingerprint
 from ..errors import FINISHED, NotSerializableError, RunUnreachableError
 from ..runs.globals import set_global_run
-from ..runs.state import Transport, usage_error
+from ..runs.payload_format import Payload
+from ..runs.state import usage_error
+from ..runs.transport import Transport
 
 # What a worker may call, besides what the run calls itself. The rest would have to return the
 # run's internals, or a folder of the owner's.
@@ -55,7 +58,7 @@ class LocalTransport(Transport):
         payload: What the run came with.
     """
 
-    def __init__(self, payload: Dict[str, Any]) -> None:
+    def __init__(self, payload: Payload) -> None:
         self.payload = payload
 
     def connecting(self) -> ContextManager[Any]:
@@ -150,9 +153,11 @@ class OwnerConnection:
         RunUnreachableError: The owner is gone, or this is no worker of its process tree.
     """
 
-    def __init__(self, payload: Dict[str, Any]) -> None:
-        self._address, self._pid = payload["local_address"], payload["owner"]
-        self._owner: Optional[str] = payload.get("process")  # None where no system tells it
+    def __init__(self, payload: Payload) -> None:
+        address = payload["local_address"]
+        assert address is not None  # see selection.py
+        self._address, self._pid = address, payload["owner_pid"]
+        self._owner = payload["owner_fingerprint"]  # None where no system tells it
         self.lock = threading.RLock()
         self.busy = self.closed = False
         self._connection = self._connect(payload["key"].encode())
@@ -276,7 +281,7 @@ _connections: Dict[str, OwnerConnection] = {}
 _connecting = threading.RLock()
 
 
-def _connection(payload: Dict[str, Any]) -> OwnerConnection:
+def _connection(payload: Payload) -> OwnerConnection:
     """Return this process's connection to the owner of a run; connect, if there is none."""
     key = payload["key"]
     connection = _connections.get(key)
@@ -310,6 +315,7 @@ def tree_token() -> bytes:
     return hmac.digest(authkey, b"wandb_ddp_patch token", "sha256")
 
 
+@_lifecycle.in_forked_child()
 def after_fork_in_child() -> None:
     """Let go of the parent's connections; keep its key before anything else is run here."""
     global _connecting, _inherited

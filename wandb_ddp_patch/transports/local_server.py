@@ -23,9 +23,11 @@ from multiprocessing import util
 from multiprocessing.connection import Listener, answer_challenge, deliver_challenge
 from typing import TYPE_CHECKING, Dict, Optional, Set
 
+from .. import _lifecycle
 from .._process import raise_fd_limit
 from ..runs import state
 from ..runs.execute import execute, picklable_error
+from ..runs.payload_format import Address
 from .local import FINISHED_REPLY, PICKLE_PROTOCOL, tree_token
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ class LocalServer:
         self._changed = threading.Condition()
         self._listener = listen()
         address = self._listener.address
-        self.address: state.Address = address.decode() if isinstance(address, bytes) else address
+        self.address: Address = address.decode() if isinstance(address, bytes) else address
         try:
             threading.Thread(target=self._accept, name="wandb_ddp_patch", daemon=True).start()
         except BaseException:
@@ -195,7 +197,7 @@ def _reply(key: str, call: bytes) -> bytes:
     try:
         name, args, kwargs = pickle.loads(call)
         run = state.lookup(key)
-        if run is None or state.owner_state(run).over:
+        if run is None or state.owner_state(run).finished:
             return FINISHED_REPLY
         done, result = True, execute(run, name, args, kwargs)
     except BaseException as error:  # also SystemExit, of a module that it imports
@@ -222,7 +224,7 @@ _server: Optional[LocalServer] = None
 _starting = threading.RLock()
 
 
-def listen_local(owned: state.OwnerState) -> Optional[state.Address]:
+def listen_local(owned: state.OwnerState) -> Optional[Address]:
     """Let workers of this process's tree, on this machine, connect to a run of this process.
 
     Returns:
@@ -250,6 +252,7 @@ def close_all() -> None:
         _server.close_all()
 
 
+@_lifecycle.in_forked_child()
 def after_fork_in_child() -> None:
     """Let go of what belongs to the parent."""
     global _server, _starting

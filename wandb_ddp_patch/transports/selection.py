@@ -2,48 +2,49 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
+import importlib
 import os
 import sys
 import threading
 import time
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Optional, Tuple
 
+from .. import _lifecycle
 from .._process import is_same_host, process_fingerprint
-from ..runs import owner_file, state
-from ..runs.state import Transport
+from ..runs import liveness, state
+from ..runs.payload_format import Payload
+from ..runs.transport import Transport, UnreachableTransport
 
 _sharing = threading.RLock()
 
 
-def select(payload: Dict[str, Any]) -> Optional[Transport]:
-    """Return the transport by which a run that came with a payload reaches its owner.
+NO_TRANSPORT = "this release's runs work in one process, and no local socket could be made"
 
-    Returns:
-        The transport, which is not connected yet; None where there is none.
-    """
-    transport_type = transport_class(payload)
-    if transport_type is None:
-        return None
-    transport = transport_type(payload)
-    if payload.get("share") and payload["attach_id"] and not transport.is_remote_host:
-        # The service's socket may be another user's, or in another container's folder.
+
+def select(payload: Payload) -> Transport:
+    """Return the transport, not connected yet, by which a run reaches its owner."""
+    kind = transport_class(payload)
+    if kind is None:
+        return UnreachableTransport(NO_TRANSPORT)
+    transport = kind(payload)
+    if payload["share"] and payload["attach_id"] and not transport.is_remote_host:
+        # This process may be another user's, or in a container: then the service is not reached.
         transport.fallback = functools.partial(_tunnel, payload)
     return transport
 
 
-def _tunnel(payload: Dict[str, Any]) -> Transport:
+def _tunnel(payload: Payload) -> Transport:
     from .tunnel import TunnelTransport  # late: only runs that are shared need it
 
     return TunnelTransport(payload)
 
 
-def transport_class(payload: Dict[str, Any]) -> Optional[Callable[[Dict[str, Any]], Transport]]:
-    """Return the class of that transport. Its module has been imported then."""
-    shared = payload.get("share")  # not in payloads of runs that are not shared
-    if shared and not is_same_host(shared["machine"]):
+def transport_class(payload: Payload) -> Optional[Callable[[Payload], Transport]]:
+    """Return the class of that transport, whose module has been read then; None for none."""
+    share = payload["share"]
+    if share and not is_same_host(share["host_fingerprint"]):
         from .tunnel import TunnelTransport  # late: only runs that are shared need it
 
         return TunnelTransport
@@ -66,11 +67,11 @@ def publish(run: Any) -> None:
 
 def _share(run: Any, owned: state.OwnerState) -> None:
     own = run.__dict__
-    if own.get("_is_finished") or owned.over:
+    if own.get("_is_finished") or owned.finished:
         return
     if own.get("_attach_id"):
         # Each time: a cleaner may have removed it since the last worker was handed the run.
-        owned.owner_file = owner_file.ensure_owner_file()
+        owned.owner_file = liveness.ensure_owner_file()
     elif owned.shared:
         return
     elif own.get("_backend") is not None:
@@ -80,7 +81,7 @@ def _share(run: Any, owned: state.OwnerState) -> None:
     else:
         return
     if not owned.shared:
-        owned.shared, owned.process = True, process_fingerprint()
+        owned.shared, owned.fingerprint = True, process_fingerprint()
         _hook(os.environ.get("WANDB_SERVICE"))
     if os.environ.get("WANDB_DDP_PATCH_SHARE", "0") not in ("", "0"):
         _share_from_environment(run, owned)
@@ -93,8 +94,7 @@ def _share_from_environment(run: Any, owned: state.OwnerState) -> None:
 
         shared_runs.share_from_environment(owned)
     else:
-        wandb: Any = sys.modules["wandb"]
-        wandb.termwarn(f"WANDB_DDP_PATCH_SHARE does nothing here: {why}.", repeat=False)
+        _lifecycle.termwarn(f"WANDB_DDP_PATCH_SHARE does nothing here: {why}.", repeat=False)
 
 
 def sharing_problem(run: Any) -> Optional[str]:
@@ -109,7 +109,7 @@ def sharing_problem(run: Any) -> Optional[str]:
 
 def close(run: Any, owned: state.OwnerState) -> None:
     """Tell workers that a run of this process is finished, just before it is."""
-    if owned.over:
+    if owned.finished:
         return
     if owned.share is not None:
         # Before the file tells workers on this machine, and before wandb finishes the run: rows
@@ -122,15 +122,15 @@ def close(run: Any, owned: state.OwnerState) -> None:
 
         local_server.close_run(owned)
     if run.__dict__.get("_attach_id"):
-        if owner_file.mark_finished(owned.key) and owned.service:
+        if liveness.mark_finished(owned.key) and owned.service:
             from . import service_queue  # late, as above
 
             now = time.monotonic()
             with contextlib.suppress(Exception):  # the run is finished all the same
                 if service_queue.wait_until_read(owned.service):
-                    owner_file.mark_read(owned.key, now)
+                    liveness.mark_read(owned.key, now)
     else:
-        owned.over = True
+        owned.finished = True
 
 
 # The process at whose exit the runs are closed to workers, and its service.
@@ -138,34 +138,30 @@ _hooked: Tuple[int, Optional[str]] = (0, None)
 
 
 def _hook(service: Optional[str]) -> None:
-    from multiprocessing import util  # late: importing wandb must stay quick
+    # First, else its own hook would come before ours, and wait for workers that have not been
+    # told that this process ends. Late: importing wandb must stay quick.
+    importlib.import_module("multiprocessing.util")
 
     global _hooked
     before, _hooked = _hooked, (os.getpid(), service)
-    if before == _hooked:
-        return
-    # Hooks run in reverse order, and this one has to come before the one with which wandb ends
-    # its service: so it is registered anew for each service. Not for each run: up to Python
-    # 3.12, what atexit has unregistered keeps its place in the list, which would grow.
-    atexit.unregister(_close_at_exit)
-    atexit.register(_close_at_exit, os.getpid())
-    if before[0] != os.getpid():
-        util.Finalize(None, _close_at_exit, (os.getpid(),), exitpriority=100)
+    if before != _hooked:
+        # Anew for each service: to come before the hook with which wandb ends that.
+        _lifecycle.at_exit(_close_all, _lifecycle.CLOSE_SHARED_RUNS, anew=True)
 
 
-def _close_at_exit(pid: int) -> None:
-    if pid == os.getpid():  # not a fork, which has inherited the hook
-        for run in state.live_runs():
-            owned = state.get_state(run)
-            if isinstance(owned, state.OwnerState) and owned.shared:
-                close(run, owned)
-        for name in ("remote.shared_runs", "local_server"):
-            module: Any = sys.modules.get(f"{__package__}.{name}")
-            if module is not None:
-                module.close_all()
-        owner_file.mark_all_finished()
+def _close_all() -> None:
+    for run in state.live_runs():
+        owned = state.get_state(run)
+        if isinstance(owned, state.OwnerState) and owned.shared:
+            close(run, owned)
+    for name in ("remote.shared_runs", "local_server"):
+        module: Any = sys.modules.get(f"{__package__}.{name}")
+        if module is not None:
+            module.close_all()
+    liveness.mark_all_finished()
 
 
+@_lifecycle.in_forked_child()
 def after_fork_in_child() -> None:
     """Replace a lock that another thread of the parent may have held: nobody would release it."""
     global _sharing

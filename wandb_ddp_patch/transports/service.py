@@ -11,12 +11,14 @@ import sys
 import threading
 import time
 from _thread import get_ident
-from typing import Any, Callable, Dict, List, Optional, Protocol, Tuple
+from typing import Any, Callable, List, Optional, Protocol, Tuple
 
+from .. import _lifecycle
 from ..errors import FINISHED, RunUnreachableError
 from ..runs import flush
 from ..runs.liveness import OwnerWatch, is_service_gone
-from ..runs.state import Transport
+from ..runs.payload_format import Payload
+from ..runs.transport import Transport
 from . import service_connection
 
 # How long a run is tried to be attached to a service that is busy: many workers at once.
@@ -42,7 +44,7 @@ class Watch(Protocol):
     sees_owner: bool
     cached_until: float
 
-    def is_over(self) -> bool:
+    def is_finished(self) -> bool:
         """Return True if the run is finished; False where nothing can be told."""
 
     def read_until(self) -> float:
@@ -110,10 +112,12 @@ class ServiceTransport(Transport):
 
     is_native = True
 
-    def __init__(self, payload: Dict[str, Any]) -> None:
+    def __init__(self, payload: Payload) -> None:
         self.payload = payload
-        self.service: str = payload["service"]
-        self.watch: Watch = OwnerWatch(payload["owner_file"], payload["key"], payload["process"])
+        self.service: str = payload["service"] or ""  # never None: see selection.py
+        self.watch: Watch = OwnerWatch(
+            payload["owner_file"], payload["key"], payload["owner_fingerprint"]
+        )
         self.attached = False
         self.called_at = 0.0  # when the last call was made, by the monotonic clock
 
@@ -135,8 +139,7 @@ class ServiceTransport(Transport):
 
     def root_dir(self) -> Optional[str]:
         """Return the folder below which this process puts the run's files."""
-        root: Optional[str] = self.payload["root_dir"]
-        return root
+        return self.payload["root_dir"]
 
     def _attach(self, run: Any) -> None:
         deadline, pause = time.monotonic() + _ATTACH_SECONDS, 0.05
@@ -171,16 +174,16 @@ class ServiceTransport(Transport):
         if is_service_gone(self.service):
             raise RunUnreachableError(
                 "its service is gone: the process that called wandb.init()"
-                f" (process id {self.payload['owner']}) has ended, or it is on another machine,"
+                f" (process id {self.payload['owner_pid']}) has ended, or it is on another machine,"
                 " with which the run was not shared (wandb_ddp_patch.share)"
             )
 
     def is_closed(self) -> bool:
-        return self.watch.is_over()
+        return self.watch.is_finished()
 
     def check(self) -> None:
-        # The cache is looked at here as well: a call of is_over() for each row costs more.
-        if time.monotonic() >= self.watch.cached_until and self.watch.is_over():
+        # The cache is looked at here as well: a call of is_finished() for each row costs more.
+        if time.monotonic() >= self.watch.cached_until and self.watch.is_finished():
             raise RunUnreachableError(FINISHED)
 
     def call(
@@ -235,9 +238,9 @@ class ServiceTransport(Transport):
         late = queues_before_sending(interface)
         seconds = _LONG_FLUSH_SECONDS if late else _FLUSH_SECONDS
         barrier = ServiceBarrier(interface, seconds)
-        if not self.watch.is_over() and barrier.wait(self.watch.is_over):
+        if not self.watch.is_finished() and barrier.wait(self.watch.is_finished):
             return
-        if self.watch.is_over():
+        if self.watch.is_finished():
             if not late and self._was_read():
                 return
             why = FINISHED
@@ -248,7 +251,7 @@ class ServiceTransport(Transport):
                 f"W&B's service has not said within {seconds} s that it has them. They arrive"
                 " if it goes on before the run is finished"
             )
-        flush.warn(
+        _lifecycle.termwarn(
             f"The last rows that this worker logged to run {self.payload['metadata']['id']} may be"
             f" lost: {why}."
         )
@@ -262,7 +265,7 @@ class ServiceTransport(Transport):
             time.sleep(0.02)  # its owner may be about to
         return True
 
-    def leave(self, run: Any) -> None:
+    def detach(self, run: Any) -> None:
         self.calling_thread = None
         flush.unregister(run)
         # wandb keeps a run that it attaches in hooks on imports, until it is finished.
@@ -283,7 +286,7 @@ class ServiceTransport(Transport):
 
     def _wake(self, interface: Any) -> None:
         self.watch.invalidate()
-        if not self.watch.is_over():  # else the service knows the run no more
+        if not self.watch.is_finished():  # else the service knows the run no more
             interface.deliver_get_summary()
 
     def resume(self, run: Any) -> bool:
@@ -355,6 +358,7 @@ def _is_of_connection(error: Exception) -> bool:
     return named and kind.__module__.startswith("wandb.sdk")
 
 
+@_lifecycle.in_forked_child()
 def after_fork_in_child() -> None:
     """Let go of what the parent has: each process attaches by itself."""
     _routers.clear()

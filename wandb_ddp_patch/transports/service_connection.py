@@ -15,6 +15,7 @@ import selectors
 import sys
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
+from .. import _lifecycle
 from ..runs import state
 
 _SERVICE = "WANDB_SERVICE"
@@ -190,6 +191,7 @@ def _is_active(run: Any) -> bool:
     return bool(own.get("_attach_id")) and not own.get("_is_finished")
 
 
+@_lifecycle.in_forked_child()
 def after_fork_in_child() -> None:
     """Use nothing of the parent's, which does not work here; but keep it.
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import atexit
 import math
 import os
 import threading
 from typing import Any, Callable, ContextManager, Dict, Optional
 
-from .. import _multiprocessing
+from .. import _lifecycle
 from ..errors import FINISHED, RunUnreachableError
 from ..runs import flush
+from ..runs.payload_format import Payload, Share
 from ..runs.state import usage_error
 from ..tunnel import event_loop
 from .remote.endpoint import Endpoint
@@ -44,7 +44,7 @@ class _TunnelWatch:
     def __init__(self) -> None:
         self.endpoint: Optional[Endpoint] = None
 
-    def is_over(self) -> bool:
+    def is_finished(self) -> bool:
         return self.endpoint is not None and self.endpoint.why == FINISHED
 
     def read_until(self) -> float:
@@ -63,7 +63,7 @@ class TunnelTransport(ServiceTransport):
 
     is_remote_host = True
 
-    def __init__(self, payload: Dict[str, Any]) -> None:
+    def __init__(self, payload: Payload) -> None:
         super().__init__(payload)
         self.watch = self._tunnel = _TunnelWatch()
         self._run: Any = None
@@ -117,8 +117,8 @@ class TunnelTransport(ServiceTransport):
             self._raise_refusal()
         return result
 
-    def leave(self, run: Any) -> None:
-        super().leave(run)
+    def detach(self, run: Any) -> None:
+        super().detach(run)
         self._raise_refusal()
 
     def _raise_refusal(self) -> None:
@@ -140,7 +140,7 @@ class TunnelTransport(ServiceTransport):
             count = endpoint.unacknowledged()
             what = f"The last {count} message(s) of" if count else "What was logged last by"
             why = endpoint.why or f"no answer within {endpoint.timeout:.0f} s"
-            flush.warn(
+            _lifecycle.termwarn(
                 f"{what} this worker to run {self.payload['metadata']['id']} may be lost: {why}."
             )
 
@@ -148,7 +148,7 @@ class TunnelTransport(ServiceTransport):
         """Wait until the service has all that this process has logged."""
         run = self._run
         if run is not None and self.attached:
-            ServiceBarrier(interface_of(run), self.endpoint.timeout).wait(self.watch.is_over)
+            ServiceBarrier(interface_of(run), self.endpoint.timeout).wait(self.watch.is_finished)
 
 
 def _log_artifacts_without_a_key(run: Any) -> None:
@@ -190,10 +190,9 @@ class _NoApi:
 # By the run's key.
 _endpoints: Dict[str, Endpoint] = {}
 _connecting = threading.RLock()
-_hooked = 0
 
 
-def _endpoint(payload: Dict[str, Any]) -> Endpoint:
+def _endpoint(payload: Payload) -> Endpoint:
     key = payload["key"]
     for known, endpoint in list(_endpoints.items()):
         # One that has ended goes. One whose socket alone is gone goes only for its own run, which
@@ -201,19 +200,18 @@ def _endpoint(payload: Dict[str, Any]) -> Endpoint:
         if endpoint.why is not None or (known == key and not endpoint.is_there()):
             _endpoints.pop(known).close()
     if key not in _endpoints:
-        endpoint = Endpoint(payload["share"], bytes.fromhex(key), payload["service"], timeout())
+        endpoint = Endpoint(
+            _share(payload), bytes.fromhex(key), payload["service"] or "", timeout()
+        )
         endpoint.open()
         _endpoints[key] = endpoint
-        _hook()
+        _lifecycle.at_exit(_say_goodbye, _lifecycle.CLOSE_TUNNELS)
     return _endpoints[key]
 
 
-def _hook() -> None:
-    global _hooked
-    if _hooked != os.getpid():
-        _hooked = os.getpid()
-        _multiprocessing.at_worker_exit(_say_goodbye, 50)
-        atexit.register(_say_goodbye)
+def _share(payload: Payload) -> Share:
+    assert payload["share"] is not None  # see selection.py
+    return payload["share"]
 
 
 def _say_goodbye() -> None:
@@ -223,10 +221,10 @@ def _say_goodbye() -> None:
     _endpoints.clear()
 
 
-def _check_version(payload: Dict[str, Any]) -> None:
+def _check_version(payload: Payload) -> None:
     import wandb
 
-    theirs, ours = payload["share"]["wandb"], wandb.__version__
+    theirs, ours = _share(payload)["wandb_version"], wandb.__version__
     if theirs.split(".")[:2] != ours.split(".")[:2]:
         raise RunUnreachableError(
             f"its owner has wandb {theirs} and this worker wandb {ours}, which may not understand"
@@ -234,6 +232,7 @@ def _check_version(payload: Dict[str, Any]) -> None:
         )
 
 
+@_lifecycle.in_forked_child()
 def after_fork_in_child() -> None:
     """Let go of the parent's endpoints: each process has its own."""
     global _connecting

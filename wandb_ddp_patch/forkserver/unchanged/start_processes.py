@@ -13,9 +13,9 @@ import inspect
 import multiprocessing
 import os
 import sys
-import warnings
 from typing import Any, Callable, List, Optional, Set
 
+from ... import _lifecycle
 from ..._patching import IncompatibleError, Patch, Undo, set_attribute
 from .. import launch, selftest, server
 from . import process
@@ -149,9 +149,4 @@ def _warn(message: str) -> None:
     frame, level = sys._getframe(1), 2
     while frame.f_back and frame.f_globals.get("__name__") in (__name__, _MODULE):
         frame, level = frame.f_back, level + 1
-    try:
-        warnings.warn(f"wandb_ddp_patch: {message}", RuntimeWarning, stacklevel=level)
-    except RuntimeWarning:
-        # An import, or a script that works without us, must not fail for ours.
-        if sys.stderr is not None:
-            sys.stderr.write(f"wandb_ddp_patch: {message}\n")
+    _lifecycle.warn(message, level)

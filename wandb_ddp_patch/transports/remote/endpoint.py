@@ -18,9 +18,10 @@ import sys
 import tempfile
 import threading
 import time
-from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
+from typing import Any, Callable, Deque, List, Optional, Tuple
 
 from ...errors import RunUnreachableError
+from ...runs.payload_format import Share
 from ...tunnel import event_loop
 from ...tunnel.client import Client, RefusedError, TunnelError
 from ...tunnel.stream import ID_BYTES
@@ -65,9 +66,9 @@ class Endpoint:
         refusals: What the owner has said of messages that nobody waited for.
     """
 
-    def __init__(self, share: Dict[str, Any], name: bytes, service: str, timeout: float) -> None:
-        self.address: Tuple[str, int] = (share["host"], share["port"])
-        self.token: bytes = share["token"]
+    def __init__(self, share: Share, name: bytes, service: str, timeout: float) -> None:
+        self.address = share["host"], share["port"]
+        self.token = share["token"]
         self.name, self.timeout = name, timeout
         self.wait_until_sent: Callable[[], None] = lambda: None
         self.folder = self.files_dir = tempfile.mkdtemp(prefix="wandb_ddp_patch-worker-")

@@ -8,9 +8,11 @@ import sys
 import threading
 from typing import Any, Dict, Optional, Set, Tuple
 
+from ... import _lifecycle
 from ..._process import host_fingerprint
 from ...runs import state
 from ...runs.metadata import get_field
+from ...runs.payload_format import Share
 from ...tunnel import event_loop
 from . import addresses
 from .gateway import Gateway, SharedRun
@@ -25,7 +27,7 @@ _given: Set[str] = set()
 _TOKEN_BYTES = 32
 
 
-def listen_tcp(owned: state.OwnerState, host: Optional[str], port: int) -> Dict[str, Any]:
+def listen_tcp(owned: state.OwnerState, host: Optional[str], port: int) -> Share:
     """Let workers on other machines connect to a run of this process.
 
     Where they can already, and another host or port is asked for, they can connect there as
@@ -61,7 +63,14 @@ def listen_tcp(owned: state.OwnerState, host: Optional[str], port: int) -> Dict[
             token = secrets.token_bytes(_TOKEN_BYTES)
             _open_gateway().open(_shared_run(owned, token))
             wandb: Any = sys.modules["wandb"]
-            share = {"token": token, "machine": host_fingerprint(), "wandb": wandb.__version__}
+            share = {
+                "host": host,
+                "port": port,
+                "token": token,
+                "host_fingerprint": host_fingerprint(),
+                "wandb_version": wandb.__version__,
+            }
+        # A new one: payloads may hold the other.
         owned.share = {**share, "host": host, "port": port}
         return owned.share
 
@@ -117,8 +126,7 @@ def share_from_environment(owned: state.OwnerState) -> None:
     try:
         listen_tcp(owned, *parse_setting(setting))
     except (OSError, ValueError) as error:
-        wandb: Any = sys.modules["wandb"]
-        wandb.termwarn(f"The run is not shared with other machines: {error}.", repeat=False)
+        _lifecycle.termwarn(f"The run is not shared with other machines: {error}.", repeat=False)
 
 
 def parse_setting(setting: str) -> Tuple[Optional[str], int]:
@@ -151,13 +159,13 @@ def close_all() -> None:
 def _close(gateway: Gateway, shared: SharedRun) -> None:
     silent = gateway.close(shared)
     if silent:
-        wandb: Any = sys.modules["wandb"]
-        wandb.termwarn(
+        _lifecycle.termwarn(
             f"{silent} worker(s) of the run have not been heard from when it ended: what they"
             " have logged last may be lost."
         )
 
 
+@_lifecycle.in_forked_child()
 def after_fork_in_child() -> None:
     """Let go of what belongs to the parent."""
     global _gateway, _starting
