@@ -9,11 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from conftest import clean_env
 from limits import HANG_SECONDS
+from processes import alive
 
 import wandb_ddp_patch
 from wandb_ddp_patch import runfile
@@ -481,13 +481,6 @@ def work(rank):
     for pid in left:
         os.kill(pid, 9)
     assert left == [sibling]
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_without_torch_it_says_what_it_needs(fresh):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, clean_env
 from limits import HANG_SECONDS
-from test_spawn import alive
+from processes import alive
 
 from wandb_ddp_patch import runfile
 

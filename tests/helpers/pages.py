@@ -17,7 +17,7 @@ from typing import Dict, Iterator, List, Optional, Set, Tuple
 
 from wandb_ddp_patch import cli, probes
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 MADE = ("build", "dist", "quick", "wandb")  # folders of a working copy that hold no pages
 RUN, FAILS, ELSEWHERE = "run", "run, and it fails", "run by "
 

@@ -1,11 +1,11 @@
-"""By whichever road a call reaches a run in a worker, its row arrives."""
+"""In whatever form a run is called in a worker, its row arrives."""
 
 import json
 import subprocess
 import sys
 
+import call_form_workers
 import pytest
-import road_workers
 import step_workers
 from conftest import clean_env
 from limits import HANG_SECONDS
@@ -26,7 +26,11 @@ WHERE = [
 @pytest.mark.parametrize(("version", "python", "method"), WHERE)
 def test_every_road_leads_to_the_run(tmp_path, release, version, python, method):
     done = subprocess.run(
-        [release(version, python) if version else sys.executable, road_workers.__file__, method],
+        [
+            release(version, python) if version else sys.executable,
+            call_form_workers.__file__,
+            method,
+        ],
         cwd=tmp_path,
         env=clean_env(WANDB_API_KEY="0123456789" * 4, PYTHONWARNINGS="ignore"),
         stdin=subprocess.DEVNULL,
@@ -35,7 +39,7 @@ def test_every_road_leads_to_the_run(tmp_path, release, version, python, method)
         text=True,
         timeout=HANG_SECONDS,
     )
-    names = [road.__name__ for road in road_workers.ROADS]
+    names = [form.__name__ for form in call_form_workers.FORMS]
     assert done.returncode == 0, done.stdout
     codes = json.loads((tmp_path / "codes.json").read_text())
     assert codes == dict.fromkeys(names, 0), done.stdout

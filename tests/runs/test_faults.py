@@ -1,19 +1,14 @@
 """What goes wrong, or is rare: killed workers, a killed owner, many, nested, idle ones."""
 
-import collections
-import contextlib
+import functools
 import os
-import subprocess
-import sys
 import time
 
 import faulty_workers
 import pytest
-from conftest import clean_env
-from limits import AT_ONCE_SECONDS, HANG_SECONDS, SOON_SECONDS
-from test_spawn import alive
-
-from wandb_ddp_patch import runfile
+from limits import AT_ONCE_SECONDS, SOON_SECONDS
+from processes import alive
+from rows import read_values
 
 # The newest release, one that drops rows without a word, and one with a relay.
 WHERE = [
@@ -26,47 +21,8 @@ where = pytest.mark.parametrize(("version", "method"), WHERE)
 
 
 @pytest.fixture
-def case(tmp_path, release):
-    return case_of(faulty_workers.__file__, tmp_path, release)
-
-
-def case_of(script, tmp_path, release):
-    """Make a function that runs a case of a script on a release, and gives what it said."""
-
-    def run(version, method, name, returncode=0):
-        python = release(version) if version else sys.executable
-        # No pipe: a service may outlive the script and hold it.
-        with open(tmp_path / "output", "w") as output:
-            process = subprocess.Popen(
-                [python, script, method, name],
-                cwd=tmp_path,
-                env=clean_env(WANDB_API_KEY="0123456789" * 4, PYTHONWARNINGS="ignore"),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-            try:
-                process.wait(HANG_SECONDS)
-            finally:
-                if process.returncode != -9:  # its workers have to end by themselves then
-                    with contextlib.suppress(OSError):
-                        os.killpg(process.pid, 9)
-        assert process.returncode == returncode, (tmp_path / "output").read_text()
-        said = tmp_path / "said"
-        return said.read_text().splitlines() if said.exists() else []
-
-    return run
-
-
-def rows_in(folder, value=int):
-    rows = collections.defaultdict(list)
-    for file in runfile.find(str(folder)):
-        for row in runfile.history(file):
-            for key in row:
-                if key[0] != "_":
-                    rows[key].append(value(row[key]))
-    return rows
+def case(run_case):
+    return functools.partial(run_case, faulty_workers.__file__)
 
 
 ALL = list(range(faulty_workers.ROWS))
@@ -75,7 +31,7 @@ ALL = list(range(faulty_workers.ROWS))
 @where
 def test_a_worker_is_killed_while_it_logs(case, tmp_path, version, method):
     assert case(version, method, "killed")[-1] == "[-9, 0, 0]"
-    rows = rows_in(tmp_path)
+    rows = read_values(tmp_path)
     assert rows["killed"][: len(ALL)] == ALL
     assert rows["worker 0"] == rows["worker 1"] == ALL
 
@@ -84,7 +40,7 @@ def test_a_worker_is_killed_while_it_logs(case, tmp_path, version, method):
 @where
 def test_a_worker_that_may_open_no_more_files_is_told_so(case, tmp_path, version, method):
     assert case(version, method, "few_descriptors") == ["True True"] * 4 + ["[0]"]
-    assert rows_in(tmp_path)["worker 0"] == ALL
+    assert read_values(tmp_path)["worker 0"] == ALL
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="/proc tells which is the service")
@@ -96,7 +52,7 @@ def test_a_service_that_stands_still_when_a_worker_ends(case, tmp_path, version,
         " before the run is finished.",
         "[0]",
     ]
-    assert rows_in(tmp_path)["worker 0"] == ALL
+    assert read_values(tmp_path)["worker 0"] == ALL
 
 
 @where
@@ -146,7 +102,7 @@ def test_two_runs_in_one_process(case, tmp_path, version, method):
     # Up to 0.19 a process has one run at a time.
     case(version, method, "two_runs_in_turn" if version == "0.12.21" else "two_runs")
     again = list(range(2 * len(ALL)))
-    assert rows_in(tmp_path) == {
+    assert read_values(tmp_path) == {
         "worker 0": ALL,
         "worker 1": ALL,
         "worker 0, again": again,
@@ -158,14 +114,14 @@ def test_two_runs_in_one_process(case, tmp_path, version, method):
 def test_workers_of_workers(case, tmp_path, version, method):
     assert case(version, method, "nested") == ["[0, 0]"] * 3
     names = [f"worker {n}{m}" for n in range(2) for m in ("", ".0", ".1")]
-    assert rows_in(tmp_path) == dict.fromkeys(names, ALL)
+    assert read_values(tmp_path) == dict.fromkeys(names, ALL)
 
 
 @pytest.mark.parametrize("version", [None, "0.21.4", "0.19.11", "0.16.6", "0.13.11", "0.12.21"])
 def test_what_a_fork_collects_is_not_its_parents(case, tmp_path, version):
     last = str(ALL[-1])
     assert case(version, "fork", "collecting") == ["[0]", last, "[0]", last]
-    assert rows_in(tmp_path) == dict.fromkeys(["owner", "outer", "inner", "forked"], ALL)
+    assert read_values(tmp_path) == dict.fromkeys(["owner", "outer", "inner", "forked"], ALL)
 
 
 @pytest.mark.parametrize(
@@ -173,26 +129,26 @@ def test_what_a_fork_collects_is_not_its_parents(case, tmp_path, version):
 )
 def test_sixteen_workers(case, tmp_path, version, method):
     assert case(version, method, "sixteen")[-1] == str([0] * 16)
-    assert rows_in(tmp_path) == {f"worker {n}": ALL for n in range(16)}
+    assert read_values(tmp_path) == {f"worker {n}": ALL for n in range(16)}
 
 
 @pytest.mark.parametrize("version", [None, "0.16.6", "0.12.21"])
 def test_a_pool_uses_run_after_run(case, tmp_path, version):
     assert case(version, "spawn", "pool")[-1] == "True"
-    assert rows_in(tmp_path) == {f"task {n}.{m}": ALL for n in range(4) for m in range(2)}
+    assert read_values(tmp_path) == {f"task {n}.{m}": ALL for n in range(4) for m in range(2)}
 
 
 @pytest.mark.parametrize("version", [None, "0.21.4"])
 def test_a_worker_forks_while_its_threads_attach(case, tmp_path, version):
     assert case(version, "spawn", "fork_while_attaching")[-2:] == [str([0] * 8), "[0]"]
     names = [*(f"thread {n}" for n in range(3)), *(f"worker {n}" for n in range(8))]
-    assert rows_in(tmp_path) == dict.fromkeys(names, ALL)
+    assert read_values(tmp_path) == dict.fromkeys(names, ALL)
 
 
 @pytest.mark.parametrize("version", [None, "0.21.4"])
 def test_a_worker_is_forked_while_another_thread_holds_wandbs_locks(case, tmp_path, version):
     assert case(version, "fork", "locks_held") == ["[0]", "True", "[0]"]
-    assert rows_in(tmp_path)["worker 0"] == ALL
+    assert read_values(tmp_path)["worker 0"] == ALL
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="asks Linux for its sockets")

@@ -5,8 +5,8 @@ import subprocess
 import sys
 import tempfile
 
+import chdir_workers
 import folder_workers
-import moved_workers
 import pytest
 from conftest import clean_env
 from limits import HANG_SECONDS
@@ -126,7 +126,7 @@ def test_files_of_a_worker_that_changes_its_folder_are_in_the_run(
 ):
     """As Hydra, Ray and submitit have it; wandb alone leaves them where the worker is."""
     done = subprocess.run(
-        [release(version) if version else sys.executable, moved_workers.__file__, method],
+        [release(version) if version else sys.executable, chdir_workers.__file__, method],
         cwd=tmp_path,
         env=clean_env(PYTHONWARNINGS="ignore"),
         capture_output=True,

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 
-import own_workers
+import own_run_workers
 import pytest
 from conftest import clean_env
 from limits import HANG_SECONDS
@@ -28,7 +28,7 @@ def rows(folder):
 def run(tmp_path, python, method, order):
     with open(tmp_path / "output", "w") as output:
         subprocess.run(
-            [python, own_workers.__file__, method, order],
+            [python, own_run_workers.__file__, method, order],
             cwd=tmp_path,
             env=clean_env(WANDB_API_KEY="0123456789" * 4, PYTHONWARNINGS="ignore"),
             stdin=subprocess.DEVNULL,

@@ -6,15 +6,15 @@ The pickles were written with wandb_ddp_patch 0.1.0 and wandb 0.31.0. Their run 
 import io
 import pickle
 import pickletools
-from pathlib import Path
 
 import pytest
 import wandb
+from conftest import ROOT
 
 import wandb_ddp_patch  # noqa: F401
 from wandb_ddp_patch.probes.multiprocess import in_worker
 
-WRITTEN = Path(__file__).with_name("pickles") / "0.1.0"
+WRITTEN = ROOT / "tests" / "pickles" / "0.1.0"
 ITEMS = {"lr": 0.1, "layers": [1, 2], "nested": {"depth": 1}}
 EACH = pytest.mark.parametrize("protocol", [2, 4])
 pytestmark = pytest.mark.usefixtures("no_defaults")  # wandb makes folders where it is

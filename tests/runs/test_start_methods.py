@@ -6,11 +6,11 @@ import multiprocessing
 import pickle
 import sys
 
-import carriers
 import cloudpickle
 import dill
 import joblib
 import pytest
+import start_method_workers as workers
 import torch
 import torch.multiprocessing
 import wandb
@@ -45,7 +45,7 @@ def expected(run):
 def test_process_argument(things, expected, method):
     context = multiprocessing.get_context(method)
     queue = context.Queue()
-    process = context.Process(target=carriers.put_after_logging, args=(queue, things))
+    process = context.Process(target=workers.put_after_logging, args=(queue, things))
     process.start()
     assert queue.get(timeout=HANG_SECONDS) == {**expected, "logged": 1}
     process.join(HANG_SECONDS)
@@ -56,7 +56,7 @@ def test_process_argument(things, expected, method):
 def test_queue(things, expected, method):
     context = multiprocessing.get_context(method)
     inbox, outbox = context.Queue(), context.Queue()
-    process = context.Process(target=carriers.get_and_put, args=(inbox, outbox))
+    process = context.Process(target=workers.get_and_put, args=(inbox, outbox))
     process.start()
     inbox.put(things)
     assert outbox.get(timeout=HANG_SECONDS) == expected
@@ -67,21 +67,24 @@ def test_queue(things, expected, method):
 @EACH
 def test_pool(things, expected, method):
     with multiprocessing.get_context(method).Pool(2) as pool:
-        assert pool.map(carriers.look_and_log, [things] * 3) == [{**expected, "logged": 1}] * 3
+        assert pool.map(workers.look_and_log, [things] * 3) == [{**expected, "logged": 1}] * 3
 
 
 @EACH
 def test_process_pool_executor(things, expected, method):
     context = multiprocessing.get_context(method)
     with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
-        assert pool.submit(carriers.look_and_log, things).result() == {**expected, "logged": 1}
+        assert pool.submit(workers.look_and_log, things).result() == {
+            **expected,
+            "logged": 1,
+        }
 
 
 @EACH
 def test_an_error_in_a_worker_stays_the_workers_error(things, method):
     context = multiprocessing.get_context(method)
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        future = pool.submit(carriers.raises, things)
+        future = pool.submit(workers.raises, things)
     with pytest.raises(ValueError, match="as asked"):
         future.result()
 
@@ -90,7 +93,7 @@ def test_an_error_in_a_worker_stays_the_workers_error(things, method):
 def test_torch_start_processes(things, expected, method):
     queue = multiprocessing.get_context(method).SimpleQueue()
     torch.multiprocessing.start_processes(
-        carriers.torch_worker, args=(queue, things), nprocs=2, start_method=method
+        workers.torch_worker, args=(queue, things), nprocs=2, start_method=method
     )
     assert [queue.get(), queue.get()] == [expected] * 2
 
@@ -98,17 +101,17 @@ def test_torch_start_processes(things, expected, method):
 @EACH
 def test_dataloader_worker(things, expected, method):
     loader = torch.utils.data.DataLoader(
-        carriers.Dataset(things),
+        workers.Dataset(things),
         num_workers=1,
         multiprocessing_context=method,
-        collate_fn=carriers.first,
+        collate_fn=workers.first,
     )
     assert list(loader) == [expected] * 2
 
 
 def test_loky(things, expected):
     parallel = joblib.Parallel(n_jobs=2, backend="loky")
-    assert parallel(joblib.delayed(carriers.look)(things) for _ in range(2)) == [expected] * 2
+    assert parallel(joblib.delayed(workers.look)(things) for _ in range(2)) == [expected] * 2
 
 
 @pytest.mark.parametrize("pickler", [cloudpickle, dill], ids=["cloudpickle", "dill"])
@@ -117,9 +120,9 @@ def test_other_picklers(things, expected, pickler, fresh, tmp_path):
     (tmp_path / "data").write_bytes(pickler.dumps(things))
     code = f"""
     import pickle, sys
-    sys.path.insert(0, {str(carriers.__file__.rpartition("/")[0])!r})
-    import carriers
-    print(carriers.look_and_log(pickle.load(open("data", "rb"))))
+    sys.path.insert(0, {str(workers.__file__.rpartition("/")[0])!r})
+    import start_method_workers as workers
+    print(workers.look_and_log(pickle.load(open("data", "rb"))))
     """
     # The environment that a worker inherits.
     import os
@@ -133,7 +136,7 @@ def test_a_worker_gives_the_run_back(run, method):
     """In the process that owns it, it is the same object again."""
     context = multiprocessing.get_context(method)
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        assert pool.submit(carriers.give_back, run).result() is run
+        assert pool.submit(workers.give_back, run).result() is run
 
 
 def test_two_payloads_are_one_run_in_a_worker(fresh, run, tmp_path):

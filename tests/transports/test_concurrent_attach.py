@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-import crowd_workers
+import attach_workers
 import pytest
 from conftest import clean_env
 
@@ -25,7 +25,7 @@ def can_unshare():
 )
 def test_each_of_many_workers_gets_in(tmp_path):
     workers = 32
-    script = [sys.executable, crowd_workers.__file__, "fork", str(workers), "3"]
+    script = [sys.executable, attach_workers.__file__, "fork", str(workers), "3"]
     with open(tmp_path / "output", "w") as output:
         subprocess.run(
             [*SHORT_LINE, *script],
@@ -39,4 +39,4 @@ def test_each_of_many_workers_gets_in(tmp_path):
     assert (tmp_path / "codes").read_text() == str({0: workers}), (tmp_path / "output").read_text()
     (file,) = runfile.find(str(tmp_path))
     rows = [key for row in runfile.history(file) for key in row if key.startswith("worker")]
-    assert len(rows) == workers * crowd_workers.ROWS
+    assert len(rows) == workers * attach_workers.ROWS

@@ -63,7 +63,7 @@ def test_rows_and_questions_reach_the_service(run, worker):
 def test_the_api_key_is_in_nothing_that_a_worker_is_sent(tmp_path):
     """In a process of its own: the key is in its environment from the start."""
     done = subprocess.run(
-        [sys.executable, "-c", SHARES_WITH_A_KEY, str(Path(__file__).parent)],
+        [sys.executable, "-c", SHARES_WITH_A_KEY, str(Path(raw_worker.__file__).parent)],
         cwd=tmp_path,
         env=clean_env(WANDB_API_KEY=KEY, WANDB_MODE="offline"),
         capture_output=True,

@@ -5,13 +5,14 @@ import os
 import subprocess
 from pathlib import Path
 
+import local_transport_worker
 import pytest
 from conftest import clean_env
 from limits import HANG_SECONDS
 
 from wandb_ddp_patch import runfile
 
-SCRIPT = str(Path(__file__).with_name("relayed_worker.py"))
+SCRIPT = local_transport_worker.__file__
 
 
 @pytest.mark.parametrize(

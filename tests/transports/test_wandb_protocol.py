@@ -23,7 +23,7 @@ from wandb_ddp_patch.transports.remote.wandb_protocol import (
 )
 
 RELEASES = ["0.13.11", "0.16.6", "0.18.7", "0.21.4", "0.24.2"]
-TESTS = str(ROOT / "tests")
+SCRIPTS = str(ROOT / "tests" / "workers")
 SECRET = response_checks.SECRET
 CHECKS = {**message_checks.CHECKS, **response_checks.CHECKS}
 
@@ -39,7 +39,7 @@ def test_here(name):
 @pytest.mark.parametrize("version", RELEASES)
 def test_with_releases(release, version, script, tmp_path):
     done = subprocess.run(
-        [release(version), os.path.join(TESTS, script)],
+        [release(version), os.path.join(SCRIPTS, script)],
         cwd=tmp_path,
         env=clean_env(WANDB_DDP_PATCH="0"),
         capture_output=True,
@@ -181,7 +181,7 @@ os._exit(0)
 
 def run_worker(python, tmp_path):
     done = subprocess.run(
-        [python, os.path.join(TESTS, "checked_service.py"), WORKER],
+        [python, os.path.join(SCRIPTS, "checked_service.py"), WORKER],
         cwd=tmp_path,
         env=clean_env(WANDB_DDP_PATCH="0", WANDB_API_KEY=SECRET * 6, PYTHONWARNINGS="ignore"),
         stdin=subprocess.DEVNULL,

@@ -1,6 +1,6 @@
-"""A script for test_crowds.py, on any release: many workers attach at once to a busy service.
+"""A script for test_concurrent_attach.py, on any release: many workers attach to a busy service.
 
-Usage: crowd_workers.py METHOD WORKERS SECONDS. The service is stopped for so many seconds
+Usage: attach_workers.py METHOD WORKERS SECONDS. The service is stopped for so many seconds
 when the workers start. Prints how many ended well.
 """
 

@@ -1,6 +1,6 @@
-"""A script for test_roads.py, on any release: the roads by which calls reach a run.
+"""A script for test_call_forms.py, on any release: the forms in which a run is called.
 
-Usage: road_workers.py METHOD. Each worker logs one row by a road of its own. How each
+Usage: call_form_workers.py METHOD. Each worker logs one row by a call of its own form. How each
 ended is in the file "codes.json": old releases redirect stdout, and may lose its end.
 """
 
@@ -50,11 +50,11 @@ def callback(run, log, row):
         run._history_callback({**row, "_step": 1000}, 1000)
 
 
-ROADS = [plain, captured, of_class, of_super, private, callback]
+FORMS = [plain, captured, of_class, of_super, private, callback]
 
 
-def work(road, run, log):
-    road(run, log, {road.__name__: 1})
+def work(form, run, log):
+    form(run, log, {form.__name__: 1})
 
 
 def main():
@@ -62,11 +62,11 @@ def main():
     run = wandb.init(mode="offline", project="p")
     log = run.log
     codes = {}
-    for road in ROADS:
-        worker = context.Process(target=work, args=(road, run, log))
+    for form in FORMS:
+        worker = context.Process(target=work, args=(form, run, log))
         worker.start()
         worker.join(WAIT_SECONDS)
-        codes[road.__name__] = worker.exitcode
+        codes[form.__name__] = worker.exitcode
         worker.kill()
     with open("codes.json", "w") as file:
         json.dump(codes, file)

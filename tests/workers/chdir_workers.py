@@ -1,6 +1,6 @@
 """A script for test_folders.py, on any release: a worker that changes its current folder.
 
-Usage: moved_workers.py START_METHOD.
+Usage: chdir_workers.py START_METHOD.
 """
 
 import multiprocessing

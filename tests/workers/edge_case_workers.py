@@ -1,6 +1,6 @@
-"""A script for test_mixed.py, on any release: a worker that is more than a worker.
+"""A script for test_edge_cases.py, on any release: a worker that is more than a worker.
 
-Usage: mixed_workers.py METHOD CASE. It has runs of several owners, forks, is interrupted by
+Usage: edge_case_workers.py METHOD CASE. It has runs of several owners, forks, is interrupted by
 signals, or sends what its owner can't load. Of a run that is shared it may think that it is
 on another machine.
 """

@@ -12,7 +12,7 @@ import threading
 import time
 
 import wandb
-from crowd_workers import tree
+from attach_workers import tree
 
 import wandb_ddp_patch
 

@@ -1,6 +1,6 @@
-"""A script for test_relay_faults.py, on releases with a relay: what goes wrong at the owner's.
+"""A script for test_local_transport_faults.py, on releases up to 0.12: what goes wrong.
 
-Usage: relay_faults.py METHOD CASE. Plays as faulty_workers.py does.
+Usage: local_transport_faults.py METHOD CASE. Plays as faulty_workers.py does.
 """
 
 import multiprocessing

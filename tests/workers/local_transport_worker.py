@@ -1,6 +1,6 @@
-"""A script for test_relay.py: what a worker does with a run whose calls are relayed.
+"""A script for test_local_transport.py: what a worker does with a run whose calls are relayed.
 
-Usage: relayed_worker.py METHOD. Prints one line of JSON: what the worker saw.
+Usage: local_transport_worker.py METHOD. Prints one line of JSON: what the worker saw.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""A script for test_own.py, on any release: workers with runs of their own, and the one passed.
+"""A script for test_own_runs.py, on any release: workers with runs of their own and one passed.
 
-Usage: own_workers.py METHOD ORDER. ORDER is own_first, passed_first, interleaved, two_passed,
+Usage: own_run_workers.py METHOD ORDER. ORDER is own_first, passed_first, interleaved, two_passed,
 left (the passed run is left, and its owner ends, before the own one begins) or unfinished.
 """
 

@@ -1,4 +1,4 @@
-"""What worker processes run in test_workers.py: importable, as spawn needs it."""
+"""What worker processes run in test_start_methods.py: importable, as spawn needs it."""
 
 import torch.utils.data
 

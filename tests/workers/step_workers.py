@@ -1,4 +1,4 @@
-"""A script for test_roads.py, on any release: four workers that log the same steps.
+"""A script for test_call_forms.py, on any release: four workers that log the same steps.
 
 Usage: step_workers.py METHOD.
 """

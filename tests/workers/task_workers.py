@@ -14,7 +14,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 
 import wandb
-from crowd_workers import tree
+from attach_workers import tree
 
 import wandb_ddp_patch  # noqa: F401
 
