@@ -131,7 +131,7 @@ def test_two_round_trips_of_tls_and_one_of_proofs():
 CHANGES = "cut", "flip", "repeat", "swap", "lose"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.lists(st.sampled_from(CHANGES), max_size=6))
 def test_whatever_the_network_does_each_byte_arrives_once_and_in_order(seed, changes):
     chance = random.Random(seed)

@@ -284,11 +284,11 @@ def test_who_does_not_hold_the_key_is_told_and_nothing_of_it_is_loaded(opened, m
     with pytest.raises(multiprocessing.AuthenticationError):
         multiprocessing.connection.Client(opened.address, authkey=b"another tree's")
     token = local.tree_token
-    monkeypatch.setattr(local, "token", lambda: b"another tree's")
+    monkeypatch.setattr(local, "tree_token", lambda: b"another tree's")
     why = "this process was not started with multiprocessing by the one that called"
     with pytest.raises(RunUnreachableError, match=re.escape(why)):
         opened.connect()
-    monkeypatch.setattr(local, "token", token)
+    monkeypatch.setattr(local, "tree_token", token)
     assert opened.run.rows == []
 
 

@@ -1,6 +1,5 @@
-"""The tunnel over real sockets: cuts, strangers, silence, forks, and who is not there."""
+"""The tunnel over real sockets: cuts, strangers, silence, and who is not there."""
 
-import asyncio
 import contextlib
 import os
 import select
@@ -10,81 +9,13 @@ import time
 
 import pytest
 from limits import SOON_SECONDS, WAIT_SECONDS
+from tunnel_ends import Caller, Echo, in_loop, wait_for
 
 from wandb_ddp_patch.tunnel import client as clients
-from wandb_ddp_patch.tunnel import event_loop, tls
 from wandb_ddp_patch.tunnel import server as servers
-from wandb_ddp_patch.tunnel.client import Client, ImpostorError, RefusedError, TunnelError
-from wandb_ddp_patch.tunnel.server import Server
-from wandb_ddp_patch.tunnel.stream import LIMIT_BYTES, Stream
-
-NAME, TOKEN = b"n" * 16, os.urandom(32)
-
-
-def wait_for(condition, seconds=WAIT_SECONDS):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it has not come about"
-        time.sleep(0.01)
-
-
-def in_loop(function, *args):
-    """Call something in the loop's thread; return what it returns."""
-
-    async def call():
-        return function(*args)
-
-    return asyncio.run_coroutine_threadsafe(call(), event_loop.get()).result(WAIT_SECONDS)
-
-
-class Echo:
-    """A server that keeps what has come, and sends it back where it is told to."""
-
-    def __init__(self, token=TOKEN, answers=True):
-        self.server, self.streams, self.came = Server(), {}, {}
-        self.answers, self.consumes = answers, True
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.address = self.listener.getsockname()
-        self.server.add(NAME, token, self.open)
-        self.server.listen(self.listener)
-
-    def open(self, id):
-        if id not in self.streams:
-            self.came[id] = bytearray()
-            self.streams[id] = Stream(id, lambda data: self.take(id, data))
-        return self.streams[id]
-
-    def take(self, id, data):
-        self.came[id] += data
-        if self.consumes:
-            self.streams[id].consume(len(data))
-        if self.answers:
-            self.streams[id].write(data)
-        return False
-
-
-class Caller:
-    """A client that keeps what comes back."""
-
-    def __init__(self, address, token=TOKEN, name=NAME, timeout=60):
-        self.came, self.why = bytearray(), None
-        self.stream = Stream(os.urandom(16), self.take)
-        self.client = Client(self.stream, address, name, token, timeout, self.end)
-        in_loop(self.client.start)
-
-    def take(self, data):
-        self.came += data
-        self.stream.consume(len(data))
-        return False
-
-    def end(self, why):
-        self.why = why
-
-    def write(self, data):
-        in_loop(self.stream.write, data)
-
-    def close(self):
-        in_loop(self.client.close)
+from wandb_ddp_patch.tunnel import tls
+from wandb_ddp_patch.tunnel.client import ImpostorError, RefusedError, TunnelError
+from wandb_ddp_patch.tunnel.stream import LIMIT_BYTES
 
 
 class Relay:
@@ -274,24 +205,3 @@ def test_strangers_that_send_rubbish_do_no_harm(echo):
 
 
 # --- forks ---------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_a_fork_lets_go_of_the_sockets_and_harms_nothing(echo):
-    caller = Caller(echo.address)
-    caller.write(b"before")
-    wait_for(lambda: caller.came == b"before")
-    child = os.fork()
-    if child == 0:
-        try:
-            event_loop.after_fork_in_child()
-            own = Caller(echo.address)  # the parent's server, by a loop of its own
-            own.write(b"from the fork")
-            wait_for(lambda: own.came == b"from the fork")
-            os._exit(0)
-        except BaseException:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    caller.write(b" and after")
-    wait_for(lambda: caller.came == b"before and after")
-    caller.close()
