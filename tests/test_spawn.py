@@ -218,9 +218,9 @@ def test_on_a_full_disk_the_environment_holds_what_fits(monkeypatch):
         raise OSError(errno.ENOSPC, "no space")
 
     monkeypatch.setattr("tempfile.mkstemp", full)
-    assert server._file_of("{}") == "{}"
+    assert server._variable_for("{}") == "{}"
     with pytest.raises(OSError, match="no space"):
-        server._file_of("{" + " " * 130_000 + "}")
+        server._variable_for("{" + " " * 130_000 + "}")
 
 
 def test_a_module_is_a_script_too(tmp_path):
@@ -377,7 +377,7 @@ def test_a_worker_that_waits_for_the_processor_is_not_stuck(monkeypatch):
     waits, spins, *_, sleeps = (process.pid for process in processes)
     os.setpriority(os.PRIO_PROCESS, waits, 19)
     try:
-        asked = {pid: selftest._stuck(pid) for pid in (waits, spins, sleeps)}
+        asked = {pid: selftest.StallDetector(pid).is_stuck for pid in (waits, spins, sleeps)}
         stuck = set()
         while not stuck:
             time.sleep(0.2)
@@ -529,7 +529,7 @@ def work(rank):
 @pytest.mark.parametrize(
     "line",
     [
-        "from wandb_ddp_patch.forkserver import server; server._file_of = lambda text: '/none'",
+        "from wandb_ddp_patch.forkserver import server; server._variable_for = lambda _: '/none'",
         # In the forkserver alone, importing the script fails.
         "open('fails', 'w').close()",
         # Its socket's name becomes too long.
