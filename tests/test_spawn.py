@@ -1,6 +1,5 @@
 """spawn(): what torch.multiprocessing.spawn does, and the run, from a warm forkserver."""
 
-import errno
 import inspect
 import multiprocessing
 import os
@@ -17,7 +16,7 @@ from limits import HANG_SECONDS
 
 import wandb_ddp_patch
 from wandb_ddp_patch import runfile
-from wandb_ddp_patch.forkserver import arguments, launch, selftest, server
+from wandb_ddp_patch.forkserver import arguments, launch, selftest
 from wandb_ddp_patch.runs import state
 
 TOP = """
@@ -211,16 +210,6 @@ def work(rank):
     first, *rest = out.splitlines()
     assert first == "imported __main__ False"
     assert rest == ["imported __mp_main__ True", "10000", "10000", "[]"]
-
-
-def test_on_a_full_disk_the_environment_holds_what_fits(monkeypatch):
-    def full(**where):
-        raise OSError(errno.ENOSPC, "no space")
-
-    monkeypatch.setattr("tempfile.mkstemp", full)
-    assert server._variable_for("{}") == "{}"
-    with pytest.raises(OSError, match="no space"):
-        server._variable_for("{" + " " * 130_000 + "}")
 
 
 def test_a_module_is_a_script_too(tmp_path):
@@ -529,7 +518,7 @@ def work(rank):
 @pytest.mark.parametrize(
     "line",
     [
-        "from wandb_ddp_patch.forkserver import server; server._variable_for = lambda _: '/none'",
+        "from wandb_ddp_patch.forkserver import server; server._write_request = lambda _: '/none'",
         # In the forkserver alone, importing the script fails.
         "open('fails', 'w').close()",
         # Its socket's name becomes too long.

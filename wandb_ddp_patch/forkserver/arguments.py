@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, Optional, Sized, Tuple
 _LONGEST_BYTES = 1 << 18
 
 
-def pickling_problem(fn: Callable[..., object], args: Tuple[Any, ...]) -> Optional[str]:
+def pickling_problem(fn: Callable[..., object], args: Tuple[object, ...]) -> Optional[str]:
     """Return which of them can't be sent to a new process, and why; None where all can."""
     name = getattr(fn, "__qualname__", f"the {type(fn).__qualname__}")
     named = [(name, fn), *((f"args[{n}]", arg) for n, arg in enumerate(args))]
@@ -54,7 +54,7 @@ class _TrialPickler(reduction.ForkingPickler):
     copy all of an array.
     """
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: _DiscardingFile) -> None:
         super().__init__(file)
         reducers: Dict[Any, Any] = getattr(self, "_extra_reducers", {})
         # multiprocessing's reducers for these two only look at what they hold, which may be
@@ -62,7 +62,7 @@ class _TrialPickler(reduction.ForkingPickler):
         self._skipped = reducers.keys() - {functools.partial, types.MethodType}
         self._is_skipped: Dict[type, Optional[bool]] = {}
 
-    def persistent_id(self, obj: Any) -> Optional[bool]:
+    def persistent_id(self, obj: object) -> Optional[bool]:
         # Anything but None stands for the object in the pickle.
         cls = type(obj)
         if cls not in self._is_skipped:
@@ -76,9 +76,9 @@ class _TrialPopen:
     """Stands in for the process that would be starting; duplicates no descriptor."""
 
     @staticmethod
-    def duplicate_for_child(handle: Any) -> Any:
+    def duplicate_for_child(handle: int) -> int:
         return handle
 
     @staticmethod
-    def DupFd(descriptor: Any) -> Any:
+    def DupFd(descriptor: int) -> int:
         return descriptor

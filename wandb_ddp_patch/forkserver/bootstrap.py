@@ -29,7 +29,7 @@ class WorkerTarget:
         context = ProcessContext(self.method)
         return _load_target, (context, self.run, self.fn, self.method, self.parent)
 
-    def __call__(self, rank: int, *args: Any) -> object:
+    def __call__(self, rank: int, *args: object) -> object:
         finished = threading.Event()
         if os.name == "posix":
             # On Linux, torch itself has the system interrupt a worker whose parent dies; but the

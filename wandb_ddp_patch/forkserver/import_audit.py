@@ -13,6 +13,7 @@ import sys
 import sysconfig
 from dataclasses import dataclass, field
 from multiprocessing import spawn
+from types import FrameType
 from typing import Any, Callable, ContextManager, Dict, Iterable, Iterator, List, Optional, Set
 
 from . import process_state
@@ -122,7 +123,7 @@ class ProcessSnapshot:
 
 
 @contextlib.contextmanager
-def replaced(owner: Any, **attributes: Any) -> Iterator[None]:
+def replaced(owner: object, **attributes: object) -> Iterator[None]:
     """Set attributes of a class, module or object, and restore them at the end."""
     before = {name: vars(owner)[name] for name in attributes if name in vars(owner)}
     for name, value in attributes.items():
@@ -146,13 +147,13 @@ def record_environ_reads(use: EnvironUse) -> ContextManager[None]:
     environ: Any = type(os.environ)
     upstream = environ.__getitem__
 
-    def getitem(self: Any, key: Any) -> Any:
+    def getitem(self: os._Environ[str], key: object) -> Any:
         if isinstance(key, (str, bytes)):
             use.read.add(os.fsdecode(key))
         return upstream(self, key)
 
-    def bulk_read(name: str) -> Callable[[Any], Any]:
-        def method(self: Any) -> Any:
+    def bulk_read(name: str) -> Callable[[Any], object]:
+        def method(self: Any) -> object:
             # Not by upstream's method, which reads each variable by __getitem__ of above: then
             # all would be recorded, for harmless readers as well.
             variables = {self.decodekey(k): self.decodevalue(v) for k, v in self._data.items()}
@@ -165,7 +166,7 @@ def record_environ_reads(use: EnvironUse) -> ContextManager[None]:
     return replaced(environ, __getitem__=getitem, **{name: bulk_read(name) for name in _BULK_READS})
 
 
-def _reading_package(frame: Any) -> str:
+def _reading_package(frame: FrameType) -> str:
     """Return the name of the first package that is not of the standard library."""
     while frame.f_back and _is_stdlib(frame.f_code.co_filename):
         frame = frame.f_back
@@ -179,11 +180,11 @@ def record_environ_writes(
     environ: Any = type(os.environ)
     set_upstream, delete_upstream = environ.__setitem__, environ.__delitem__
 
-    def setitem(self: Any, key: Any, value: Any) -> None:
+    def setitem(self: os._Environ[str], key: str, value: str) -> None:
         set_upstream(self, key, value)
         written[os.fsdecode(key)] = os.fsdecode(value)
 
-    def delitem(self: Any, key: Any) -> None:
+    def delitem(self: os._Environ[str], key: str) -> None:
         delete_upstream(self, key)
         written[os.fsdecode(key)] = None
 
@@ -198,7 +199,7 @@ def record_atexit(files: Set[str], is_package_file: Callable[[str], bool]) -> Co
     """
     upstream = atexit.register
 
-    def register(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def register(function: Callable[..., object], *args: object, **kwargs: object) -> object:
         file = sys._getframe(1).f_code.co_filename
         removes_files = getattr(function, "__module__", "") in ("os", "posix", "shutil")
         if removes_files or not is_package_file(file):
@@ -237,5 +238,5 @@ def _is_stdlib(file: str) -> bool:
     return file.startswith(("<", *_STDLIB_FOLDERS)) and not file.startswith(_SITE_FOLDERS)
 
 
-def _folders(names: Iterable[Any]) -> Set[str]:
+def _folders(names: Iterable[object]) -> Set[str]:
     return {os.path.join(os.path.abspath(name), "") for name in names if isinstance(name, str)}

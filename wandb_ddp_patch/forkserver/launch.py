@@ -30,7 +30,7 @@ _TOO_MANY_TENSORS = "the arguments hold more tensors than a forkserver's workers
 
 def spawn(
     fn: Callable[..., object],
-    args: Tuple[Any, ...],
+    args: Tuple[object, ...],
     nprocs: int,
     join: bool,
     daemon: bool,
@@ -95,13 +95,14 @@ def start_problem(error: Exception, others: List[BaseProcess]) -> str:
     raise error
 
 
-def _torch_start_processes() -> Any:
+def _torch_start_processes() -> Callable[..., Any]:
     try:
         from torch.multiprocessing import start_processes
     except ImportError:
         raise ImportError("wandb_ddp_patch.spawn() needs PyTorch: pip install torch") from None
     # After use_forkserver(), this is ours: see unchanged/start_processes.py.
-    return getattr(start_processes, "torchs_own", start_processes)
+    upstream: Callable[..., Any] = getattr(start_processes, "torchs_own", start_processes)
+    return upstream
 
 
 def _warn_of_spawn(problem: str) -> None:
@@ -150,7 +151,7 @@ def _is_from_stdin() -> bool:
     return spec is None and file == "<stdin>" and not os.path.exists(file)
 
 
-def _check_picklable(fn: Callable[..., object], args: Tuple[Any, ...]) -> None:
+def _check_picklable(fn: Callable[..., object], args: Tuple[object, ...]) -> None:
     """Raise it before a forkserver and workers are started, which takes seconds."""
     problem = pickling_problem(fn, args)
     if problem is not None:
@@ -180,7 +181,7 @@ def _is_picklable(run: Any) -> bool:
     return True
 
 
-def _join(join: Callable[..., bool], run: Any, *args: Any, **kwargs: Any) -> bool:
+def _join(join: Callable[..., bool], run: Any, *args: object, **kwargs: object) -> bool:
     try:
         return join(*args, **kwargs)
     except Exception:  # torch's two, that say how a worker ended

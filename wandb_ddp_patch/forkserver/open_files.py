@@ -17,7 +17,7 @@ _FILE = io.IOBase.__mro__[1]
 _INNER = io.BufferedWriter, io.BufferedRandom, io.BufferedReader, io.FileIO
 # The forkserver's files. By id, for they need not be hashable; by weak references, for a worker
 # may drop one, and a file of its own may then get the same id.
-_inherited: Dict[int, Any] = {}
+_inherited: Dict[int, weakref.ref[Any]] = {}
 # Collections of these generations move young objects to the oldest one.
 _FIRST_PROMOTING = 0 if sys.version_info >= (3, 14) else 1
 _collections_at_start: Optional[List[int]] = None
@@ -60,7 +60,7 @@ def _live_files() -> List[Any]:
     return [each for each in _live_objects() if not kinds.isdisjoint(type(each).__mro__)]
 
 
-def _live_objects() -> Iterator[Any]:
+def _live_objects() -> Iterator[object]:
     # To look at an object writes its reference count: looking at all of them would copy all the
     # memory that the worker shares with the forkserver. The oldest generation holds only the
     # forkserver's objects, unless a collection has moved some of the worker's there.
@@ -74,5 +74,5 @@ def _promoting_collections() -> List[int]:
     return [each["collections"] for each in gc.get_stats()[_FIRST_PROMOTING:]]
 
 
-def _depth(file: Any) -> int:
+def _depth(file: object) -> int:
     return 2 if type(file) in _INNER else 0 if type(file) is io.TextIOWrapper else 1

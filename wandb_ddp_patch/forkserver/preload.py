@@ -41,7 +41,7 @@ libraries = LibraryState()
 
 
 class PreloadRequest(TypedDict):
-    """What server.py passes to the forkserver, as JSON.
+    """What server.py passes to the forkserver, as a file of JSON.
 
     Attributes:
         before: The names of modules to import before the script.
@@ -156,16 +156,13 @@ def _import_for_first_row(online: bool) -> None:
     Config()
 
 
-def _receive(value: str) -> None:
-    """Handle the request that server.py has passed: as text, or as the path of a file."""
+def _receive(path: str) -> None:
+    """Handle the request that server.py has left in a file, and remove that."""
     try:
-        if not value.startswith("{"):
-            path = value
-            with open(path, encoding="ascii") as file:
-                value = file.read()
-            with contextlib.suppress(OSError):
-                os.remove(path)
-        request: PreloadRequest = json.loads(value)
+        with open(path, encoding="ascii") as file:
+            request: PreloadRequest = json.load(file)
+        with contextlib.suppress(OSError):
+            os.remove(path)
     except (OSError, ValueError) as error:
         report.problem = f"the forkserver could not read what it is to import: {error}"
     else:
@@ -173,8 +170,8 @@ def _receive(value: str) -> None:
 
 
 if VARIABLE in os.environ:
-    _value = os.environ.pop(VARIABLE)
+    _path = os.environ.pop(VARIABLE)
     # Another process that another thread has started at the same moment may have inherited the
     # variable. It must not take the place of the forkserver, nor remove its file.
     if sys.argv[:1] == ["-c"] and "multiprocessing.forkserver" in sys.modules:
-        _receive(_value)
+        _receive(_path)

@@ -18,8 +18,6 @@ from . import preload
 from .import_audit import ProcessSnapshot, replaced
 
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-# Linux takes variables of up to 128 KiB.
-_LONGEST_VARIABLE_BYTES = 100_000
 _lock = threading.Lock()
 # How the command begins by which Python starts the forkserver; and what is put before it.
 _COMMAND = "from multiprocessing.forkserver import main;"
@@ -164,7 +162,7 @@ def _loaded_modules(package: str) -> List[str]:
 def _passed_by_environment(request: str) -> Iterator[None]:
     """Have a process that starts now find the request, and this package."""
     before = dict(os.environ)
-    os.environ[preload.VARIABLE] = _variable_for(request)
+    os.environ[preload.VARIABLE] = _write_request(request)
     # The forkserver starts with nothing of this process's sys.path. Without this, it could not
     # import preload.py where only the script's sys.path leads to this package.
     if _PACKAGES not in (*site.getsitepackages(), site.getusersitepackages()):
@@ -180,22 +178,13 @@ def _passed_by_environment(request: str) -> Iterator[None]:
                 os.environ[name] = before[name]
 
 
-def _variable_for(request: str) -> str:
-    """Write the request to a file and return its path, or the request itself if that fails.
+def _write_request(request: str) -> str:
+    """Write the request to a file, which the forkserver removes, and return its path.
 
-    sys.argv and sys.path may be longer than a variable. The file is this user's alone, in a
-    folder that goes with this process; the forkserver removes it.
+    sys.argv and sys.path may be longer than the 128 KiB that Linux takes in a variable. The file
+    is this user's alone, and in a folder that goes with this process.
     """
-    try:
-        descriptor, path = tempfile.mkstemp(prefix="preload-", dir=util.get_temp_dir())
-        try:
-            with open(descriptor, "w", encoding="ascii") as file:
-                file.write(request)
-        except OSError:
-            os.remove(path)
-            raise
-    except OSError:  # the disk is full
-        if len(request) > _LONGEST_VARIABLE_BYTES:
-            raise
-        return request
+    descriptor, path = tempfile.mkstemp(prefix="preload-", dir=util.get_temp_dir())
+    with open(descriptor, "w", encoding="ascii") as file:
+        file.write(request)
     return path

@@ -47,7 +47,7 @@ class SpawnProcess(context.SpawnProcess):
         # arguments: they are to see the environment of now.
         return _load, (bootstrap.ProcessContext("forkserver"), state.pop("_parent")), state
 
-    def _bootstrap(self, *args: Any, **kwargs: Any) -> int:
+    def _bootstrap(self, *args: object, **kwargs: object) -> int:
         exitcode: int = super()._bootstrap(*args, **kwargs)  # type: ignore[misc]
         # The forkserver ends this process by os._exit() next. A spawned process ends as an
         # interpreter does: exit functions first, which may still write; then files are closed,

@@ -14,7 +14,8 @@ import os
 import sys
 import warnings
 from multiprocessing import spawn
-from typing import Any, Callable, List, Optional, Set
+from types import ModuleType
+from typing import Any, Callable, List, Mapping, Optional, Set
 
 from ..._patching import IncompatibleError, Patch, Undo, set_attribute
 from .. import launch, selftest, server
@@ -70,7 +71,7 @@ def _install(undo: List[Undo]) -> None:
     undo.append(functools.partial(_restore, package, ours, upstream))
 
 
-def _restore(package: Any, ours: Any, upstream: Any) -> None:
+def _restore(package: ModuleType, ours: object, upstream: object) -> None:
     if getattr(package, _NAME, None) is ours:
         setattr(package, _NAME, upstream)
 
@@ -93,7 +94,7 @@ def _make_start_processes(upstream: Callable[..., Any]) -> Callable[..., Any]:
     signature = inspect.signature(upstream)
 
     @functools.wraps(upstream)
-    def start_processes(*args: Any, **kwargs: Any) -> Any:
+    def start_processes(*args: object, **kwargs: object) -> Any:
         try:
             call = signature.bind(*args, **kwargs)
         except TypeError:
@@ -116,7 +117,7 @@ def _make_start_processes(upstream: Callable[..., Any]) -> Callable[..., Any]:
     return start_processes
 
 
-def _is_left_to_torch(arguments: Any) -> bool:
+def _is_left_to_torch(arguments: Mapping[str, Any]) -> bool:
     """Return True if torch is to start the workers by itself, without a warning."""
     return (
         PATCH.state != "applied"  # reverted, but the caller has imported ours by name
