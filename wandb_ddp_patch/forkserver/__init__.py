@@ -12,5 +12,6 @@ The life of one start:
    and random numbers before the user's function is loaded.
 5. parent_watch.py ends a worker whose parent ends first.
 
-unchanged/ lets torch's own spawn start its workers that way, where they would be as spawned ones.
+unchanged/ has torch's own spawn start its workers like this, where they would not differ from
+spawned ones.
 """

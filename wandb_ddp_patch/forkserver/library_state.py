@@ -53,7 +53,7 @@ class LibraryState:
         return replaced(finder, on_imported=on_imported)
 
     def restore_random_numbers(self) -> None:
-        """Give this worker the random numbers that a spawned one would have."""
+        """Set the random numbers of this worker to what a spawned one would have."""
         if self._random_state is not None:
             random.setstate(self._random_state)
         if self._numpy_seed is not None and _numpy_seed() == self._numpy_seed:
@@ -87,7 +87,7 @@ class LibraryState:
 
 
 # The state of such a generator is 624 numbers, and how many of them are used up. The numbers
-# change when it is seeded, and after 624 draws: so a few draws are not taken for a seed.
+# change when it is seeded, and after 624 draws: so a few draws are not mistaken for a seed.
 def _python_seed() -> Tuple[int, ...]:
     numbers: Tuple[int, ...] = random.getstate()[1][:-1]
     return numbers

@@ -32,7 +32,8 @@ class ParentHandle:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self._pidfd = _open_pidfd(self.pid)
-        # For where there is no pidfd. Windows' workers are not ended with their parent.
+        # What tells the process from another one of its number, where there is no pidfd. Not on
+        # Windows, where workers don't end with their parent, and this takes its time.
         needed = self._pidfd is None and os.name == "posix"
         self._fingerprint = _process.process_fingerprint(self.pid) if needed else None
 

@@ -35,7 +35,7 @@ _TELEMETRY_NEEDS = [
 ]
 
 # Filled in here, in the forkserver; read in its forks. The process that starts the forkserver
-# imports this module, too, and has the initial values.
+# also imports this module, and keeps the initial values.
 report = ImportReport()
 libraries = LibraryState()
 
@@ -106,10 +106,10 @@ def _import_script(modules_before: List[str], script: Dict[str, Any]) -> Optiona
     try:
         with libraries.recorded_script(), record_environ_writes(report.environ.written):
             # Copies, because prepare() makes these very lists sys.path and sys.argv: what the
-            # script appends to them would be in `script`, too, and not be seen below.
+            # script appends to them would also be in `script`, and not be seen below.
             lists = {name: list(script[name]) for name in ("sys_path", "sys_argv")}
             spawn.prepare({**script, **lists})
-    except BaseException as error:  # where it fails in spawned workers, too, they report it
+    except BaseException as error:  # where it also fails in spawned workers, they report it
         return f"importing the script has failed in the forkserver: {error!r}"
     finally:
         del current._inheriting

@@ -1,4 +1,4 @@
-"""What the kernel shows of a process: what a new process inherits from it, shares with it or lacks.
+"""What the kernel shows of a process: what others inherit from it, share with it or lack.
 
 A spawned worker inherits its parent's state of now, and creates for itself what importing the
 script creates. A fork of the forkserver inherits the state with which that was started, shares
@@ -97,7 +97,7 @@ def changed_name(before: InheritedState, server_pid: Optional[int]) -> Optional[
 
     Args:
         before: The state when the forkserver was started.
-        server_pid: The forkserver. What has changed there in the same way, its forks inherit.
+        server_pid: The forkserver. What has changed there in the same manner does not count.
     """
     now = inherited_state()
     differing = [name for name in {**before, **now} if before.get(name) != now.get(name)]

@@ -140,9 +140,9 @@ class StallDetector:
     A limit of time would not do: on a busy machine a healthy worker may wait minutes for a
     processor, and all workers would be slow ones for no reason. A worker that waits for a
     processor or for the disk is not asleep ("S"), so one all of whose threads are asleep, and
-    that has used no processor time, is taken for hung after a few such looks.
+    that has used no processor time, counts as hung after a few such looks.
 
-    Some deadlocks spin: OpenMP's threads wait that way. So there is also a limit for the
+    Some deadlocks spin: OpenMP's threads wait like that. So there is also a limit for the
     processor time that the worker may use, which needs nearly none. Only where the threads can't
     be seen, which is not on Linux, is there a limit of time.
     """
@@ -169,8 +169,8 @@ class StallDetector:
 
 
 def _report(sender: Any, parent: ParentHandle, is_ours: bool) -> None:
-    # Before anything else: this process starts threads of its own now, which would be taken for
-    # those that the forkserver has.
+    # Before anything else: this process starts threads of its own now, which would be
+    # mistaken for some that the forkserver has.
     lost = process_state.threads_lost_by_fork()
     exit_with_parent(parent, True, threading.Event())
     import torch

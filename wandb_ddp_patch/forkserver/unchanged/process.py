@@ -78,14 +78,14 @@ def unregister_start_method() -> None:
 
 
 def _load(applied: None, parent: ParentHandle) -> SpawnProcess:
-    # Python calls it for forked processes only, as which this one does not count. It drops what
-    # the forkserver has registered to be done at a process's end, such as removing its temporary
-    # folder, which one worker's end would remove for all.
+    # Python calls it in forked processes, of which this one is none to it. It resets what belongs
+    # to one process in multiprocessing: finalizers, locks, and threads that a fork does not have.
     after_fork = getattr(process.BaseProcess, "_after_fork", None)  # from Python 3.9 on
     if after_fork is not None:
         after_fork()
-    # The same for weakref's finalizers, such as those of TemporaryDirectory: what the import of
-    # the script has made, the forkserver removes at its own end.
+    # weakref's finalizers run in any process. Without this, the first worker to end would remove
+    # each TemporaryDirectory that the import of the script has created, for all of them; the
+    # forkserver does so at its own end.
     for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
         finalizer.atexit = False
     # multiprocessing has set sys.path to the parent's: many scripts add to it when imported.
