@@ -1,6 +1,5 @@
 """spawn(): what torch.multiprocessing.spawn does, and the run, from a warm forkserver."""
 
-import errno
 import inspect
 import multiprocessing
 import os
@@ -17,7 +16,7 @@ from processes import alive
 
 import wandb_ddp_patch
 from wandb_ddp_patch import runfile
-from wandb_ddp_patch.forkserver import arguments, launch, selftest, server
+from wandb_ddp_patch.forkserver import arguments, launch, selftest
 from wandb_ddp_patch.runs import state
 
 TOP = """
@@ -213,16 +212,6 @@ def work(rank):
     assert rest == ["imported __mp_main__ True", "10000", "10000", "[]"]
 
 
-def test_on_a_full_disk_the_environment_holds_what_fits(monkeypatch):
-    def full(**where):
-        raise OSError(errno.ENOSPC, "no space")
-
-    monkeypatch.setattr("tempfile.mkstemp", full)
-    assert server._file_of("{}") == "{}"
-    with pytest.raises(OSError, match="no space"):
-        server._file_of("{" + " " * 130_000 + "}")
-
-
 def test_a_module_is_a_script_too(tmp_path):
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "train.py").write_text(
@@ -377,7 +366,7 @@ def test_a_worker_that_waits_for_the_processor_is_not_stuck(monkeypatch):
     waits, spins, *_, sleeps = (process.pid for process in processes)
     os.setpriority(os.PRIO_PROCESS, waits, 19)
     try:
-        asked = {pid: selftest._stuck(pid) for pid in (waits, spins, sleeps)}
+        asked = {pid: selftest.StallDetector(pid).is_stuck for pid in (waits, spins, sleeps)}
         stuck = set()
         while not stuck:
             time.sleep(0.2)
@@ -522,7 +511,7 @@ def work(rank):
 @pytest.mark.parametrize(
     "line",
     [
-        "from wandb_ddp_patch.forkserver import server; server._file_of = lambda text: '/none'",
+        "from wandb_ddp_patch.forkserver import server; server._write_request = lambda _: '/none'",
         # In the forkserver alone, importing the script fails.
         "open('fails', 'w').close()",
         # Its socket's name becomes too long.

@@ -14,7 +14,7 @@ import pytest
 from conftest import clean_env
 from limits import HANG_SECONDS
 
-from wandb_ddp_patch.forkserver import kernel
+from wandb_ddp_patch.forkserver import process_state
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it is measured in /proc")
 NIGHTLY = pytest.mark.nightly
@@ -81,10 +81,10 @@ def memfd():
     ],
 )
 def test_what_forks_would_share_or_lack_is_seen(make, made):
-    before = kernel.own()
+    before = process_state.unforkable_resources()
     thing = make()
     try:
-        assert kernel.made_since(before) == made
+        assert process_state.new_resource(before) == made
     finally:
         for end in ("kill", "communicate", "close", "unlink"):
             getattr(thing, end, int)()
@@ -158,16 +158,17 @@ CHANGES = {
 def test_what_a_process_hands_on_is_compared():
     code = f"""if True:
         import ctypes, os, resource, signal, sys, threading
-        from wandb_ddp_patch.forkserver import kernel
+        from wandb_ddp_patch.forkserver import process_state
         libc = ctypes.CDLL(None)
         prctl = libc.prctl
         for line in {list(CHANGES)!r}:
             sys.stdout.flush()
             if not os.fork():  # a process that is the forkserver's for it
-                before = kernel.handed_on()
+                before = process_state.inherited_state()
                 try:
                     exec(line)
-                    print(line, kernel.changed(before, os.getppid()), sep=" -> ", flush=True)
+                    name = process_state.changed_name(before, os.getppid())
+                    print(line, name, sep=" -> ", flush=True)
                 except (AssertionError, OSError, ValueError):
                     print(line, "not here", sep=" -> ", flush=True)
                 os._exit(0)
