@@ -45,13 +45,12 @@ def environment(facts: Dict[str, Any]) -> str:
     if facts["inactive"]:
         lines.extend(textwrap.wrap(facts["inactive"], 96, initial_indent="  "))
     lines.append("")
-    targets = [graft["target"] for graft in facts["grafts"]]
-    width = max(map(len, targets))
-    for graft, target in zip(facts["grafts"], targets):
-        state = coloured(f"{graft['state']:18}")
-        lines.append(f"{target:{width}}  {state}  {graft['since']}")
-        if graft["state"] == "skipped":
-            lines.extend(textwrap.wrap(graft["why"], 96, initial_indent="  "))
+    width = max(len(patch["target"]) for patch in facts["patches"])
+    for patch in facts["patches"]:
+        state = coloured(f"{patch['state']:18}")
+        lines.append(f"{patch['target']:{width}}  {state}  {patch['since']}")
+        if patch["state"] == "skipped":
+            lines.extend(textwrap.wrap(patch["why"], 96, initial_indent="  "))
     return "\n".join([*lines, ""])
 
 
