@@ -16,7 +16,7 @@ import sys
 import warnings
 from typing import Any, Callable, List, Optional, Set
 
-from ..._patching import IncompatibleError, Patch, Undo, set_attribute
+from ..._patching import IncompatibleError, Patch, State, Undo, set_attribute
 from .. import launch, selftest, server
 from . import process
 
@@ -36,7 +36,7 @@ def apply(asked: Optional[str]) -> None:
         _say_once(f"{VARIABLE} is {asked!r}, which means nothing: it can be forkserver, or unset")
         return
     PATCH.apply()
-    if PATCH.state == "skipped":
+    if PATCH.state is State.SKIPPED:
         _say_once(f"torch starts its workers as before, because {PATCH.reason}")
 
 
@@ -122,7 +122,7 @@ def _importing_main() -> bool:
 def _is_not_for_us(arguments: Any) -> bool:
     """Say whether nobody expects another start than torch's."""
     return (
-        PATCH.state != "applied"  # somebody has kept ours
+        PATCH.state is not State.APPLIED  # somebody has kept ours
         or arguments["start_method"] != "spawn"
         or server.default_method() != "forkserver"
         or getattr(sys, "frozen", False)
