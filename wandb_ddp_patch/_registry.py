@@ -52,9 +52,9 @@ _patches_by_package: Dict[str, Tuple[Patch, ...]] = {}  # of those that have bee
 def patches() -> Tuple[Patch, ...]:
     """Return every patch there is, each with its state."""
     every = _load_patches(all_packages=True)
-    nonexistent = _nonexistent_modules(every) if _is_imported("wandb") else set()
+    missing = _missing_modules(every) if _is_imported("wandb") else set()
     with _lock:
-        _settle_nonexistent(every, nonexistent)
+        _settle_missing(every, missing)
     return every
 
 
@@ -107,7 +107,7 @@ def apply(after: Optional[str] = None) -> None:
     wandb_loaded = after == "wandb" or _is_imported("wandb")
     # Not before wandb is there, and not under the lock: to find a module, Python imports the
     # packages that it is in.
-    nonexistent = _nonexistent_modules(loaded) if wandb_loaded else set()
+    missing = _missing_modules(loaded) if wandb_loaded else set()
     with _lock:
         for patch in loaded:
             settled = patch.state in (State.APPLIED, State.NOT_NEEDED)
@@ -117,7 +117,7 @@ def apply(after: Optional[str] = None) -> None:
                 patch.apply()
             elif patch.state is State.OFF:
                 patch.state = State.WAITING
-        _settle_nonexistent(loaded, nonexistent)
+        _settle_missing(loaded, missing)
         skipped = [
             patch.reason
             for patch in loaded
@@ -127,26 +127,26 @@ def apply(after: Optional[str] = None) -> None:
             _warned.update(skipped)
     # The lock is free again: a warning may run code of the user's.
     if wandb_loaded and skipped:
-        if nonexistent >= _ESSENTIAL:
-            _warn(f"patches wandb 0.10.23 and later, and not this one: {_wandb_version()}")
+        if missing >= _ESSENTIAL:
+            _warn(f"patches wandb 0.10.23 and later, and not this one: {_version()}")
         else:
             _warn("wandb runs without these patches, which do not fit it: " + "; ".join(skipped))
 
 
-def _wandb_version() -> str:
+def _version() -> str:
     return str(getattr(sys.modules["wandb"], "__version__", "of unknown version"))
 
 
-def _nonexistent_modules(patches: Tuple[Patch, ...]) -> Set[str]:
+def _missing_modules(patches: Tuple[Patch, ...]) -> Set[str]:
     """Return which of the modules that these patches wait for this wandb does not have."""
     needed = {name for patch in patches for name in patch.modules} - set(_OTHER_PACKAGES)
     return {name for name in needed if name not in sys.modules and not _is_importable(name)}
 
 
-def _settle_nonexistent(patches: Tuple[Patch, ...], nonexistent: Set[str]) -> None:
+def _settle_missing(patches: Tuple[Patch, ...], missing: Set[str]) -> None:
     """Set the state of patches that would wait for ever: their module does not exist."""
     for patch in patches:
-        if patch.state is State.WAITING and not nonexistent.isdisjoint(patch.modules):
+        if patch.state is State.WAITING and not missing.isdisjoint(patch.modules):
             patch.state = State.NOT_NEEDED if patch.optional else State.SKIPPED
             patch.reason = f"{patch.target} is not there: no such module"
 

@@ -1,7 +1,7 @@
-"""Disabled runs: what wandb.init(mode="disabled") returns.
+"""RunDisabled: pickle gets nonsense from a disabled run (issue 4458; 0.10.23 to 0.17.5).
 
-To 0.17.5 that is a str that answers any name with another one, so that pickle
-meets nonsense (issue 4458); a NoopRun or a Run with local functions since.
+What wandb.init(mode="disabled") returns is there a str that answers any name with another
+such object. Since then it is a NoopRun, or a Run with local functions.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ class RunDisabled:
     """What wandb.sdk.lib.disabled.RunDisabled should have had."""
 
     @wraps_original
-    def __init__(upstream, self, *args, **kwargs):
-        from ..runs import state  # late: importing wandb must stay quick
+    def __init__(original, self, *args, **kwargs):
+        from ..runs.state import owner_state  # late: importing wandb must stay quick
 
-        upstream(self, *args, **kwargs)
-        state.owner_state(self)
+        original(self, *args, **kwargs)
+        owner_state(self)
 
     def __reduce__(self):
         from ..worker import reduce_run  # late, as above
@@ -46,7 +46,7 @@ def _install(undo: List[Undo]) -> None:
 def _is_fixed() -> bool:
     run_disabled = getattr(sys.modules[_MODULE], "RunDisabled", None)
     if run_disabled is None or not issubclass(run_disabled, str):
-        return True  # gone, or a name kept for isinstance: nothing makes one
+        return True  # gone, or a name kept for isinstance: there are no instances
     run = throwaway_subclass(run_disabled)()
     run.config = run.summary = {}
     return copy.copy(run) is run

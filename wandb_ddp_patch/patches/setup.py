@@ -1,7 +1,7 @@
-"""wandb.teardown() in a worker: sends what it has logged, and ends nothing of its owner's.
+"""wandb.teardown() in a worker: drops rows, raises, or ends the owner's service (since 0.13).
 
-W&B's guide has workers call it at their end. Until 0.31.0 it drops what was not sent yet
-(from 0.21 on), raises (0.18), or ends the service of the process that owns the run (0.13 to 0.17).
+W&B's guide has workers call it at their end. It ends the service of the process that owns
+the run (0.13 to 0.17), raises (0.18), or drops what was not sent yet (0.21 to 0.31.0).
 """
 
 from __future__ import annotations
@@ -14,27 +14,28 @@ from .._patching import IncompatibleError, Patch, Undo, patch_class, wraps_origi
 
 
 class Setup:
-    """What the class of wandb's one setup object should have had."""
+    """What the class of wandb's setup object, a singleton, should have had."""
 
     @wraps_original
-    def _teardown(upstream, self, *args, **kwargs):
+    def _teardown(original, self, *args, **kwargs):
         if getattr(self, "_pid", os.getpid()) != os.getpid():
-            return  # a fork's copy: the service is its parent's
+            return  # a fork's copy of the object: the service is its parent's
+        # Not imported where it is not loaded: then this process has had no run.
         flush = sys.modules.get(f"{__package__.rpartition('.')[0]}.runs.flush")
         if flush is not None and flush.detach_all():
             from ..transports import service_connection  # late: importing wandb must stay quick
 
             service_connection.disown_service(self)
-        upstream(self, *args, **kwargs)
+        original(self, *args, **kwargs)
 
 
 _MODULE = "wandb.sdk.wandb_setup"
 
 
 def _class() -> Any:
-    for kind in vars(sys.modules[_MODULE]).values():  # its name has changed
-        if isinstance(kind, type) and "_teardown" in vars(kind):
-            return kind
+    for cls in vars(sys.modules[_MODULE]).values():  # its name has changed
+        if isinstance(cls, type) and "_teardown" in vars(cls):
+            return cls
     raise IncompatibleError(f"{_MODULE} has no class with _teardown")
 
 
@@ -47,6 +48,7 @@ def _install(undo: List[Undo]) -> None:
 
 
 def _is_fixed() -> bool:
+    # __wrapped__: the patch is on. To see what teardown() does would end this process's service.
     return not _has_teardown() or hasattr(_class()._teardown, "__wrapped__")
 
 
