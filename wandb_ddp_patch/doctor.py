@@ -19,9 +19,10 @@ import wandb_ddp_patch
 from . import doctor_text, probes
 from .errors import CommandError
 
-# When a probe counts as hanging, without and with the shim. It takes a second or two,
-# many more on a busy machine; what wandb alone hangs in would take for ever.
-_SECONDS = {"without": 30, "with": 60}
+# Seconds after which a probe counts as hanging, without and with the shim. A probe takes one or
+# two, and many more on a busy machine. Without the shim, several hang for ever where wandb does:
+# there, the limit is most of what the user waits for.
+_TIMEOUT_SECONDS = {"without": 30, "with": 60}
 
 
 def main(as_json: bool) -> int:
@@ -31,10 +32,10 @@ def main(as_json: bool) -> int:
         as_json: Whether to print JSON instead of tables.
 
     Returns:
-        0 if no probe fails with the shim, else 1.
+        The exit status: 0 if some probe passes with the shim and none fails, else 1.
 
     Raises:
-        Failure: There is no wandb here that can be imported.
+        CommandError: wandb is not installed here, or can't be imported.
     """
     facts = environment()
     if not as_json:
@@ -54,7 +55,7 @@ def main(as_json: bool) -> int:
 
 
 def environment() -> Dict[str, Any]:
-    """Say what is installed and patched here; imports wandb and torch to do so."""
+    """Return what is installed and patched here, by name; imports wandb and torch for that."""
     error = None
     try:
         importlib.import_module("wandb")
@@ -62,7 +63,7 @@ def environment() -> Dict[str, Any]:
         error = str(problem) if problem.name != "wandb" else "wandb is not installed here"
     except KeyboardInterrupt:
         raise
-    except BaseException as problem:  # a broken one may do anything
+    except BaseException as problem:  # a broken wandb may raise anything, SystemExit included
         error = f"wandb can't be imported: {type(problem).__name__}: {problem}"
     if _version("torch"):
         try:
@@ -103,9 +104,10 @@ def _startup_files() -> List[str]:
 
 def _imported_by() -> str:
     name, path = wandb_ddp_patch._imported_by
-    command = "wandb-ddp-patch"  # on Windows, a folder in effect: that file's name and .exe
-    places = os.path.basename(path), os.path.basename(os.path.dirname(path))
-    by_command = name == "runpy" or any(place.startswith(command) for place in places)
+    command = "wandb-ddp-patch"
+    # On Windows the command is an .exe file with a zip archive in it: to Python, a folder.
+    names = os.path.basename(path), os.path.basename(os.path.dirname(path))
+    by_command = name == "runpy" or any(each.startswith(command) for each in names)
     startup = sys.modules.get("wandb_ddp_patch_startup")
     if name == "wandb_ddp_patch_startup" or (by_command and hasattr(startup, "install")):
         return "start-up file"
@@ -113,7 +115,7 @@ def _imported_by() -> str:
 
 
 def _inactive() -> Optional[str]:
-    """Say why an unchanged script is not patched here; None where it is."""
+    """Return why an unchanged script is not patched here, or None where it is."""
     if os.environ.get("WANDB_DDP_PATCH") == "0":
         return "not active: WANDB_DDP_PATCH=0"
     if _imported_by() != "nobody":
@@ -126,7 +128,7 @@ def _inactive() -> Optional[str]:
 
 
 def _probe() -> List[Dict[str, Any]]:
-    total = len(_SECONDS) * len(probes.PROBES)
+    total = len(_TIMEOUT_SECONDS) * len(probes.PROBES)
     lock = threading.Lock()
     count = 0
 
@@ -137,7 +139,7 @@ def _probe() -> List[Dict[str, Any]]:
             word = {True: "passes", False: "fails", None: "can't run here"}[verdict.passed]
             doctor_text.progress(f"{count} of {total}: {verdict.name}, {side} the shim: {word}")
 
-    found = _ask(progress)
+    found = _run_probes(progress)
     doctor_text.progress("")
     return [
         {
@@ -152,31 +154,40 @@ def _probe() -> List[Dict[str, Any]]:
     ]
 
 
-def _ask(
+def _run_probes(
     progress: Callable[[str, probes.Verdict], object],
 ) -> Dict[str, Dict[str, probes.Verdict]]:
-    """Run all probes, both sides at once, and those that hang with the shim once more."""
+    """Run all probes, without and with the shim at the same time.
+
+    Those that hang with the shim are run a second time, alone, before that counts.
+
+    Args:
+        progress: Called with the side and each verdict that counts, from any thread.
+
+    Returns:
+        The verdicts by name, for each side.
+    """
 
     def one_side(side: str) -> Dict[str, probes.Verdict]:
         return probes.run_all(
             probes.PROBES,
             shim=side == "with",
-            timeout=_SECONDS[side],
+            timeout=_TIMEOUT_SECONDS[side],
             jobs=2,
-            # Not yet those that will be asked again.
+            # Not those that are going to be run again: each counts once.
             done=lambda verdict: (side == "with" and verdict.hangs) or progress(side, verdict),
         )
 
     with ThreadPoolExecutor() as pool:
         try:
-            found = dict(zip(_SECONDS, pool.map(one_side, _SECONDS)))
+            found = dict(zip(_TIMEOUT_SECONDS, pool.map(one_side, _TIMEOUT_SECONDS)))
         except BaseException:
             probes.stop()
             raise
     found["with"] = probes.again(
         found["with"],
         shim=True,
-        timeout=_SECONDS["with"],
+        timeout=_TIMEOUT_SECONDS["with"],
         done=lambda verdict: progress("with", verdict),
     )
     return found

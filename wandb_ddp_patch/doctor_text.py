@@ -1,4 +1,4 @@
-"""What people see of ``doctor``: how far it is, and tables of what it found."""
+"""What people see of ``doctor``: its progress, and tables of what it found."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _COLOURS = {"passes": "32", "applied": "32", "FAILS": "31", "skipped": "33", "fa
 
 
 def progress(line: str) -> None:
-    """Show how far it is: in one line of a terminal, elsewhere line by line."""
+    """Show the progress: a terminal's one line is overwritten, elsewhere lines are added."""
     if sys.stderr.isatty():
         width = shutil.get_terminal_size().columns - 1
         sys.stderr.write("\r" + line[:width].ljust(width) + ("" if line else "\r"))
@@ -22,6 +22,7 @@ def progress(line: str) -> None:
 
 
 def coloured(word: str) -> str:
+    """Return a word in its colour, if standard output is a terminal that shows colours."""
     # https://no-color.org
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     if word.strip() not in _COLOURS or plain or not sys.stdout.isatty():
@@ -30,6 +31,7 @@ def coloured(word: str) -> str:
 
 
 def environment(facts: Dict[str, Any]) -> str:
+    """Return the tables of what is installed and patched: see ``doctor.environment()``."""
     shim = facts["wandb_ddp_patch"] + ("" if facts["enabled"] else ", off: WANDB_DDP_PATCH=0")
     rows = [
         ("wandb_ddp_patch", shim),
@@ -55,6 +57,7 @@ def environment(facts: Dict[str, Any]) -> str:
 
 
 def probes(rows: List[Dict[str, Any]]) -> str:
+    """Return the table of probes, without and with the shim, and a verdict on all of them."""
     width = max(len(row["name"]) for row in rows)
     lines = [f"{'probe':{width}}  without  with"]
     for row in rows:
@@ -63,7 +66,7 @@ def probes(rows: List[Dict[str, Any]]) -> str:
             {True: "passes", False: "fails", None: "-"}[without["passed"]],
             {True: "passes", False: "FAILS", None: "-"}[with_["passed"]],
         )
-        # What is amiss with the shim; else what it is good for.
+        # What is wrong with the shim on, if anything; otherwise what it mends.
         reason = with_["reason"] if with_["passed"] is not True else without["reason"]
         reason = "" if with_["passed"] and without["passed"] else reason
         cells = f"{coloured(f'{words[0]:7}')}  {coloured(f'{words[1]:6}')}"
@@ -75,7 +78,7 @@ def probes(rows: List[Dict[str, Any]]) -> str:
 
 
 def verdict(rows: List[Dict[str, Any]]) -> str:
-    """Say in a sentence whether all is well."""
+    """Return a sentence that says whether all is well."""
     failed = [row["name"] for row in rows if row["with"]["passed"] is False]
     untried = sum(row["with"]["passed"] is None for row in rows)
     if failed:
