@@ -16,7 +16,7 @@ import copy
 import importlib
 import sys
 import types
-from typing import Any, List
+from typing import Any, Callable, List, Tuple
 
 from .._patching import (
     Patch,
@@ -42,12 +42,12 @@ class _Wandb:
 
 # Not pkgutil.resolve_name: it came with Python 3.9, and to import and try it would take a
 # tenth of the time that applying all patches does.
-def _reduce_to_name(name):
+def _reduce_to_name(name: str) -> Tuple[Callable[..., Any], Tuple[_Wandb, str]]:
     """Return, for ``__reduce__``, what finds the object of this name where it is loaded."""
     return getattr, (_Wandb(), name.split(".", 1)[1])
 
 
-def _current(placeholder):
+def _current(placeholder: Any) -> Any:
     """Return what a placeholder stands for in a worker whose parent has a run; else None."""
     from ..handover import parent_run  # late: importing wandb must stay quick
 
@@ -64,14 +64,14 @@ class PreInitObject:
         return _reduce_to_name(self._name)
 
     @wraps_original
-    def __getattr__(original, self, key):
+    def __getattr__(original, self, key):  # type: ignore[misc]
         # Python and libraries look for names that begin with "_" in whatever they meet: that
         # must not attach this process to a run.
         current = None if key[:1] == "_" else _current(self)
         return original(self, key) if current is None else getattr(current, key)
 
     @wraps_original
-    def __setattr__(original, self, key, value):
+    def __setattr__(original, self, key, value):  # type: ignore[misc]
         current = None if key[:1] == "_" else _current(self)
         if current is None:
             return original(self, key, value)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import os
 import sys
-from typing import Any, List
+from typing import TYPE_CHECKING, Any, List
 
 from .._patching import (
     Patch,
@@ -26,6 +26,9 @@ from .._patching import (
     wraps_original,
 )
 from ..runs import dispatch
+
+if TYPE_CHECKING:
+    from ..runs.state import OwnerState
 
 # The methods below import what they need when they are called, because importing wandb must
 # stay quick: states and forks matter once there is a run, transports are closed where there
@@ -161,7 +164,7 @@ class RunWithHistory:
             deferred.append((row, step))
 
 
-def _register(run):
+def _register(run: Any) -> None:
     """Make a new run known as one that this process owns."""
     # fork: a fork of this process may inherit a run from now on. Its import registers the hooks.
     from ..handover import fork, parent_run  # noqa: F401
@@ -174,7 +177,7 @@ def _register(run):
     parent_run.offer()
 
 
-def _close(run, owner_state):
+def _close(run: Any, owner_state: OwnerState) -> None:
     """Close a run of this process for its workers, before it is finished."""
     if owner_state.shared:
         from ..transports import selection

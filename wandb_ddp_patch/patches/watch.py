@@ -14,7 +14,7 @@ import functools
 import sys
 import weakref
 from collections import OrderedDict
-from typing import Any, Dict, List, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Tuple, cast
 
 from .._patching import (
     IncompatibleError,
@@ -26,6 +26,9 @@ from .._patching import (
     wraps_original,
 )
 
+if TYPE_CHECKING:
+    _Hooks = OrderedDict[int, Callable[..., Any]]
+
 # Attributes that wandb sets on a module, and the one where torch keeps its forward hooks.
 _NOTES = ("_wandb_hook_names", "_wandb_watch_called")
 _HOOKS = "_forward_hooks"
@@ -33,7 +36,7 @@ _HOOKS = "_forward_hooks"
 _MODULES = ("wandb.integration.torch.wandb_torch", "wandb.wandb_torch")
 
 
-def _is_wandb_hook(hook):
+def _is_wandb_hook(hook: Any) -> bool:
     return getattr(hook, "__module__", None) in _MODULES
 
 
@@ -46,21 +49,26 @@ def _is_wandb_hook(hook):
 _cleaned_hooks: Dict[int, Tuple[Any, Any]] = {}
 
 
-def _without_wandb_hooks(hooks):
+def _without_wandb_hooks(hooks: _Hooks) -> _Hooks:
     if not any(map(_is_wandb_hook, list(hooks.values()))):
         return hooks
     others = OrderedDict(item for item in list(hooks.items()) if not _is_wandb_hook(item[1]))
-    # bool() is False, as a reference to what is gone is None: neither is a dict.
-    cached_for, cached = _cleaned_hooks.get(id(hooks), (bool, bool))
-    if cached_for() is hooks and cached() == others:
-        return cached()
     key = id(hooks)
-    forget = lambda _: _cleaned_hooks.pop(key, None)  # noqa: E731
+    references = _cleaned_hooks.get(key)
+    if references is not None:
+        original, cleaned = (reference() for reference in references)
+        # Not by the id alone, which Python may have given to another dict since.
+        if original is hooks and cleaned == others:
+            return cast("_Hooks", cleaned)
+
+    def forget(_: object) -> None:
+        _cleaned_hooks.pop(key, None)
+
     _cleaned_hooks[key] = weakref.ref(hooks, forget), weakref.ref(others)
     return others
 
 
-def _clean(state):
+def _clean(state: Any) -> Any:
     """Return the ``__dict__`` of a module as it was before wandb.watch(); all else as it is."""
     if not isinstance(state, dict) or not (_HOOKS in state or any(n in state for n in _NOTES)):
         return state
@@ -70,7 +78,7 @@ def _clean(state):
     return state
 
 
-def _reduce_module(module):
+def _reduce_module(module: Any) -> Any:
     reduced = module.__reduce_ex__(4)
     if isinstance(reduced, str):
         return reduced
@@ -79,14 +87,14 @@ def _reduce_module(module):
     return (function, tuple(map(_clean, args)), *map(_clean, rest))
 
 
-def _reduce_handle(handle):
+def _reduce_handle(handle: Any) -> Any:
     function, args, (hooks, *rest), *more = handle.__reduce_ex__(4)
     if hooks is not None:
         hooks = _without_wandb_hooks(hooks)
     return (function, args, (hooks, *rest), *more)
 
 
-def _register_reducers(module):
+def _register_reducers(module: Any) -> None:
     """Have copy and pickle leave out what is wandb's in a module and those in it."""
     # setdefault: who has registered something else for such a class will have a reason.
     handle_class = sys.modules["torch"].utils.hooks.RemovableHandle
