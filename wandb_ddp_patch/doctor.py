@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import importlib.metadata
 import json
@@ -12,11 +11,12 @@ import site
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Optional
 
 import wandb_ddp_patch
 
 from . import doctor_text, probes
+from .doctor_text import Environment, Outcome, PatchState, ProbeRow
 from .errors import CommandError
 
 # Seconds after which a probe counts as hanging, without and with the shim. A probe takes one or
@@ -44,17 +44,17 @@ def main(as_json: bool) -> int:
         if as_json:
             print(json.dumps({**facts, "ok": False}, indent=2))
         raise CommandError(facts["wandb_error"])
-    facts["probes"] = _probe()
-    passed = {row["with"]["passed"] for row in facts["probes"]}
-    facts["ok"] = True in passed and False not in passed
+    rows = _probe()
+    passed = {row["with"]["passed"] for row in rows}
+    ok = True in passed and False not in passed
     if as_json:
-        print(json.dumps(facts, indent=2))
+        print(json.dumps({**facts, "probes": rows, "ok": ok}, indent=2))
     else:
-        print(doctor_text.probes(facts["probes"]))
-    return 0 if facts["ok"] else 1
+        print(doctor_text.probes(rows))
+    return 0 if ok else 1
 
 
-def environment() -> Dict[str, Any]:
+def environment() -> Environment:
     """Return what is installed and patched here, by name; imports wandb and torch for that."""
     error = None
     try:
@@ -82,7 +82,10 @@ def environment() -> Dict[str, Any]:
         "startup_files": _startup_files(),
         "imported_by": _imported_by(),
         "inactive": _inactive(),
-        "patches": [dataclasses.asdict(patch) for patch in wandb_ddp_patch.status()],
+        "patches": [
+            PatchState(target=each.target, state=each.state, why=each.why, since=each.since)
+            for each in wandb_ddp_patch.status()
+        ],
     }
 
 
@@ -127,7 +130,7 @@ def _inactive() -> Optional[str]:
     )
 
 
-def _probe() -> List[Dict[str, Any]]:
+def _probe() -> List[ProbeRow]:
     total = len(_TIMEOUT_SECONDS) * len(probes.PROBES)
     lock = threading.Lock()
     count = 0
@@ -145,13 +148,15 @@ def _probe() -> List[Dict[str, Any]]:
         {
             "name": name,
             "what": probe.what,
-            **{
-                side: {"passed": verdicts[name].passed, "reason": verdicts[name].reason}
-                for side, verdicts in found.items()
-            },
+            "without": _outcome(found["without"][name]),
+            "with": _outcome(found["with"][name]),
         }
         for name, probe in probes.PROBES.items()
     ]
+
+
+def _outcome(verdict: probes.Verdict) -> Outcome:
+    return {"passed": verdict.passed, "reason": verdict.reason}
 
 
 def _run_probes(

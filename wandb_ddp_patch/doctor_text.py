@@ -6,9 +6,46 @@ import os
 import shutil
 import sys
 import textwrap
-from typing import Any, Dict, List
+from typing import List, Optional, TypedDict
 
 _COLOURS = {"passes": "32", "applied": "32", "FAILS": "31", "skipped": "33", "fails": "33"}
+
+
+class PatchState(TypedDict):
+    """What became of a patch: the fields of ``Status``."""
+
+    target: str
+    state: str
+    why: str
+    since: str
+
+
+class Environment(TypedDict):
+    """What is installed and patched, by the keys of ``doctor --json``."""
+
+    wandb_ddp_patch: str
+    enabled: bool
+    python: str
+    executable: str
+    platform: str
+    wandb: Optional[str]
+    wandb_error: Optional[str]
+    torch: Optional[str]
+    startup_files: List[str]
+    imported_by: str
+    inactive: Optional[str]
+    patches: List[PatchState]
+
+
+class Outcome(TypedDict):
+    """What a probe found on one side; ``passed`` is None where it can't be run."""
+
+    passed: Optional[bool]
+    reason: str
+
+
+# A probe, and what it found without and with the shim. Not a class: "with" is a keyword.
+ProbeRow = TypedDict("ProbeRow", {"name": str, "what": str, "without": Outcome, "with": Outcome})
 
 
 def progress(line: str) -> None:
@@ -30,7 +67,7 @@ def coloured(word: str) -> str:
     return f"\033[{_COLOURS[word.strip()]}m{word}\033[0m"
 
 
-def environment(facts: Dict[str, Any]) -> str:
+def environment(facts: Environment) -> str:
     """Return the tables of what is installed and patched: see ``doctor.environment()``."""
     shim = facts["wandb_ddp_patch"] + ("" if facts["enabled"] else ", off: WANDB_DDP_PATCH=0")
     rows = [
@@ -56,7 +93,7 @@ def environment(facts: Dict[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
-def probes(rows: List[Dict[str, Any]]) -> str:
+def probes(rows: List[ProbeRow]) -> str:
     """Return the table of probes, without and with the shim, and a verdict on all of them."""
     width = max(len(row["name"]) for row in rows)
     lines = [f"{'probe':{width}}  without  with"]
@@ -71,13 +108,14 @@ def probes(rows: List[Dict[str, Any]]) -> str:
         reason = "" if with_["passed"] and without["passed"] else reason
         cells = f"{coloured(f'{words[0]:7}')}  {coloured(f'{words[1]:6}')}"
         lines.append(f"{row['name']:{width}}  {cells}  {textwrap.shorten(reason, 90)}".rstrip())
-    passed = [sum(row[side]["passed"] is True for row in rows) for side in ("without", "with")]
+    without_it = sum(row["without"]["passed"] is True for row in rows)
+    with_it = sum(row["with"]["passed"] is True for row in rows)
     lines.append("")
-    lines.append(f"Of {len(rows)} probes, {passed[0]} pass without the shim, {passed[1]} with it.")
+    lines.append(f"Of {len(rows)} probes, {without_it} pass without the shim, {with_it} with it.")
     return "\n".join([*lines, verdict(rows)])
 
 
-def verdict(rows: List[Dict[str, Any]]) -> str:
+def verdict(rows: List[ProbeRow]) -> str:
     """Return a sentence that says whether all is well."""
     failed = [row["name"] for row in rows if row["with"]["passed"] is False]
     untried = sum(row["with"]["passed"] is None for row in rows)
