@@ -13,7 +13,9 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, List, Optional, Tuple
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any, Callable, List, Optional, Sequence, Tuple
 
     from ._status import Status
 
@@ -44,7 +46,12 @@ class _Finder:
     forkserver = False  # whether use_forkserver() has been called
     late = False  # whether a lazy import of this package ran after wandb's, and apply() did not
 
-    def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
+    def find_spec(
+        self,
+        name: str,
+        path: "Optional[Sequence[str]]" = None,
+        target: "Optional[ModuleType]" = None,
+    ) -> "Optional[ModuleSpec]":
         if name in self.watched:
             try:
                 from ._import_hook import find_spec_behind

@@ -12,6 +12,19 @@ but sys is imported, since this runs in every interpreter that imports a watched
 
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any, Callable, Optional, Protocol, Sequence
+
+    from _typeshed.importlib import MetaPathFinderProtocol
+
+    class Finder(MetaPathFinderProtocol, Protocol):
+        def on_imported(self, name: str) -> None: ...
+
+
 # Names of watched modules whose code is running.
 executing: "set[str]" = set()
 
@@ -21,21 +34,21 @@ _errors: "list[Exception]" = []  # kept for whoever debugs this: only the first 
 class _Loader:
     """A proxy of the real loader, which calls a function once the module's code has run."""
 
-    def __init__(self, loader, on_imported):
+    def __init__(self, loader: "Loader", on_imported: "Callable[[str], None]") -> None:
         self._loader, self._on_imported = loader, on_imported
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> "Any":
         # copy and pickle make instances that have neither yet, and ask them for other names:
         # to look up _loader here would recurse.
         if name in ("_loader", "_on_imported"):
             raise AttributeError(name)
         return getattr(self._loader, name)
 
-    def create_module(self, spec):
+    def create_module(self, spec: "ModuleSpec") -> "Optional[ModuleType]":
         return self._loader.create_module(spec)
 
-    def exec_module(self, module):
-        module.__loader__ = module.__spec__.loader = self._loader
+    def exec_module(self, module: "ModuleType") -> None:
+        module.__loader__ = module.__spec__.loader = self._loader  # type: ignore[union-attr]
         executing.add(module.__name__)
         try:
             self._loader.exec_module(module)
@@ -53,13 +66,20 @@ class _Loader:
                 pass  # there may be no stderr
 
 
-def find_spec_behind(this, name, path, target):
+def find_spec_behind(
+    this: "Finder",
+    name: str,
+    path: "Optional[Sequence[str]]",
+    target: "Optional[ModuleType]",
+) -> "Optional[ModuleSpec]":
     """Return the spec of a watched module from the finders that come after this one, or None.
 
     Args:
         this: The finder that was asked. Once the module's code has run, its ``on_imported``
             is called with the module's name.
-        name: The arguments of ``find_spec``, from here on.
+        name: The module's name.
+        path: Where to look, as ``find_spec`` gets it.
+        target: The module that is being reloaded, as ``find_spec`` gets it.
     """
     finders = tuple(sys.meta_path)
     # Only those behind this one: another import hook that asks all finders in turn, as this
@@ -67,11 +87,12 @@ def find_spec_behind(this, name, path, target):
     behind = finders[finders.index(this) + 1 :] if this in finders else ()
     for finder in behind:
         find_spec = getattr(finder, "find_spec", None)
-        spec = find_spec(name, path, target) if find_spec else None
+        spec: Optional[ModuleSpec] = find_spec(name, path, target) if find_spec else None
         if spec is not None:
             # A loader without exec_module (zipimport before Python 3.10) is left alone: Python
             # would take a wrapped one for a loader that has it. apply() still works afterwards.
-            if hasattr(spec.loader, "exec_module"):
-                spec.loader = _Loader(spec.loader, this.on_imported)
+            loader = spec.loader
+            if loader is not None and hasattr(loader, "exec_module"):
+                spec.loader = _Loader(loader, this.on_imported)  # type: ignore[assignment]
             return spec
     return None
