@@ -240,7 +240,7 @@ def share(run: "Any" = None, host: "Optional[str]" = None, port: int = 0) -> "Op
         run: The run; by default ``wandb.run``.
         host: The address or name by which workers reach this machine, and where this process
             listens; ``"0.0.0.0"`` or ``"::"`` listens everywhere. The default is this machine's
-            address on the way to ``MASTER_ADDR``, to ``SLURMD_NODENAME`` or out of its network.
+            address on the route to ``MASTER_ADDR``, to ``SLURMD_NODENAME`` or out of its network.
             A name or address that is not this machine's own is told to workers as it is.
         port: The port; 0 for any that is free.
 

@@ -23,7 +23,7 @@ _may_hold_nested = getattr(gc, "is_tracked", bool)
 
 
 def copy_locks(state: Dict[str, Any], own: Dict[str, Any]) -> None:
-    """Put copies of a config's locked keys, and of their users, into a state.
+    """Copy a config's locked keys, and their users, into a state.
 
     Args:
         state: What is going to be pickled.
@@ -39,7 +39,7 @@ def copy_locks(state: Dict[str, Any], own: Dict[str, Any]) -> None:
 
 
 def copy_items(state: Dict[str, Any], telemetry: bool = False) -> None:
-    """Replace the items in a state by a deep copy: nested dicts and lists are copied, too.
+    """Replace the items in a state by a copy, in which nested dicts and lists are copies.
 
     Args:
         state: What is going to be pickled; its ``_items`` are the config's own until then.

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import copy
 import sys
-from typing import Any, List
 
-from .._patching import Patch, Undo, patch_class, require_class, throwaway_subclass, wraps_original
+from .._patching import Patch, patch_class, require_class, throwaway_subclass, wraps_original
 
 
 class RunDisabled:
@@ -35,14 +34,6 @@ class RunDisabled:
 _MODULE = "wandb.sdk.lib.disabled"
 
 
-def _class() -> Any:
-    return require_class(_MODULE, "RunDisabled")
-
-
-def _install(undo: List[Undo]) -> None:
-    patch_class(undo, _class(), RunDisabled)
-
-
 def _is_fixed() -> bool:
     run_disabled = getattr(sys.modules[_MODULE], "RunDisabled", None)
     if run_disabled is None or not issubclass(run_disabled, str):
@@ -56,7 +47,7 @@ PATCHES = [
     Patch(
         modules=(_MODULE,),
         name="RunDisabled",
-        install=_install,
+        install=lambda undo: patch_class(undo, require_class(_MODULE, "RunDisabled"), RunDisabled),
         is_fixed=_is_fixed,
         why="a disabled run can be copied, pickled and sent to a worker (issue 4458)",
         since="0.10.23 or earlier, to 0.17.5",

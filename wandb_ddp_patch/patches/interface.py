@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from types import SimpleNamespace
-from typing import Any, List
+from typing import Any
 
-from .._patching import Patch, Undo, patch_class, require_class, wraps_original
+from .._patching import Patch, patch_class, require_class, wraps_original
 
 
 class InterfaceBase:
@@ -29,10 +29,6 @@ class InterfaceBase:
 _MODULE = "wandb.sdk.interface.interface"
 
 
-def _install(undo: List[Undo]) -> None:
-    patch_class(undo, require_class(_MODULE, "InterfaceBase"), InterfaceBase)
-
-
 def _is_fixed() -> bool:
     interface: Any = getattr(sys.modules[_MODULE], "InterfaceBase", None)
     # Interfaces without _hack_set_run, which don't know their run, are those of later
@@ -46,9 +42,11 @@ PATCHES = [
     Patch(
         modules=(_MODULE,),
         name="InterfaceBase",
-        install=_install,
+        install=lambda undo: patch_class(
+            undo, require_class(_MODULE, "InterfaceBase"), InterfaceBase
+        ),
         is_fixed=_is_fixed,
-        why="a run attaches in a worker in offline mode, too",
+        why="a run attaches in a worker in offline mode as well",
         since="0.13.0 to 0.15.3",
         optional=True,
     ),

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import copy
 import threading
-from typing import Any, List
+from typing import Any
 
-from .._patching import Patch, Undo, patch_class, require_class, throwaway_subclass
+from .._patching import Patch, patch_class, require_class, throwaway_subclass
 
 
 class WandbStoragePolicy:
@@ -24,7 +24,7 @@ class WandbStoragePolicy:
         return type(self), (self.config(),)
 
     def __copy__(self):
-        # By default, copy would take __reduce__, and so connect anew.
+        # By default, copy would call __reduce__, and so make another connection.
         copied = type(self).__new__(type(self))
         copied.__dict__.update(self.__dict__)
         return copied
@@ -55,7 +55,7 @@ class Artifact:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __copy__(self):
-        # By default, copy would take __reduce__, and so connect anew.
+        # By default, copy would call __getstate__, and the copy could not wait for the upload.
         copied = type(self).__new__(type(self))
         copied.__dict__.update(self.__dict__)
         return copied
@@ -77,10 +77,6 @@ def _policy_class() -> Any:
     return require_class(_POLICY, "WandbStoragePolicy", ("config",))
 
 
-def _install_policy(undo: List[Undo]) -> None:
-    patch_class(undo, _policy_class(), WandbStoragePolicy)
-
-
 def _is_policy_fixed() -> bool:
     # Without wandb's own __init__, which takes tens of milliseconds.
     subclass = throwaway_subclass(_policy_class())
@@ -92,10 +88,6 @@ def _artifact_class() -> Any:
     return require_class(_ARTIFACT, "Artifact")
 
 
-def _install_artifact(undo: List[Undo]) -> None:
-    patch_class(undo, _artifact_class(), Artifact)
-
-
 def _is_artifact_fixed() -> bool:
     subclass = throwaway_subclass(_artifact_class())
     names = "_client", "_service_api", "_save_handle", "_save_future"
@@ -104,10 +96,6 @@ def _is_artifact_fixed() -> bool:
 
 def _api_class() -> Any:
     return require_class(_API, "Api")
-
-
-def _install_api(undo: List[Undo]) -> None:
-    patch_class(undo, _api_class(), Api)
 
 
 def _is_api_fixed() -> bool:
@@ -129,7 +117,7 @@ PATCHES = [
     Patch(
         modules=(_API,),
         name="Api",
-        install=_install_api,
+        install=lambda undo: patch_class(undo, _api_class(), Api),
         is_fixed=_is_api_fixed,
         why="an artifact can be copied, pickled and sent to a worker",
         since="0.10.23 or earlier, to 0.12.21",
@@ -138,7 +126,7 @@ PATCHES = [
     Patch(
         modules=(_POLICY,),
         name="WandbStoragePolicy",
-        install=_install_policy,
+        install=lambda undo: patch_class(undo, _policy_class(), WandbStoragePolicy),
         is_fixed=_is_policy_fixed,
         why="an artifact, and a table or plot that was logged, can be copied, pickled and"
         " sent to a worker",
@@ -148,7 +136,7 @@ PATCHES = [
     Patch(
         modules=(_ARTIFACT,),
         name="Artifact",
-        install=_install_artifact,
+        install=lambda undo: patch_class(undo, _artifact_class(), Artifact),
         is_fixed=_is_artifact_fixed,
         why="the same for an artifact that was logged online, without the API key in it",
         since="0.16.0",

@@ -165,7 +165,7 @@ class RunWithHistory:
 
 
 def _register(run: Any) -> None:
-    """Make a new run known as one that this process owns."""
+    """Register a new run as one that this process owns."""
     # fork: a fork of this process may inherit a run from now on. Its import registers the hooks.
     from ..handover import fork, parent_run  # noqa: F401
     from ..runs import flush

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, List
+from typing import Any
 
-from .._patching import IncompatibleError, Patch, Undo, patch_class, wraps_original
+from .._patching import IncompatibleError, Patch, patch_class, wraps_original
 
 
 class Setup:
@@ -39,24 +39,17 @@ def _class() -> Any:
     raise IncompatibleError(f"{_MODULE} has no class with _teardown")
 
 
-def _has_teardown() -> bool:
-    return hasattr(sys.modules[_MODULE], "teardown")  # from 0.12 on
-
-
-def _install(undo: List[Undo]) -> None:
-    patch_class(undo, _class(), Setup)
-
-
 def _is_fixed() -> bool:
     # __wrapped__: the patch is on. To see what teardown() does would end this process's service.
-    return not _has_teardown() or hasattr(_class()._teardown, "__wrapped__")
+    has_teardown = hasattr(sys.modules[_MODULE], "teardown")  # from 0.12 on
+    return not has_teardown or hasattr(_class()._teardown, "__wrapped__")
 
 
 PATCHES = [
     Patch(
         modules=(_MODULE,),
         name="teardown",
-        install=_install,
+        install=lambda undo: patch_class(undo, _class(), Setup),
         is_fixed=_is_fixed,
         why="a worker's wandb.teardown() loses no rows, and leaves W&B's service to its owner",
         since="0.13.0 or earlier",

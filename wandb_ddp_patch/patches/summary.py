@@ -47,7 +47,7 @@ class SummaryDict:
         return self._detached(copy.deepcopy(dict(self._as_dict()), memo))
 
     def _apply(self, record):
-        """Make the changes of a SummaryRecord in a snapshot's own items."""
+        """Apply the changes of a SummaryRecord to a snapshot's own items."""
 
         def parent_and_key(item):
             *path, key = item.key
@@ -177,10 +177,6 @@ def _disabled_class() -> Any:
     return require_class("wandb.sdk.lib.disabled", "SummaryDisabled", ("__getitem__",))
 
 
-def _install_disabled(undo: List[Undo]) -> None:
-    patch_class(undo, _disabled_class(), SummaryDisabled)
-
-
 def _is_disabled_fixed() -> bool:
     summary = throwaway_subclass(_disabled_class())(nested={"key": 1})
     return not hasattr(summary, "missing") and copy.deepcopy(summary).nested.key == 1
@@ -199,7 +195,7 @@ PATCHES = [
     Patch(
         modules=("wandb.sdk.lib.disabled",),
         name="SummaryDisabled",
-        install=_install_disabled,
+        install=lambda undo: patch_class(undo, _disabled_class(), SummaryDisabled),
         is_fixed=_is_disabled_fixed,
         why="the same for the summary of a disabled run (issue 2007)",
         since="0.10.23 or earlier",
