@@ -314,7 +314,7 @@ def check_probes_that_need_no_torch():
 
 def check_doctor():
     # With time: wine is slow.
-    code = "import sys; from wandb_ddp_patch import doctor; doctor._SECONDS['with'] = 900;"
+    code = "import sys; from wandb_ddp_patch import doctor; doctor._TIMEOUT_SECONDS['with'] = 900;"
     return run("-c", code + "sys.exit(doctor.main(False))").strip().splitlines()[-1]
 
 

@@ -17,7 +17,7 @@ from multiprocessing import spawn
 from types import ModuleType
 from typing import Any, Callable, List, Mapping, Optional, Set
 
-from ..._patching import IncompatibleError, Patch, Undo, set_attribute
+from ..._patching import IncompatibleError, Patch, State, Undo, set_attribute
 from .. import launch, selftest, server
 from . import process
 
@@ -37,7 +37,7 @@ def apply(asked: Optional[str]) -> None:
         _warn_once(f"{VARIABLE} is {asked!r}, which means nothing: it can be forkserver, or unset")
         return
     PATCH.apply()
-    if PATCH.state == "skipped":
+    if PATCH.state is State.SKIPPED:
         _warn_once(f"torch starts its workers as before, because {PATCH.reason}")
 
 
@@ -120,7 +120,7 @@ def _make_start_processes(upstream: Callable[..., Any]) -> Callable[..., Any]:
 def _is_left_to_torch(arguments: Mapping[str, Any]) -> bool:
     """Return True if torch is to start the workers by itself, without a warning."""
     return (
-        PATCH.state != "applied"  # reverted, but the caller has imported ours by name
+        PATCH.state is not State.APPLIED  # somebody has kept ours
         or arguments["start_method"] != "spawn"
         or server.default_method() != "forkserver"
         or getattr(sys, "frozen", False)

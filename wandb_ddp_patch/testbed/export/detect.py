@@ -12,12 +12,12 @@ from typing import Dict, List
 
 from .topics import Topic
 
-# The patches whose trials say so, by topic; for runs, a part of one.
-_GRAFTS = {
+# The patches whose checks say so, by topic; for runs, a part of one.
+_CHECKS = {
     "config": (("config", "Config"),),
     "summary": (("summary", "Summary"), ("summary", "SummaryDisabled")),
     "preinit": (("preinit", "PreInitCallable"),),
-    "run": (("run", "is_itself_at_home"),),
+    "run": (("run", "is_same_run_in_owner"),),
     "torch": (("torch", "serialization"),),
 }
 
@@ -51,7 +51,7 @@ def passing(tree: Path, topics: List[Topic]) -> Dict[str, bool]:
     """
     if not topics:
         return {}
-    todo = {topic.name: _GRAFTS[topic.name] for topic in topics}
+    todo = {topic.name: _CHECKS[topic.name] for topic in topics}
     home = str(Path(__file__).resolve().parents[3])  # of this package
     with tempfile.TemporaryDirectory() as empty:
         try:
