@@ -16,7 +16,7 @@ from limits import HANG_SECONDS
 
 import wandb_ddp_patch
 from wandb_ddp_patch import _registry
-from wandb_ddp_patch.testbed import environments
+from wandb_ddp_patch_testbed import environments
 
 
 def amended():
