@@ -10,7 +10,8 @@ import threading
 import pytest
 
 from wandb_ddp_patch_testbed import report as reports
-from wandb_ddp_patch_testbed.report import files, markdown
+from wandb_ddp_patch_testbed.report import files
+from wandb_ddp_patch_testbed.report.markdown import escaped
 
 EVIL = '<script>alert("1")</script> | `a` \x1b[31mred\x1b[0m __init__'
 PASSES = {"passed": True, "reason": "as it should be", "trace": None, "seconds": 0.5}
@@ -245,7 +246,7 @@ def test_markdown_for_a_readme_is_a_sentence_and_a_table(report):
 
 
 def test_markdown_leaves_no_character_that_markup_begins_with():
-    assert markdown.escaped("__init__ a_b *x* <y>\n[z]") == (r"\_\_init\_\_ a_b \*x\* \<y\> \[z\]")
+    assert escaped("__init__ a_b *x* <y>\n[z]") == (r"\_\_init\_\_ a_b \*x\* \<y\> \[z\]")
 
 
 def test_text(report):

@@ -55,7 +55,7 @@ def add_add_line(commands: _Commands) -> None:
     """Add the command that enters a new release line into ``releases.json``."""
     line = commands.add_parser(
         "add-line",
-        help="enter a release of a new line of wandb into testbed/releases.json",
+        help="enter a release of a new line of wandb into the testbed's releases.json",
         description="Enters a release of a new line, with the pins of the line before it.",
     )
     line.add_argument("release", metavar="RELEASE", help="such as 0.32.0, or latest")
