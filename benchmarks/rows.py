@@ -30,7 +30,7 @@ import logging_workers  # noqa: E402
 import online_workers  # noqa: E402
 
 from wandb_ddp_patch import runfile  # noqa: E402
-from wandb_ddp_patch.testbed import environments  # noqa: E402
+from wandb_ddp_patch_testbed import environments  # noqa: E402
 
 os.environ.setdefault("WANDB_DDP_PATCH_CACHE", str(ROOT / ".cache"))
 

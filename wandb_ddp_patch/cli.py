@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
+import importlib.metadata
 import io
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any, List, NoReturn, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, NoReturn, Optional
 
 import wandb_ddp_patch
 
-from . import cli_testbed
 from .errors import CommandError
 
 if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction[Any]
+
+# In this entry point group, other distributions name functions that add a command each.
+_GROUP = "wandb_ddp_patch.commands"
+# Those of the testbed's, for the help and for a hint where it is not installed.
+_TESTBED_COMMANDS = ("testbed", "export-diff", "export-pr", "add-line")
+_NOT_INSTALLED = (
+    "wandb-ddp-patch-testbed is not installed: pip install ./testbed in this package's"
+    " source folder"
+)
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
@@ -75,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     _add_doctor(commands)
-    cli_testbed.add(commands)
+    _add_installed(commands)
     return parser
 
 
@@ -95,3 +105,42 @@ def _doctor(options: argparse.Namespace) -> int:
     from . import doctor
 
     return doctor.main(as_json=options.json)
+
+
+def _add_installed(commands: _Commands) -> None:
+    """Add the commands of other distributions, and what stands in for those that are missing."""
+    found = _entry_points()
+    for name in dict.fromkeys([*_TESTBED_COMMANDS, *sorted(found)]):
+        if name not in found:
+            _add_unavailable(commands, name, _NOT_INSTALLED)
+            continue
+        try:
+            add = found[name].load()
+        # Whatever another distribution's import raises, doctor must go on working.
+        except Exception as error:
+            reason = f"{found[name].value} can't be imported: {type(error).__name__}: {error}"
+            _add_unavailable(commands, name, reason)
+        else:
+            add(commands)
+
+
+def _entry_points() -> Dict[str, importlib.metadata.EntryPoint]:
+    """Return the entry points of the group, by name."""
+    if sys.version_info >= (3, 10):
+        entry_points = importlib.metadata.entry_points(group=_GROUP)
+    else:  # those of all groups, in a dict
+        entry_points = importlib.metadata.entry_points().get(_GROUP, ())
+    return {entry_point.name: entry_point for entry_point in entry_points}
+
+
+def _add_unavailable(commands: _Commands, name: str, reason: str) -> None:
+    """Add a command that fails with a reason, whatever arguments it gets."""
+    # No argument begins with this prefix, so all of them are positional, --help included:
+    # else argparse would complain of unknown options, and the reason would not be seen.
+    parser = commands.add_parser(name, help=reason, add_help=False, prefix_chars="\0")
+    parser.add_argument("arguments", nargs="*")
+    parser.set_defaults(command=functools.partial(_unavailable, name, reason))
+
+
+def _unavailable(name: str, reason: str, _: argparse.Namespace) -> NoReturn:
+    raise CommandError(f"{name}: {reason}")

@@ -21,8 +21,9 @@ def clean_env(**changes):
     strange = ("WANDB_", "PYTEST_", "COV_", "PYTHON")
     env = {k: v for k, v in os.environ.items() if not k.startswith(strange)}
     # The environment that the tests run in may have our start-up files.
-    path = os.pathsep.join([str(ROOT / "tests" / "no_startup"), str(ROOT)])
-    env.update(WANDB_MODE="offline", WANDB_SILENT="true", PYTHONPATH=path)
+    path = [ROOT / "tests" / "no_startup", ROOT, ROOT / "testbed"]
+    env.update(WANDB_MODE="offline", WANDB_SILENT="true")
+    env.update(PYTHONPATH=os.pathsep.join(map(str, path)))
     env.update(changes)
     return {key: value for key, value in env.items() if value is not None}
 

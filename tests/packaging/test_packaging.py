@@ -17,10 +17,12 @@ import pytest
 from conftest import ROOT, clean_env
 from limits import HANG_SECONDS, WAIT_SECONDS
 
-from wandb_ddp_patch.testbed import environments
+import wandb_ddp_patch
+from wandb_ddp_patch_testbed import environments
 
 FILES = {"wandb_ddp_patch.pth", "wandb_ddp_patch.start", "wandb_ddp_patch_startup.py"}
 NEEDED = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "startup", "wandb_ddp_patch")
+NEEDED += ("testbed",)
 
 # The reported script, which knows nothing of us.
 SCRIPT = """
@@ -101,22 +103,36 @@ def rewrite(path, text):
 def copy_of_the_source(folder):
     # Builds write into the source tree, and several tests build at once.
     for name in NEEDED:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, folder / name)
+        if (ROOT / name).is_dir():
+            # What an editable install leaves there tells a build what files there were then.
+            left = shutil.ignore_patterns("*.egg-info", "build", "dist", "__pycache__")
+            shutil.copytree(ROOT / name, folder / name, ignore=left)
+        else:
+            shutil.copy(ROOT / name, folder / name)
     return folder
 
 
 @pytest.fixture(scope="session")
 def dists(tmp_path_factory):
     """A wheel and an sdist, built once for all the processes of a test run."""
+    return build(tmp_path_factory, "dists", ".")
+
+
+@pytest.fixture(scope="session")
+def testbed_dists(tmp_path_factory):
+    """Those of the testbed; its wheel is built from its sdist, which lies alone."""
+    return build(tmp_path_factory, "testbed-dists", "testbed")
+
+
+def build(tmp_path_factory, name, part):
     base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "dists"
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
     with environments.locked(folder.with_suffix(".lock")):
         if not folder.exists():
-            source = folder.with_name("source")
+            source = folder.with_name(f"source-of-{name}")
             source.mkdir()
             copy_of_the_source(source)
-            environments.run_uv("build", "--out-dir", str(folder), str(source))
+            environments.run_uv("build", "--out-dir", str(folder), str(source / part))
     return {"wheel": next(folder.glob("*.whl")), "sdist": next(folder.glob("*.tar.gz"))}
 
 
@@ -149,11 +165,85 @@ def test_wheel_and_sdist_hold_the_start_up_files(dists):
         pth = [name for name in wheel.namelist() if name.endswith(".pth")]
     assert names >= FILES
     assert {Path(line.split(",")[0]).name for line in record.splitlines()} >= FILES
-    for file in ("py.typed", "testbed/releases.json", "testbed/report/page.html.jinja"):
-        assert f"wandb_ddp_patch/{file}," in record
+    assert "wandb_ddp_patch/py.typed," in record
     assert len(pth) == 1
     with tarfile.open(dists["sdist"]) as sdist:
         assert {Path(name).name for name in sdist.getnames()} >= FILES | {"setup.py", "README.md"}
+
+
+def test_wheel_and_sdist_hold_nothing_of_the_testbed(dists):
+    with zipfile.ZipFile(dists["wheel"]) as wheel:
+        names = wheel.namelist()
+        metadata = wheel.read(next(name for name in names if name.endswith("/METADATA"))).decode()
+    with tarfile.open(dists["sdist"]) as sdist:
+        # Below the folder that all of it is in, which may be called anything.
+        names += [name.partition("/")[2] for name in sdist.getnames()]
+    assert [name for name in names if "testbed" in name] == []
+    assert "testbed" not in "".join(metadata.partition("\n\n")[0])
+
+
+def test_the_testbeds_wheel_holds_its_data_and_wants_this_version(testbed_dists):
+    with zipfile.ZipFile(testbed_dists["wheel"]) as wheel:
+        names = set(wheel.namelist())
+        metadata = wheel.read(next(name for name in names if name.endswith("/METADATA"))).decode()
+    source = ROOT / "testbed" / "wandb_ddp_patch_testbed"
+    files = [path for path in source.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert {path.relative_to(source.parent).as_posix() for path in files} == {
+        name for name in names if ".dist-info/" not in name
+    }
+    version = wandb_ddp_patch.__version__
+    assert f"\nVersion: {version}\n" in metadata
+    assert f"\nRequires-Dist: wandb-ddp-patch=={version}\n" in metadata
+    assert (ROOT / "LICENSE").read_bytes() == (ROOT / "testbed" / "LICENSE").read_bytes()
+
+
+def command(env, *arguments):
+    return env.attempt(Path(env.python).with_name("wandb-ddp-patch"), *arguments)
+
+
+@pytest.mark.parametrize("python", [TEST_PYTHON] if TEST_PYTHON else ["3.8", "3.11"])
+def test_the_testbed_is_found_where_it_is_installed_and_else_named(
+    environment, dists, testbed_dists, python
+):
+    env = environment("--no-deps", dists["wheel"], python=python)
+    for name in ("testbed", "export-diff", "export-pr", "add-line"):
+        for arguments in ([], ["--help"], ["0.31.0", "--since"], ["--", "x"]):
+            done = command(env, name, *arguments)
+            assert (done.returncode, done.stdout) == (2, "")
+            assert done.stderr == (
+                f"wandb-ddp-patch: {name}: wandb-ddp-patch-testbed is not installed: "
+                "pip install ./testbed in this package's source folder\n"
+            )
+    assert "testbed" in command(env, "--help").stdout
+    env.install("--no-deps", testbed_dists["wheel"])
+    for name in ("testbed", "export-diff", "export-pr", "add-line"):
+        done = command(env, name, "--help")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"usage: wandb-ddp-patch {name} [-h]")
+    assert "not installed" not in command(env, "--help").stdout
+    rewrite(env.site / "wandb_ddp_patch_testbed" / "cli.py", "raise OSError('one\\ntwo')")
+    done = command(env, "testbed", "--help")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "wandb-ddp-patch: testbed: wandb_ddp_patch_testbed.cli:add_testbed can't be imported:"
+        " OSError: one two\n",
+    )
+    assert command(env, "doctor", "--help").returncode == 0
+
+
+def test_one_line_installs_both_from_a_clone(environment, tmp_path):
+    env = environment("pip")
+    (tmp_path / "clone").mkdir()
+    clone = copy_of_the_source(tmp_path / "clone")
+    pip = ["-m", "pip", "--disable-pip-version-check", "-q", "install"]
+    done = env.attempt(*pip, ".", "./testbed", cwd=clone)
+    assert done.returncode == 0, done.stderr
+    done = command(env, "testbed", "no such thing")
+    assert done.returncode == 2
+    assert "a SPEC is" in done.stderr  # all that it needs is there, or this were another error
+    done = env.attempt(*pip, "--editable", ".", "--editable", "./testbed", cwd=clone)
+    assert done.returncode == 0, done.stderr
+    assert command(env, "export-pr", "--help").returncode == 0
 
 
 def test_the_pth_file_is_one_ascii_line_that_python_runs():

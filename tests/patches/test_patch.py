@@ -14,7 +14,7 @@ from conftest import ROOT, clean_env
 from limits import HANG_SECONDS
 
 from wandb_ddp_patch import _registry
-from wandb_ddp_patch.testbed import environments
+from wandb_ddp_patch_testbed import environments
 
 
 def test_reverted_classes_are_those_of_an_unpatched_process(fresh):

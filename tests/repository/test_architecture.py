@@ -10,7 +10,8 @@ import pytest
 from conftest import ROOT
 
 PACKAGE = ROOT / "wandb_ddp_patch"
-FILES = sorted(PACKAGE.rglob("*.py"))
+TESTBED = ROOT / "testbed" / "wandb_ddp_patch_testbed"
+FILES = sorted([*PACKAGE.rglob("*.py"), *TESTBED.rglob("*.py")])
 LINES_OF_A_FILE, LINES_OF_A_FUNCTION = 500, 40
 
 
@@ -37,12 +38,12 @@ def test_nothing_is_long():
         ("runs/state.py", "from ..handover import fork"),
         ("runs/liveness.py", "def late():\n    from .. import worker"),
         ("errors.py", "from . import cli"),
+        ("cli.py", "def late():\n    from wandb_ddp_patch_testbed import cli"),
     ],
 )
 def test_the_linter_sees_a_wall_that_is_broken(tmp_path, file, line):
-    import shutil
-
-    shutil.copytree(PACKAGE, tmp_path / "wandb_ddp_patch")
+    for package in (PACKAGE, TESTBED):
+        shutil.copytree(package, tmp_path / package.name)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     lint = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
 

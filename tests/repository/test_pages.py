@@ -119,11 +119,11 @@ def test_blocks_run(clone, block):
         assert block.language == "sh"
         command = ["sh", "-e", "-c", block.text]
     path = f"{clone.parent / 'bin'}:{clean_env()['PATH']}"
-    no_startup = clone / "tests" / "no_startup"
+    path_of_modules = [clone / "tests" / "no_startup", clone, clone / "testbed"]
     done = subprocess.run(
         command,
         cwd=clone,
-        env=clean_env(PATH=path, PYTHONPATH=f"{no_startup}:{clone}"),
+        env=clean_env(PATH=path, PYTHONPATH=":".join(map(str, path_of_modules))),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
