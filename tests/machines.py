@@ -18,6 +18,8 @@ from limits import HANG_SECONDS
 
 WIRE = str(Path(__file__).with_name("wire.py"))
 IN, APART = ("ip", "netns", "exec"), ("unshare", "-m")
+# Its first process is number 1, and sees no other machine's.
+OWN_PIDS = ("--pid", "--fork", "--mount-proc", "--kill-child")
 ADDRESSES = "10.77.0.1", "10.77.0.2"
 
 
@@ -65,14 +67,24 @@ class Machines:
         self._wire.stdin.flush()
         assert self._wire.stdout.readline() == "done\n"
 
-    def start(self, machine, *command, output=None, hosts=None, **env):
-        """Start a process on a machine, in the folder; its /etc/hosts may say more."""
+    def start(self, machine, *command, output=None, hosts=None, own_pids=False, **env):
+        """Start a process on a machine, in the folder.
+
+        Args:
+            machine: 0 or 1.
+            command: What is started, with its arguments.
+            output: The file of its output; by default a pipe.
+            hosts: Lines of its /etc/hosts.
+            own_pids: Whether it has a PID namespace of its own, as in a container.
+            env: Variables of its environment.
+        """
         hidden = self.folder / f"tmp{1 - machine}"
         entry = 'mount -t tmpfs none "$0" && exec "$@"'
         if hosts is not None:
             entry = f"mount --bind {hosts_file(self.folder, hosts)} /etc/hosts && {entry}"
+        apart = (*APART, *OWN_PIDS) if own_pids else APART
         process = subprocess.Popen(
-            [*IN, self.names[machine], *APART, "sh", "-c", entry, str(hidden), *map(str, command)],
+            [*IN, self.names[machine], *apart, "sh", "-c", entry, str(hidden), *map(str, command)],
             cwd=self.folder,
             env=clean_env(TMPDIR=str(self.folder / f"tmp{machine}"), **env),
             stdin=subprocess.DEVNULL,
