@@ -6,9 +6,11 @@ other file of the owner's can be reached from the other one.
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -128,8 +130,26 @@ def permitted():
 @pytest.fixture
 def machines(tmp_path):
     """Two machines, with a wire between."""
+    yield from _made(tmp_path)
+
+
+@pytest.fixture
+def short_machines():
+    """Two machines whose workers may use a forkserver.
+
+    Its socket lies deep below the temporary folder, and no system takes a path of much more
+    than 100 bytes, of which pytest's own folders take most.
+    """
+    folder = tempfile.mkdtemp(prefix="w-", dir="/tmp")
+    try:
+        yield from _made(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _made(folder):
     why = permitted()
     if why:
         pytest.skip(why)
-    with Machines(tmp_path) as made:
+    with Machines(folder) as made:
         yield made

@@ -13,7 +13,7 @@ import elsewhere_jobs
 import pytest
 from conftest import ROOT
 from limits import HANG_SECONDS
-from machines import ADDRESSES, machines  # noqa: F401
+from machines import ADDRESSES, short_machines  # noqa: F401
 
 SCRIPT = carriers_elsewhere.__file__
 TESTS = ROOT / "tests"
@@ -23,10 +23,11 @@ GROUPS = [NAMES[n : n + 3] for n in range(0, len(NAMES), 3)]  # a run for each
 
 
 @pytest.mark.parametrize("carriers", GROUPS, ids="; ".join)
-def test_it_carries_everything_to_another_machine(machines, tmp_path, carriers):  # noqa: F811
+def test_it_carries_everything_to_another_machine(short_machines, carriers):  # noqa: F811
+    machines = short_machines
     env = {"PYTHONPATH": PATH, "WANDB_DDP_PATCH": os.environ.get("WANDB_DDP_PATCH", "1")}
     env = {**env, "own_pids": True, "PYTHONWARNINGS": "ignore"}
-    with open(tmp_path / "machine", "w") as output:
+    with open(machines.folder / "machine", "w") as output:
         jobs = elsewhere_jobs.__file__, "machine"
         machines.start(1, sys.executable, *jobs, output=output, **env)
         env["WANDB_DDP_PATCH_SHARE"] = ADDRESSES[0]
@@ -34,4 +35,4 @@ def test_it_carries_everything_to_another_machine(machines, tmp_path, carriers):
         said = owner.communicate(timeout=HANG_SECONDS)[0]
     assert owner.returncode == 0, said
     found = json.loads(said.splitlines()[-1])
-    assert found == dict.fromkeys(carriers), said + (tmp_path / "machine").read_text()
+    assert found == dict.fromkeys(carriers), said + (machines.folder / "machine").read_text()
