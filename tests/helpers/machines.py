@@ -6,9 +6,11 @@ other file of the owner's can be reached from the other one.
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -17,7 +19,9 @@ from conftest import clean_env
 from limits import HANG_SECONDS
 
 WIRE = str(Path(__file__).with_name("wire.py"))
-IN, DETACHED = ("ip", "netns", "exec"), ("unshare", "-m")
+IN, APART = ("ip", "netns", "exec"), ("unshare", "-m")
+# Its first process is number 1, and sees no other machine's.
+OWN_PIDS = ("--pid", "--fork", "--mount-proc", "--kill-child")
 ADDRESSES = "10.77.0.1", "10.77.0.2"
 
 
@@ -65,23 +69,24 @@ class Machines:
         self._wire.stdin.flush()
         assert self._wire.stdout.readline() == "done\n"
 
-    def start(self, machine, *command, output=None, hosts=None, **env):
-        """Start a process on a machine, in the folder; its /etc/hosts may say more."""
+    def start(self, machine, *command, output=None, hosts=None, own_pids=False, **env):
+        """Start a process on a machine, in the folder.
+
+        Args:
+            machine: 0 or 1.
+            command: What is started, with its arguments.
+            output: The file of its output; by default a pipe.
+            hosts: Lines of its /etc/hosts.
+            own_pids: Whether it has a PID namespace of its own, as in a container.
+            env: Variables of its environment.
+        """
         hidden = self.folder / f"tmp{1 - machine}"
         entry = 'mount -t tmpfs none "$0" && exec "$@"'
         if hosts is not None:
             entry = f"mount --bind {hosts_file(self.folder, hosts)} /etc/hosts && {entry}"
+        apart = (*APART, *OWN_PIDS) if own_pids else APART
         process = subprocess.Popen(
-            [
-                *IN,
-                self.names[machine],
-                *DETACHED,
-                "sh",
-                "-c",
-                entry,
-                str(hidden),
-                *map(str, command),
-            ],
+            [*IN, self.names[machine], *apart, "sh", "-c", entry, str(hidden), *map(str, command)],
             cwd=self.folder,
             env=clean_env(TMPDIR=str(self.folder / f"tmp{machine}"), **env),
             stdin=subprocess.DEVNULL,
@@ -125,8 +130,26 @@ def permitted():
 @pytest.fixture
 def machines(tmp_path):
     """Two machines, with a wire between."""
+    yield from _made(tmp_path)
+
+
+@pytest.fixture
+def short_machines():
+    """Two machines whose workers may use a forkserver.
+
+    Its socket lies deep below the temporary folder, and no system takes a path of much more
+    than 100 bytes, of which pytest's own folders take most.
+    """
+    folder = tempfile.mkdtemp(prefix="w-", dir="/tmp")
+    try:
+        yield from _made(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _made(folder):
     why = permitted()
     if why:
         pytest.skip(why)
-    with Machines(tmp_path) as made:
+    with Machines(folder) as made:
         yield made
