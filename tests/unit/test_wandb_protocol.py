@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from wandb_ddp_patch.transports.remote import wandb_responses
 from wandb_ddp_patch.transports.remote.records import FrameDecoder
 from wandb_ddp_patch.transports.remote.wandb_protocol import (
-    ProtocolError,
     MessageDecoder,
+    ProtocolError,
     frame,
     server_messages,
 )
