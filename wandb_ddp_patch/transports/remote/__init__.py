@@ -1,19 +1,20 @@
 """A run on other machines: W&B's own protocol, through a tunnel to its owner's service.
 
-The path of a worker's call, and where to read on::
+The path of a worker's call::
 
-    worker's machine                              owner's machine
-    ----------------                              ---------------
-    run.log()
-    transports/tunnel.py    attaches the run      shared_runs.py   opens a port, creates the token
-         |                                             |
-    wandb's own client                            gateway.py       a session for each stream:
-         |  a local socket                             |             wandb_requests.py may it?
-    endpoint.py             a session for each         |             received_files.py
-         |                  connection                 |             wandb_responses.py no API key
-         |    sent_files.py                            |
-         |    session.py    records in a stream        |  a local socket
-    ../../tunnel/client.py ===== TLS ===== ../../tunnel/server.py
-                                                       |
-                                                  W&B's own service
+    worker   run.log()
+             transports/tunnel.py       attaches the run, to the endpoint instead of the service
+             wandb's own client
+                 |  local socket
+             remote/endpoint.py         a WorkerSession for each connection of the client
+                 |                      sent_files.py: files go before the message that names them
+             tunnel/client.py           a stream that outlives its connections
+                 |  TLS over TCP
+    owner    tunnel/server.py           accepts those who hold a token of shared_runs.py
+             remote/gateway.py          an OwnerSession for each stream
+                 |                      wandb_requests.py: what may go on; received_files.py;
+                 |  local socket        wandb_responses.py: answers without the API key
+             W&B's own service
+
+``session.py`` is what both sessions share, ``records.py`` what they send to each other.
 """
