@@ -17,6 +17,11 @@ from machines import ADDRESSES, short_machines  # noqa: F401
 
 SCRIPT = carriers_elsewhere.__file__
 TESTS = ROOT / "tests"
+FOLDERS = [
+    Path(SCRIPT).parent,
+    *(TESTS / name for name in ("helpers", "workers", "no_startup")),
+    ROOT,
+]
 PATH = os.pathsep.join(
     map(
         str,

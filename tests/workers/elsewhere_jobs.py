@@ -155,15 +155,11 @@ def _by_the_tunnel(function, args):
     result = function(*args)
     # Else it would prove nothing of other machines.
     for run in state.live_runs():
-        tied = state.get_state(run)
-        if (
-            tied.is_worker
-            and not tied.payload["finished"]
-            and not tied.payload["metadata"]["disabled"]
-        ):
-            assert type(tied.transport).__name__ == "TunnelTransport", (
-                f"the way is {type(tied.transport).__name__}"
-            )
+        ours = state.get_state(run)
+        if not ours.is_worker or ours.payload["finished"] or ours.payload["metadata"]["disabled"]:
+            continue
+        name = type(ours.transport).__name__
+        assert name == "TunnelTransport", f"the transport is {name}"
     return result
 
 

@@ -214,10 +214,9 @@ def do(name):
 
 def _used(use, place, *things):
     result = use(place, *things)
-    ways = {type(state.get_state(run).transport).__name__ for run in state.live_runs()}
-    check(
-        ways == {"Service" if place == HERE else "TunnelTransport"}, f"{place}, it went by {ways}"
-    )
+    names = {type(state.get_state(run).transport).__name__ for run in state.live_runs()}
+    expected = "ServiceTransport" if place == HERE else "TunnelTransport"
+    check(names == {expected}, f"{place}, the transports are {names}")
     return result
 
 
