@@ -26,7 +26,7 @@ import torch
 import wandb
 
 from wandb_ddp_patch import runfile
-from wandb_ddp_patch.probes import workers
+from wandb_ddp_patch.probes import multiprocess
 
 # --- what a worker there does -----------------------------------------------------
 
@@ -58,11 +58,11 @@ def get(address):
 
 
 def in_job(function, *arguments):
-    return lambda parcel: workers.in_worker(function, *arguments, parcel)
+    return lambda parcel: multiprocess.in_worker(function, *arguments, parcel)
 
 
 def dumped(module, dumps):
-    return lambda parcel: workers.in_worker(load, module, dumps(parcel))
+    return lambda parcel: multiprocess.in_worker(load, module, dumps(parcel))
 
 
 def by_buffer(dump):
@@ -104,7 +104,7 @@ def managed(parcel):
     things = {what: thing for what, thing in parcel["things"].items() if what not in TENSORS}
     with Queues(address, KEY, ctx=context) as manager:
         manager.queue().put({**parcel, "things": things})
-        workers.in_worker(get, manager.address)
+        multiprocess.in_worker(get, manager.address)
 
 
 LOADS = {
@@ -145,7 +145,7 @@ def check_rows(folder, rows, without):
 
 
 def main(names):
-    workers._start = elsewhere_jobs.start
+    multiprocess._start = elsewhere_jobs.start
     found, shared = {}, Path.cwd()
     os.chdir(tempfile.mkdtemp())  # the other machine has none of the run's files
     run = wandb.init(mode="offline", project="p", config=carried.CONFIG)

@@ -17,7 +17,24 @@ from machines import ADDRESSES, short_machines  # noqa: F401
 
 SCRIPT = carriers_elsewhere.__file__
 TESTS = ROOT / "tests"
-PATH = os.pathsep.join(map(str, (Path(SCRIPT).parent, TESTS, TESTS / "no_startup", ROOT)))
+FOLDERS = [
+    Path(SCRIPT).parent,
+    *(TESTS / name for name in ("helpers", "workers", "no_startup")),
+    ROOT,
+]
+PATH = os.pathsep.join(
+    map(
+        str,
+        (
+            Path(SCRIPT).parent,
+            TESTS,
+            TESTS / "helpers",
+            TESTS / "workers",
+            TESTS / "no_startup",
+            ROOT,
+        ),
+    )
+)
 NAMES = list(carriers_elsewhere.CARRIERS)
 GROUPS = [NAMES[n : n + 3] for n in range(0, len(NAMES), 3)]  # a run for each
 

@@ -120,7 +120,7 @@ def permitted():
     if made.returncode:
         return f"no network namespace can be made: {made.stderr.strip()}"
     try:
-        entry = [*IN, name, *DETACHED, "mount", "-t", "tmpfs", "none", "/mnt"]
+        entry = [*IN, name, *APART, "mount", "-t", "tmpfs", "none", "/mnt"]
         mounted = subprocess.run(entry, capture_output=True, text=True)
         return f"nothing can be mounted: {mounted.stderr.strip()}" if mounted.returncode else None
     finally:

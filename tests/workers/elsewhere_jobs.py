@@ -14,8 +14,8 @@ from pathlib import Path
 
 from limits import WAIT_SECONDS
 
-from wandb_ddp_patch.borrowed import link
-from wandb_ddp_patch.probes import workers
+from wandb_ddp_patch.probes import multiprocess
+from wandb_ddp_patch.runs import state
 
 HERE = Path.cwd()  # probes go elsewhere
 
@@ -61,7 +61,7 @@ class Job:
 
 
 def start(method, function, args):
-    """Have a call made elsewhere; see probes.workers._start."""
+    """Have a call made elsewhere; see probes.multiprocess._start."""
     # Not multiprocessing's pickler: what torch teaches it is for one machine.
     job = Job(pickle.dumps((method, function, pickle.dumps(args))))
     return job, job
@@ -144,7 +144,7 @@ def work(path):
         if method == "spawn":
             result = _by_the_tunnel(function, args)
         else:
-            result = workers.in_worker(_by_the_tunnel, function, args, method=method)
+            result = multiprocess.in_worker(_by_the_tunnel, function, args, method=method)
         done = True, result
     except Exception as error:
         done = False, f"{type(error).__name__}: {error}"
@@ -154,10 +154,12 @@ def work(path):
 def _by_the_tunnel(function, args):
     result = function(*args)
     # Else it would prove nothing of other machines.
-    for run in link.runs():
-        tied = link.of(run)
-        if tied.borrowed and not tied.payload["finished"] and not tied.payload["known"]["disabled"]:
-            assert type(tied.way).__name__ == "Tunnel", f"the way is {type(tied.way).__name__}"
+    for run in state.live_runs():
+        ours = state.get_state(run)
+        if not ours.is_worker or ours.payload["finished"] or ours.payload["metadata"]["disabled"]:
+            continue
+        name = type(ours.transport).__name__
+        assert name == "TunnelTransport", f"the transport is {name}"
     return result
 
 

@@ -14,13 +14,19 @@ import re
 import elsewhere_jobs
 
 from wandb_ddp_patch import runfile
-from wandb_ddp_patch.borrowed import link
-from wandb_ddp_patch.probes import workers
-from wandb_ddp_patch.probes.offline import ITEMS, check_rows, config_items, offline_run, run_path
+from wandb_ddp_patch.probes import multiprocess
+from wandb_ddp_patch.probes.offline_run import (
+    ITEMS,
+    check_rows,
+    config_items,
+    offline_run,
+    run_path,
+)
 from wandb_ddp_patch.probes.registry import check
+from wandb_ddp_patch.runs import state
 
 HERE, THERE = "here", "there"
-_start_here = workers._start
+_start_here = multiprocess._start
 
 
 def the_run(run, place):
@@ -195,8 +201,8 @@ def do(name):
     expected, rows = EXPECTED[name]
     with offline_run() as run:
         for place, start in ((HERE, _start_here), (THERE, elsewhere_jobs.start)):
-            workers._start = start
-            got = workers.in_worker(_used, use, place, *hand(run, place))
+            multiprocess._start = start
+            got = multiprocess.in_worker(_used, use, place, *hand(run, place))
             if name == "back":
                 got = is_the_owners(run, *got)
             check(got == expected, f"{place}: got {got}")
@@ -208,8 +214,9 @@ def do(name):
 
 def _used(use, place, *things):
     result = use(place, *things)
-    ways = {type(link.of(run).way).__name__ for run in link.runs()}
-    check(ways == {"Service" if place == HERE else "Tunnel"}, f"{place}, it went by {ways}")
+    names = {type(state.get_state(run).transport).__name__ for run in state.live_runs()}
+    expected = "ServiceTransport" if place == HERE else "TunnelTransport"
+    check(names == {expected}, f"{place}, the transports are {names}")
     return result
 
 

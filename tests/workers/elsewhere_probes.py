@@ -11,7 +11,7 @@ import types
 import elsewhere_jobs
 import elsewhere_uses
 
-from wandb_ddp_patch.probes import PROBES, workers
+from wandb_ddp_patch.probes import PROBES, multiprocess
 from wandb_ddp_patch.probes.catalogue import run_rows
 
 
@@ -23,7 +23,7 @@ def main(names):
         found[name] = None
         try:
             if name in PROBES:
-                workers._start = elsewhere_jobs.start
+                multiprocess._start = elsewhere_jobs.start
                 PROBES[name].function()
             else:
                 elsewhere_uses.do(name)
