@@ -208,7 +208,7 @@ def test_what_other_machines_need_is_imported_for_shared_runs_only(fresh):
         run = wandb.init()
         payload = pickle.dumps(run)
         assert not [name for name in sys.modules if "transports.remote" in name]
-        assert b"token" not in payload and b"share" not in payload
+        assert b"token" not in payload and b"wandb_version" not in payload
         run.finish()
         """
     )

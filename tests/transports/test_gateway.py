@@ -270,5 +270,5 @@ def test_a_worker_that_connects_while_the_run_ends_is_asked_as_well(run, shared,
 
 
 def test_a_payload_names_the_owners_release(run, shared):
-    assert shared.share["wandb"] == wandb.__version__
+    assert shared.share["wandb_version"] == wandb.__version__
     assert shared.share["token"] in pickle.dumps(run)
