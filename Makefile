@@ -34,7 +34,7 @@ test-frameworks: $(FRAMEWORKS)/.made
 	$(FRAMEWORKS)/bin/python -m pytest tests/frameworks -n 2 --maxschedchunk 1
 
 carriers: test-frameworks
-	PYTHONPATH=.:tests $(FRAMEWORKS)/bin/python tests/frameworks/tables.py --write docs/carriers.md
+	PYTHONPATH=.:tests:tests/helpers:tests/workers $(FRAMEWORKS)/bin/python tests/frameworks/tables.py --write docs/carriers.md
 
 rows: $(VENV)/.test
 	$(BIN)/python benchmarks/rows.py --write docs/what-breaks.md

@@ -1,30 +1,18 @@
 """What the tests of both distributions share: tests/ and testbed/tests."""
 
+import functools
 import os
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
-from limits import HANG_SECONDS
+import scripts
+from scripts import ROOT, clean_env  # noqa: F401
 
-ROOT = Path(__file__).resolve().parent
 os.environ.setdefault("WANDB_DDP_PATCH_CACHE", str(ROOT / ".cache"))
 # Real runs, in offline mode, that say nothing.
-os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true", WANDB_API_KEY="0123456789" * 4)
-
-
-def clean_env(**changes):
-    """The environment of a user who has never heard of these tests."""
-    strange = ("WANDB_", "PYTEST_", "COV_", "PYTHON")
-    env = {k: v for k, v in os.environ.items() if not k.startswith(strange)}
-    # The environment that the tests run in may have our start-up files.
-    path = [ROOT / "tests" / "no_startup", ROOT, ROOT / "testbed"]
-    env.update(WANDB_MODE="offline", WANDB_SILENT="true")
-    env.update(PYTHONPATH=os.pathsep.join(map(str, path)))
-    env.update(changes)
-    return {key: value for key, value in env.items() if value is not None}
+os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true", WANDB_API_KEY=scripts.API_KEY)
 
 
 def pytest_collection_modifyitems(items):
@@ -37,25 +25,43 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
-def fresh(tmp_path):
+def run_script(tmp_path):
+    """Run a script in tmp_path, until it ends: see scripts.run_script."""
+    return functools.partial(scripts.run_script, cwd=tmp_path)
+
+
+@pytest.fixture
+def fresh(run_script):
     """Run code in a fresh interpreter; it must end well and say nothing of its own."""
 
     def run(code, *, python=sys.executable, fails=False, quiet=True, **env):
-        script = tmp_path / "script.py"
-        script.write_text(textwrap.dedent(code), "utf-8")
-        done = subprocess.run(
-            [python, str(script)],
-            cwd=tmp_path,
-            env=clean_env(**env),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=HANG_SECONDS,
-        )
+        done = run_script(f"{code}\n", python=python, env=env, returncode=None)
         assert bool(done.returncode) == fails, done.stdout + done.stderr
         if quiet and not fails:
             assert done.stderr == ""
         return done.stderr if fails else done.stdout
+
+    return run
+
+
+@pytest.fixture
+def run_case(run_script, release, tmp_path):
+    """Run a case of a script of workers on a release; return the lines that it has noted."""
+
+    def run(script, version, method, name, returncode=0):
+        done = run_script(
+            script,
+            method,
+            name,
+            python=release(version) if version else sys.executable,
+            env=scripts.WORKER_ENV,
+            returncode=returncode,
+            start_new_session=True,
+            stderr=subprocess.STDOUT,
+        )
+        (tmp_path / "output").write_text(done.stdout, "utf-8")
+        said = tmp_path / "said"
+        return said.read_text().splitlines() if said.exists() else []
 
     return run
 

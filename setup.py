@@ -72,6 +72,8 @@ setup(
             "ipykernel",
             "joblib",
             "lightning",
+            "mpi4py; sys_platform == 'linux'",
+            "mpich; sys_platform == 'linux'",
             "nbclient",
             "optuna",
             "pillow",  # for wandb.Image

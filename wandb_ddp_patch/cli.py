@@ -30,17 +30,18 @@ _NOT_INSTALLED = (
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """Run the command line and return its exit status.
+    """Run the command line.
 
     Args:
-        arguments: Those after the command's name; by default the process's own.
+        arguments: The arguments after the command's name; by default the process's own.
 
     Returns:
-        0 where all is well, 1 where something that was examined is not, 2 where
-        the command could not do its work; then one line on stderr says why.
+        The exit status: 0 where all is well, 1 where something that was examined is not, 2
+        where the command could not do its work, and 130 where it was interrupted. Then one
+        line on stderr says why.
     """
-    with contextlib.suppress(ValueError):  # not in the main thread
-        # So that what has been started is ended, whoever ends this.
+    with contextlib.suppress(ValueError):  # ValueError: this is not the main thread
+        # As for Ctrl-C, so that whatever ends this, the processes that it has started are ended.
         for name in ("SIGTERM", "SIGHUP"):
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), signal.default_int_handler)
@@ -58,6 +59,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         return status
     except (CommandError, ImportError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # "| head"
+            # Otherwise Python would complain at exit that it can't flush stdout.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return 2
         print(f"wandb-ddp-patch: {' '.join(str(error).split())}", file=sys.stderr)

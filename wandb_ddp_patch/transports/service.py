@@ -179,7 +179,7 @@ class ServiceTransport(Transport):
                 " if it goes on before the run is finished"
             )
         flush.warn(
-            f"The last rows that this worker logged to run {self.payload['known']['id']} may be"
+            f"The last rows that this worker logged to run {self.payload['metadata']['id']} may be"
             f" lost: {why}."
         )
 

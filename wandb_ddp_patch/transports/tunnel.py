@@ -137,7 +137,7 @@ class TunnelTransport(ServiceTransport):
             what = f"The last {count} message(s) of" if count else "What was logged last by"
             why = endpoint.why or f"no answer within {endpoint.timeout:.0f} s"
             flush.warn(
-                f"{what} this worker to run {self.payload['known']['id']} may be lost: {why}."
+                f"{what} this worker to run {self.payload['metadata']['id']} may be lost: {why}."
             )
 
     def _wait_until_sent(self) -> None:

@@ -1,4 +1,4 @@
-"""Detection of topics that a tree does not need, by the checks that the patches use."""
+"""Whether a tree does by itself what a topic is about: tried as the runtime tries it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import wandb_ddp_patch
 
 from .topics import Topic
 
-# The patches whose ``is_fixed`` decides, by topic; for runs, a function of the module.
-_PATCHES = {
+# The patches whose checks say so, by topic; for runs, a part of one.
+_CHECKS = {
     "config": (("config", "Config"),),
     "summary": (("summary", "Summary"), ("summary", "SummaryDisabled")),
     "preinit": (("preinit", "PreInitCallable"),),
-    "run": (("run", "is_itself_at_home"),),
+    "run": (("run", "is_same_run_in_owner"),),
     "torch": (("torch", "serialization"),),
 }
 
@@ -45,15 +45,15 @@ print(json.dumps(found))
 
 
 def passing(tree: Path, topics: List[Topic]) -> Dict[str, bool]:
-    """Check topics on a tree, in a separate interpreter.
+    """Try topics on a tree, in an interpreter of their own.
 
     Returns:
-        For each topic that could be checked, True if the tree does not need it. Empty if the
-        tree's wandb can't be imported here because a dependency is missing.
+        Which pass, of those that could be tried: not where the tree's wandb can't be
+        imported here, for want of something that it needs.
     """
     if not topics:
         return {}
-    todo = {topic.name: _PATCHES[topic.name] for topic in topics}
+    todo = {topic.name: _CHECKS[topic.name] for topic in topics}
     package = Path(wandb_ddp_patch.__file__).resolve().parent
     with tempfile.TemporaryDirectory() as empty:
         try:
