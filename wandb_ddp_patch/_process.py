@@ -6,6 +6,7 @@ is told.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -122,3 +123,12 @@ def has_exited(known: Optional[str]) -> bool:
         return process_fingerprint(int(pid)) != known
     except PermissionError:
         return False
+
+
+def raise_fd_limit() -> None:
+    """Raise this process's limit of descriptors as far as the system lets it: workers take some."""
+    with contextlib.suppress(Exception):  # there is none on Windows, and no such limit
+        import resource
+
+        now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, min(most, 1 << 16)), most))

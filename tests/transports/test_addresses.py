@@ -19,7 +19,7 @@ SCRIPT = """
 import json, os, socket, sys
 import wandb
 from wandb_ddp_patch.runs import state
-from wandb_ddp_patch.transports.remote import owner
+from wandb_ddp_patch.transports.remote import shared_runs
 
 def run():
     owned = state.OwnerState(os.urandom(16).hex())
@@ -35,9 +35,9 @@ runs = []
 def share(host=None, port=0, owned=None, anew=False, **env):
     os.environ.update(env)
     if anew:  # as if this process listened nowhere yet
-        owner._doors.clear()
+        shared_runs._heard.clear()
     try:
-        opened = owner.listen_tcp(owned or run(), host, port)
+        opened = shared_runs.listen_tcp(owned or run(), host, port)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     finally:

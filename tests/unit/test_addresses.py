@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from wandb_ddp_patch.transports.remote import addresses, listeners, owner
+from wandb_ddp_patch.transports.remote import addresses, shared_runs
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="has no second loopback address")
 def test_a_port_that_is_free_for_one_family_alone_is_not_taken(monkeypatch):
-    bound, tried = listeners._bound, []
+    bound, tried = addresses._bound, []
 
     def taken_at_first(place, port):
         tried.append(port)
@@ -19,9 +19,9 @@ def test_a_port_that_is_free_for_one_family_alone_is_not_taken(monkeypatch):
             raise OSError(errno.EADDRINUSE, "taken")
         return bound(place, port)
 
-    monkeypatch.setattr(listeners, "_bound", taken_at_first)
+    monkeypatch.setattr(addresses, "_bound", taken_at_first)
     places = addresses.resolve("127.0.0.1") + addresses.resolve("127.0.0.2")
-    opened = listeners.bind_tcp(places, 0)
+    opened = addresses.bind_tcp(places, 0)
     ports = {door.getsockname()[1] for door in opened}
     assert ports == {tried[3]} and [port == 0 for port in tried] == [True, False] * 2
     for door in opened:
@@ -56,9 +56,9 @@ def test_what_a_loopback_address_is(address, expected):
     ],
 )
 def test_the_variable(told, host, port):
-    assert owner.parse_setting(told) == (host, port)
+    assert shared_runs.parse_setting(told) == (host, port)
 
 
 def test_a_variable_that_makes_no_sense():
     with pytest.raises(ValueError, match="is not 1, HOST or HOST:PORT"):
-        owner.parse_setting("host:port")
+        shared_runs.parse_setting("host:port")

@@ -59,7 +59,7 @@ class Opened:
         return OwnerConnection(self.payload)
 
     def end(self):
-        local_server.end(self.owned)
+        local_server.close_run(self.owned)
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wandb_ddp_patch.transports.remote import wandb_responses
+from wandb_ddp_patch.transports.remote.records import FrameDecoder
 from wandb_ddp_patch.transports.remote.wandb_protocol import (
+    MessageDecoder,
     ProtocolError,
-    Splitter,
     frame,
     server_messages,
 )
@@ -30,7 +31,7 @@ def test_here(name):
 @given(st.lists(st.binary(max_size=300)), st.lists(st.integers(0, 2000)))
 def test_messages_are_the_same_however_they_are_cut(messages, cuts):
     data = b"".join(map(frame, messages))
-    splitter, found = Splitter(), []
+    splitter, found = MessageDecoder(), []
     places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     for start, end in zip(places, places[1:]):
         found += splitter.feed(data[start:end])
@@ -40,23 +41,23 @@ def test_messages_are_the_same_however_they_are_cut(messages, cuts):
 
 @given(st.lists(st.binary(max_size=30)), st.integers(0, 255).filter(lambda c: c != ord("W")))
 def test_what_is_not_wandbs_is_refused_at_its_first_byte(messages, first):
-    splitter = Splitter()
+    splitter = MessageDecoder()
     assert splitter.feed(b"".join(map(frame, messages))) == messages
     with pytest.raises(ProtocolError, match="not with b'W'"):
         splitter.feed(bytes([first]))
 
 
 def test_a_long_message_is_refused_by_its_header():
-    assert Splitter(limit=5).feed(frame(b"12345")) == [b"12345"]
+    assert MessageDecoder(limit=5).feed(frame(b"12345")) == [b"12345"]
     with pytest.raises(ProtocolError, match="6 bytes"):
-        Splitter(limit=5).feed(frame(b"123456")[:5])
+        MessageDecoder(limit=5).feed(frame(b"123456")[:5])
 
 
 def test_a_long_message_is_not_copied_for_each_piece(monkeypatch):
-    split, calls = Splitter._split, []
-    monkeypatch.setattr(Splitter, "_split", lambda *args: calls.append(1) or split(*args))
+    split, calls = FrameDecoder._split, []
+    monkeypatch.setattr(FrameDecoder, "_split", lambda *args: calls.append(1) or split(*args))
     data = frame(bytes(1 << 20))
-    splitter, count = Splitter(), 0
+    splitter, count = MessageDecoder(), 0
     for start in range(0, len(data), 2048):
         count += len(splitter.feed(data[start : start + 2048]))
     assert count == 1

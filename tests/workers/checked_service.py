@@ -13,7 +13,7 @@ import threading
 
 from wandb_ddp_patch.transports.remote import wandb_paths, wandb_requests, wandb_responses
 from wandb_ddp_patch.transports.remote.wandb_protocol import (
-    Splitter,
+    MessageDecoder,
     frame,
     kind_and_body,
     parse_request,
@@ -53,7 +53,7 @@ class CheckedService:
                 threading.Thread(target=target, args=(client, service), daemon=True).start()
 
     def _requests(self, client, service):
-        splitter, is_open = Splitter(), True
+        splitter, is_open = MessageDecoder(), True
         with contextlib.suppress(OSError):
             while is_open:
                 data = client.recv(65536)
@@ -65,9 +65,9 @@ class CheckedService:
                 end.shutdown(socket.SHUT_RDWR)
 
     def _pass_on(self, message, client, service):
-        kind = kind_and_body(parse_request(message))[0]
+        kind, body = kind_and_body(parse_request(message))
         self.seen.add(kind)
-        self.paths += [path.path for path in wandb_paths.paths_in_request(message)]
+        self.paths += [field.path for field in wandb_paths.path_fields(kind, body)]
         verdict = self.check.check(message)
         if verdict.action is Action.FORWARD:
             service.sendall(frame(message if verdict.changed is None else verdict.changed))
@@ -81,7 +81,7 @@ class CheckedService:
         return answer is not None or not verdict.is_waited_for
 
     def _responses(self, client, service):
-        splitter = Splitter()
+        splitter = MessageDecoder()
         with contextlib.suppress(OSError):
             while True:
                 data = service.recv(65536)

@@ -12,8 +12,8 @@ import sys
 import tempfile
 import traceback
 
-from wandb_ddp_patch.transports.remote import wandb_paths, wandb_requests
-from wandb_ddp_patch.transports.remote.wandb_paths import FIELDS, PathType
+from wandb_ddp_patch.transports.remote import sent_files, wandb_requests
+from wandb_ddp_patch.transports.remote.wandb_paths import FIELDS, PathType, path_fields
 from wandb_ddp_patch.transports.remote.wandb_protocol import (
     has_field,
     is_waited_for,
@@ -260,7 +260,11 @@ def check_rows_pass_as_they_are():
         verdict = verdict_of(request)
         assert verdict is wandb_requests.FORWARD
         assert not is_waited_for(request)
-        assert wandb_paths.paths_in_request(request.SerializeToString()) == []
+        assert paths_in(request) == []
+
+
+def paths_in(request):
+    return [(field.path, field.type) for field in path_fields(*kind_and_body(request))]
 
 
 def set_path(body, field, path):
@@ -287,9 +291,8 @@ def check_paths_outside_are_refused():
             if not set_path(body, field, STAGING + "file"):
                 continue
             if type_ in (PathType.FILE, PathType.FOLDER):
-                sent_on = changed_by_check(request).SerializeToString()
-                found = wandb_paths.paths_in_request(sent_on)
-                assert found == [("/here/file", type_, "")], (kind, field)
+                found = paths_in(changed_by_check(request))
+                assert found == [("/here/file", type_)], (kind, field)
             else:
                 assert verdict_of(request).action is Action.REFUSE, (kind, field)
             for path in bad:
@@ -339,19 +342,9 @@ def check_paths_are_found():
             continue
         request, body = make(kind)
         there = [pair for pair in fields if set_path(body, pair[0], "/w/" + pair[0])]
-        message = request.SerializeToString()
-        found = wandb_paths.paths_in_request(message)
-        found = sorted((path.path, path.type) for path in found)
-        assert found == sorted(("/w/" + field, type_) for field, type_ in there), kind
-
-
-def check_when_a_file_is_uploaded_is_known():
-    request, body = make("record.files")
-    for policy in ("NOW", "END", "LIVE"):
-        item = body.files.add()
-        item.path, item.policy = "name", getattr(item, policy)
-    found = wandb_paths.paths_in_request(request.SerializeToString())
-    assert [path.policy for path in found] == ["now", "end", "live"]
+        assert sorted(paths_in(request), key=str) == sorted(
+            [("/w/" + field, type_) for field, type_ in there], key=str
+        ), kind
 
 
 def check_files_of_a_run_are_found_by_their_names():
@@ -370,7 +363,7 @@ def check_files_of_a_run_are_found_by_their_names():
         "none": [],
     }
     for name, files in wanted.items():
-        assert wandb_paths.find_run_files(folder, name) == files, name
+        assert sent_files.find_run_files(folder, name) == files, name
 
 
 def check_a_manifest_file_comes_into_its_message():
@@ -383,7 +376,7 @@ def check_a_manifest_file_comes_into_its_message():
     with gzip.open(path, "wt") as file:
         file.write(json.dumps(entry) + "\n" + json.dumps(more) + "\n")
     body.manifest.manifest_file_path = path
-    message = wandb_paths.inline_manifest(request.SerializeToString())
+    message = sent_files.inline_manifest(request.SerializeToString())
     assert not os.path.exists(path)
     manifest = server_messages().ServerRequest.FromString(message).record_publish.artifact.manifest
     first, second = manifest.contents
@@ -392,7 +385,7 @@ def check_a_manifest_file_comes_into_its_message():
     assert first.skip_cache and not second.skip_cache
     assert (second.ref, second.birth_artifact_id) == ("s3://x", "id")
     assert [(one.key, one.value_json) for one in second.extra] == [("k", "1")]
-    assert wandb_paths.inline_manifest(message) is message
+    assert sent_files.inline_manifest(message) is message
 
 
 def check_refusals_find_the_one_who_waits():

@@ -33,7 +33,7 @@ class RawWorker:
 
     def __init__(self, key, share):
         self.heard, self.why, self.bytes = [], None, b""
-        self._decoder = records.Decoder()
+        self._decoder = records.decoder()
         self.stream = Stream(os.urandom(16), self._receive)
         address = share["host"], share["port"]
         self._client = Client(

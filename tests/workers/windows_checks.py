@@ -256,7 +256,7 @@ def check_workers_up_to_0_12_reach_their_owner():
     except (EOFError, OSError):
         pass
     assert connection.request(pickle.dumps(("log", ({"n": 2},), {}))) == (True, None)
-    local_server.end(owned)
+    local_server.close_run(owned)
     try:
         connection.request(pickle.dumps(("log", ({"n": 3},), {})))
         raise AssertionError("the run is not over")

@@ -24,7 +24,7 @@ _ROOMS = (
     "runs.owner_file",
     "transports.local",
     "transports.local_server",
-    "transports.remote.owner",
+    "transports.remote.shared_runs",
     "transports.selection",
     "transports.service",
     "transports.service_connection",

@@ -31,9 +31,9 @@ def share(run: Any, host: Optional[str], port: int) -> Optional[str]:
         selection.publish(run)
         if not owned.shared:
             raise state.usage_error("a run that is finished can't be shared")
-    from ..transports.remote import owner  # late: only runs that are shared need it
+    from ..transports.remote import shared_runs  # late: only runs that are shared need it
 
-    shared = owner.listen_tcp(owned, host, port)
+    shared = shared_runs.listen_tcp(owned, host, port)
     where = "[%s]" if ":" in shared["host"] else "%s"
     return f"{where % shared['host']}:{shared['port']}"
 

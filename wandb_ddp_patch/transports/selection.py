@@ -1,4 +1,4 @@
-"""Which way home there is for a run: asked here, and nowhere else."""
+"""Which transport reaches a run's owner: chosen here, and nowhere else."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ _sharing = threading.RLock()
 
 
 def select(payload: Dict[str, Any]) -> Optional[Transport]:
-    """Choose how a run that came with a payload reaches its owner.
+    """Return the transport by which a run that came with a payload reaches its owner.
 
     Returns:
-        The way, which is not connected yet; None where there is none.
+        The transport, which is not connected yet; None where there is none.
     """
-    kind_of_way = transport_class(payload)
-    if kind_of_way is None:
+    transport_type = transport_class(payload)
+    if transport_type is None:
         return None
-    way = kind_of_way(payload)
-    if payload.get("share") and payload["attach_id"] and not way.is_remote_host:
-        way.fallback = functools.partial(_elsewhere, payload)  # another user's, or container's
-    return way
+    transport = transport_type(payload)
+    if payload.get("share") and payload["attach_id"] and not transport.is_remote_host:
+        # The service's socket may be another user's, or in another container's folder.
+        transport.fallback = functools.partial(_tunnel, payload)
+    return transport
 
 
-def _elsewhere(payload: Dict[str, Any]) -> Transport:
+def _tunnel(payload: Dict[str, Any]) -> Transport:
     from .tunnel import TunnelTransport  # late: only runs that are shared need it
 
     return TunnelTransport(payload)
 
 
 def transport_class(payload: Dict[str, Any]) -> Optional[Callable[[Dict[str, Any]], Transport]]:
-    """Choose the class of that way; its module has been read then."""
+    """Return the class of that transport. Its module has been imported then."""
     shared = payload.get("share")  # not in payloads of runs that are not shared
     if shared and not is_same_host(shared["machine"]):
         from .tunnel import TunnelTransport  # late: only runs that are shared need it
@@ -68,7 +69,8 @@ def _share(run: Any, owned: state.OwnerState) -> None:
     if own.get("_is_finished") or owned.over:
         return
     if own.get("_attach_id"):
-        owned.owner_file = owner_file.ensure_owner_file()  # each time: it may have to be put back
+        # Each time: a cleaner may have removed it since the last worker was handed the run.
+        owned.owner_file = owner_file.ensure_owner_file()
     elif owned.shared:
         return
     elif own.get("_backend") is not None:
@@ -81,15 +83,15 @@ def _share(run: Any, owned: state.OwnerState) -> None:
         owned.shared, owned.process = True, process_fingerprint()
         _hook(os.environ.get("WANDB_SERVICE"))
     if os.environ.get("WANDB_DDP_PATCH_SHARE", "0") not in ("", "0"):
-        _share_by_environment(run, owned)
+        _share_from_environment(run, owned)
 
 
-def _share_by_environment(run: Any, owned: state.OwnerState) -> None:
+def _share_from_environment(run: Any, owned: state.OwnerState) -> None:
     why = sharing_problem(run)
     if why is None:
-        from .remote import owner  # late: only runs that are shared need it
+        from .remote import shared_runs  # late: only runs that are shared need it
 
-        owner.share_from_environment(owned)
+        shared_runs.share_from_environment(owned)
     else:
         wandb: Any = sys.modules["wandb"]
         wandb.termwarn(f"WANDB_DDP_PATCH_SHARE does nothing here: {why}.", repeat=False)
@@ -106,17 +108,19 @@ def sharing_problem(run: Any) -> Optional[str]:
 
 
 def close(run: Any, owned: state.OwnerState) -> None:
-    """Tell workers that a run of this process is over; it is about to be finished."""
+    """Tell workers that a run of this process is finished, just before it is."""
     if owned.over:
         return
     if owned.share is not None:
-        from .remote import owner  # late, as above
+        # Before the file tells workers on this machine, and before wandb finishes the run: rows
+        # from elsewhere can come only as long as the service knows it.
+        from .remote import shared_runs  # late, as above
 
-        owner.end(owned)
+        shared_runs.close(owned)
     if owned.local_address is not None:
         from . import local_server  # late, as above
 
-        local_server.end(owned)
+        local_server.close_run(owned)
     if run.__dict__.get("_attach_id"):
         if owner_file.mark_finished(owned.key) and owned.service:
             from . import service_queue  # late, as above
@@ -129,7 +133,7 @@ def close(run: Any, owned: state.OwnerState) -> None:
         owned.over = True
 
 
-# The process at whose end they are over, and its service.
+# The process at whose exit the runs are closed to workers, and its service.
 _hooked: Tuple[int, Optional[str]] = (0, None)
 
 
@@ -140,28 +144,29 @@ def _hook(service: Optional[str]) -> None:
     before, _hooked = _hooked, (os.getpid(), service)
     if before == _hooked:
         return
-    # Anew for each service: to come before the hook with which wandb ends that. Not for
-    # each run: up to Python 3.12, what atexit has forgotten keeps its place.
-    atexit.unregister(_before_the_end)
-    atexit.register(_before_the_end, os.getpid())
+    # Hooks run in reverse order, and this one has to come before the one with which wandb ends
+    # its service: so it is registered anew for each service. Not for each run: up to Python
+    # 3.12, what atexit has unregistered keeps its place in the list, which would grow.
+    atexit.unregister(_close_at_exit)
+    atexit.register(_close_at_exit, os.getpid())
     if before[0] != os.getpid():
-        util.Finalize(None, _before_the_end, (os.getpid(),), exitpriority=100)
+        util.Finalize(None, _close_at_exit, (os.getpid(),), exitpriority=100)
 
 
-def _before_the_end(pid: int) -> None:
+def _close_at_exit(pid: int) -> None:
     if pid == os.getpid():  # not a fork, which has inherited the hook
         for run in state.live_runs():
             owned = state.get_state(run)
             if isinstance(owned, state.OwnerState) and owned.shared:
                 close(run, owned)
-        for name in ("remote.owner", "local_server"):
+        for name in ("remote.shared_runs", "local_server"):
             module: Any = sys.modules.get(f"{__package__}.{name}")
             if module is not None:
-                module.end_all()
+                module.close_all()
         owner_file.mark_all_finished()
 
 
 def after_fork_in_child() -> None:
-    """Make anew what another thread of the parent may have held."""
+    """Replace a lock that another thread of the parent may have held: nobody would release it."""
     global _sharing
     _sharing = threading.RLock()
