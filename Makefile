@@ -1,12 +1,13 @@
-# make demo: see it fail and work. make demo-nodes: one run on two machines. make test: all
-# tests. make rows, make matrix, make bench: the tables in docs, of rows, of releases and of
-# speed. make test-frameworks: Lightning, Ray and others; make carriers: their table, too.
-# Python and git suffice.
+# make demo: see the bug, and see it fixed. make demo-nodes: one run on two machines.
+# make test: all tests, except those that take minutes (make test-nightly).
+# make rows, make matrix, make bench: measure, and fill in the tables in docs (rows that
+# arrive, wandb releases, speed). make test-frameworks: tests with Lightning, Ray and others;
+# make carriers: the same, and fill in their table. All of them need only Python and git.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
-# Many tests wait for processes: more of them than cores run at once.
+# Many tests wait for processes, so more of them run at once than there are cores.
 WORKERS ?= 4
 
 .PHONY: demo demo-nodes test test-nightly test-frameworks carriers rows matrix
@@ -15,7 +16,8 @@ WORKERS ?= 4
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
 
-# Two machines that are parts of this one, which takes root; then with the cable out for 10 s.
+# Two machines, simulated by networks of this one, which needs root; the second time, the
+# link between them is down for 10 s.
 demo-nodes: $(VENV)/.demo
 	$(BIN)/python examples/nodes.py
 	$(BIN)/python examples/nodes.py --cut 10
@@ -23,11 +25,11 @@ demo-nodes: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS) --maxschedchunk 1
 
-# The tests that take minutes, and that make test leaves out.
+# The tests that take minutes. make test leaves them out.
 test-nightly: $(VENV)/.test
 	$(BIN)/python -m pytest -m nightly -n $(WORKERS) --maxschedchunk 1
 
-# In an environment of their own: what the frameworks need is theirs to say.
+# In a separate environment: the frameworks decide which versions they need.
 FRAMEWORKS := .venv-frameworks
 
 test-frameworks: $(FRAMEWORKS)/.made
@@ -40,7 +42,7 @@ rows: $(VENV)/.test
 	$(BIN)/python benchmarks/rows.py --write docs/what-breaks.md
 	$(BIN)/python benchmarks/rows.py --online --write docs/what-breaks.md
 
-# Every release line on Python 3.11, and the report's own Python for those of its time.
+# Every minor release on Python 3.11, and 0.12 and older also on the bug report's Python.
 OLD := 0.10.23@3.9 0.10.33@3.9 0.11.2@3.9 0.12.21@3.9
 matrix: export WANDB_DDP_PATCH_CACHE ?= .cache
 matrix: $(VENV)/.test
@@ -78,7 +80,7 @@ $(VENV)/.bench: $(VENV)/.test
 	$(BIN)/pip install --quiet --editable ".[bench]"
 	touch $@
 
-# The constraint keeps the frameworks from bringing another torch, gigabytes of it.
+# Without the constraint, the frameworks would install another torch, gigabytes of it.
 $(FRAMEWORKS)/.made: setup.py pyproject.toml
 	$(PYTHON) -m venv $(FRAMEWORKS)
 	$(FRAMEWORKS)/bin/pip install --quiet --upgrade pip

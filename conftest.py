@@ -53,7 +53,7 @@ def run_case(run_script, release, tmp_path):
             script,
             method,
             name,
-            python=release(version) if version else sys.executable,
+            python=release(version),
             env=scripts.WORKER_ENV,
             returncode=returncode,
             start_new_session=True,
@@ -68,11 +68,13 @@ def run_case(run_script, release, tmp_path):
 
 @pytest.fixture
 def release():
-    """Return the interpreter of an environment with a wandb release."""
+    """Return the interpreter of an environment with a wandb release; of None, this one."""
     # late: tests/frameworks has an environment of its own, without the testbed
     from wandb_ddp_patch_testbed import environments
 
     def get(version, python="3.11"):
+        if version is None:
+            return sys.executable
         try:
             return environments.environment(version, python)
         except environments.NoPython as error:

@@ -14,19 +14,19 @@ import wandb
 
 import wandb_ddp_patch
 
-UPSTREAM, PATCHED = "wandb.config, upstream", "wandb.config, patched"
+ALONE, PATCHED = "wandb.config, wandb alone", "wandb.config, with the patch"
 READS = {
     "config.lr": "config.lr",
     'config["lr"]': 'config["lr"]',
-    "getattr, missing": "getattr(config, 'missing', None)",
-    "hasattr, missing": "hasattr(config, 'missing')",
-    "hasattr, dunder": "hasattr(config, '__missing_name__')",
+    "getattr(), missing name": "getattr(config, 'missing', None)",
+    "hasattr(), missing name": "hasattr(config, 'missing')",
+    "hasattr(), dunder name": "hasattr(config, '__missing_name__')",
 }
 OF_DICT = {
     "config.lr": 'config["lr"]',
-    "getattr, missing": "config.get('missing')",
-    "hasattr, missing": "'missing' in config",
-    "hasattr, dunder": "'__missing_name__' in config",
+    "getattr(), missing name": "config.get('missing')",
+    "hasattr(), missing name": "'missing' in config",
+    "hasattr(), dunder name": "'__missing_name__' in config",
 }
 LOOP_SECONDS = 0.005
 ITEMS = {"lr": 0.1, **{f"key{n}": n for n in range(20)}}
@@ -35,7 +35,7 @@ ITEMS = {"lr": 0.1, **{f"key{n}": n for n in range(20)}}
 def arms():
     config = wandb.Config()
     vars(config)["_items"].update(ITEMS)
-    yield UPSTREAM, config
+    yield ALONE, config
     yield PATCHED, config
     yield "dict", dict(ITEMS)
     yield "dict(wandb.config)", dict(config)
@@ -69,7 +69,7 @@ def cases():
                 exec(statement, {"config": config})
             except (AttributeError, KeyError, TypeError):
                 continue
-            prepare = wandb_ddp_patch.revert if name == UPSTREAM else wandb_ddp_patch.apply
+            prepare = wandb_ddp_patch.revert if name == ALONE else wandb_ddp_patch.apply
             yield f"{name}: {read}", statement, {"config": config}, prepare
 
 
@@ -84,12 +84,12 @@ def main():
     result = {}
     for read in READS:
         took = {n: times[f"{n}: {read}"] for n in names if f"{n}: {read}" in times}
-        result[read] = harness.summary(took, UPSTREAM)
+        result[read] = harness.summary(took, ALONE)
     rows = [
         (
             name,
             *(
-                f"{harness.seconds(arms[name]['median_s'])} ({arms[name]['of ' + UPSTREAM]:.2f})"
+                f"{harness.seconds(arms[name]['median_s'])} ({arms[name]['of ' + ALONE]:.2f})"
                 if name in arms
                 else ""
                 for arms in result.values()
@@ -97,10 +97,10 @@ def main():
         )
         for name in names
     ]
-    print(f"median of {rounds} processes (of upstream's)")
+    print(f"median of {rounds} processes (ratio to wandb alone)")
     print(harness.table(("", *(f"`{read}`" for read in READS)), rows))
     goals = [
-        harness.goal(f"read of a config: {read}", at_most=1, **harness.of(arms, PATCHED, UPSTREAM))
+        harness.goal(f"reading a config: {read}", at_most=1, **harness.of(arms, PATCHED, ALONE))
         for read, arms in result.items()
         if read != 'config["lr"]'  # which is not patched
     ]

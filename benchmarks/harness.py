@@ -177,15 +177,19 @@ def slope(xs, ys):
     return over / sum((x - mean_x) ** 2 for x in xs)
 
 
-def goal(what, value, at_most, ours=None, baseline=None, interval=None):
-    """Say whether a goal is met, missed, or undecided: missed by less than chance may do.
+def goal(what, value, at_most, ours=None, baseline=None, interval=None, unit=""):
+    """Return what is measured, its goal, and whether that is met, missed or undecided.
+
+    Undecided is a goal that is missed, while the interval still contains it.
 
     Args:
-        value: The figure that decides.
-        at_most: What it may be.
-        ours: What was measured of ours, in words for the table.
+        what: What was measured, as the table's first column says it.
+        value: The figure that decides: a ratio, unless there is a unit.
+        at_most: The goal: the largest value with which it is met.
+        ours: What was measured with the patch, in words for the table.
         baseline: What it was compared with, and what was measured of that.
-        interval: In which the figure is, at 95 %.
+        interval: The 95 % interval of the value.
+        unit: The unit of a value that is not a ratio.
     """
     surely = value if interval is None else interval[0]
     return {
@@ -193,18 +197,19 @@ def goal(what, value, at_most, ours=None, baseline=None, interval=None):
         "ours": ours,
         "baseline": baseline,
         "value": value,
+        "unit": unit,
         "95 %": interval,
-        "goal": f"<= {at_most:.4g}",
+        "goal": with_unit(f"<= {at_most:.4g}", unit),
         "state": "met" if value <= at_most else "undecided" if surely <= at_most else "missed",
     }
 
 
 def goal_by_part(what, ratios, at_most, whole, baseline):
-    """Say whether a goal is met by what was timed in the same process as the whole.
+    """Return a goal for the time that the patch adds, timed in the same process as the whole.
 
     Args:
-        ratios: Of the whole with ours to the same without it, one of each round.
-        whole: Seconds that it takes without ours.
+        ratios: Of the whole with the patch to the same without it, one for each round.
+        whole: Seconds that it takes without the patch.
         baseline: What that is, in words for the table.
     """
     ratio = statistics.median(ratios)
@@ -356,7 +361,12 @@ def save(name, result, quick=False):
 
 
 def say(goal):
-    return f"{ratio(goal['value'])}{within(goal['95 %'])}, goal {goal['goal']}"
+    value = with_unit(ratio(goal["value"]), goal["unit"])
+    return f"{value}{within(goal['95 %'])}, goal {goal['goal']}"
+
+
+def with_unit(number, unit):
+    return f"{number} {unit}" if unit else number
 
 
 def within(interval):

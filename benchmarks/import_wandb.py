@@ -1,4 +1,4 @@
-"""What the shim costs ``import wandb``: without it and with it.
+"""What the patch adds to ``import wandb``.
 
 Each arm is a new virtual environment that sees the packages of this one; one of them
 has the package and its start-up files, as "pip install" puts them there, the other has
@@ -8,8 +8,8 @@ run python -c "import wandb" in turns.
 Whole processes vary by more than what is looked for. So a third arm, which has the
 package but not its start-up files, imports wandb alone and then, in the same process,
 the package, which patches wandb at once; and its finder is asked for each module that
-wandb has brought. What that adds is put in proportion to what wandb alone took: "by its
-part".
+wandb has brought. What that adds is put in proportion to what wandb alone took: "time
+added".
 """
 
 import importlib.util
@@ -22,7 +22,7 @@ import harness
 
 import startup
 
-WITHOUT, WITH = "without", "with the shim"
+ALONE, WITH = "wandb alone", "with the patch"
 
 
 PART = """
@@ -72,7 +72,7 @@ def main():
         site = Path(importlib.util.find_spec("wandb").origin).parent.parent
         packages.write_text(f"{site}\n", "utf-8")
         pythons = {
-            WITHOUT: startup.make(Path(folder, "without"), packages),
+            ALONE: startup.make(Path(folder, "without"), packages),
             WITH: startup.make(Path(folder, "with"), packages, *startup.OURS),
         }
         third = startup.make(Path(folder, "part"), packages, startup.PACKAGE)
@@ -93,19 +93,23 @@ def main():
         }
         warm_up = 2
         times = harness.interleave({**arms, "part": part}, rounds, warm_up, "import wandb")
-    summary = harness.summary({name: times[name] for name in arms}, WITHOUT)
+    summary = harness.summary({name: times[name] for name in arms}, ALONE)
     by_part = by_part[warm_up:]
-    ratio, whole = statistics.median(by_part), harness.of(summary, WITH, WITHOUT)
+    ratio, whole = statistics.median(by_part), harness.of(summary, WITH, ALONE)
     rows = [
         ("whole processes", harness.ratio(whole["value"]) + harness.within(whole["interval"])),
-        ("by its part", harness.ratio(ratio) + harness.within(harness.interval(by_part))),
+        ("time added", harness.ratio(ratio) + harness.within(harness.interval(by_part))),
     ]
-    print(harness.table(("import wandb with the shim, of it without", f"{rounds} rounds"), rows))
+    print(
+        harness.table(
+            ("import wandb with the patch, ratio to wandb alone", f"{rounds} rounds"), rows
+        )
+    )
     goals = [
         harness.goal_by_part(
-            "import wandb, by its part", by_part, 1.01, summary[WITHOUT]["median_s"], WITHOUT
+            "import wandb: time added", by_part, 1.01, summary[ALONE]["median_s"], ALONE
         ),
-        harness.goal("import wandb, whole processes", at_most=1.01, **whole),
+        harness.goal("import wandb: whole process", at_most=1.01, **whole),
     ]
     result = {"arms": summary, "by_part": ratio, "goals": goals}
     harness.save("import_wandb", result, args.quick)

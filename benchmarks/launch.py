@@ -182,13 +182,13 @@ def goals(result, slopes):
             # The worst of all numbers of workers.
             worst = max(many, key=lambda n: result[n][arm]["of " + baseline])
             yield harness.goal(
-                f"{arm}, from 4 workers on (worst at {worst})",
+                f"starting 4 or more workers, {arm} (worst case: {worst})",
                 at_most=at_most,
                 **harness.of(result[worst], arm, baseline),
             )
     if slopes:
         yield harness.goal(
-            "spawn(), warm: for each worker more",
+            f"starting one more worker, {WARM}",
             slopes[WARM] / slopes[SPAWN],
             1 / 50,
             harness.seconds(max(slopes[WARM], 0)),

@@ -4,7 +4,7 @@ import statistics
 
 import harness
 
-NEW, OLD = "this build", "the build before"
+NEW, OLD = "this design", "earlier design"
 ROUND_TRIPS_MS = "0", "1", "10"
 LOG_ROWS = 2000
 
@@ -22,7 +22,7 @@ def about_processor_time(found):
             continue
         new, old = found[load, NEW], found[load, OLD]
         words = (harness.seconds(statistics.median(times)) for times in (new, old))
-        what = f"the owner's processor time a remote row, {load}"
+        what = f"the owner's CPU time per remote row, {load}"
         yield paired(what, new, old, 1 / 15, next(words), f"{next(words)}, {OLD}")
 
 
@@ -30,14 +30,16 @@ def about_steps(found):
     for name in (NEW, OLD):
         if (name, "nobody logs") not in found:
             continue
-        alone, remote = found[name, "nobody logs"], found[name, "a worker elsewhere logs"]
+        alone, remote = found[name, "nobody logs"], found[name, "a remote worker logs"]
         # Steps a second: the time of one is their inverse.
-        what = "the owner's step at 1,000 remote rows/s" + (f", {OLD}" if name == OLD else "")
+        what = "the owner's compute step with 1,000 remote rows/s" + (
+            f", {OLD}" if name == OLD else ""
+        )
         yield paired(what, alone, remote, 1.005, None, "nobody logs")
         if name == NEW:
-            local = found[name, "a worker here logs"]
-            baseline = "a worker of this machine logs as much"
-            yield paired(what + ", to local rows", local, remote, 1.005, None, baseline)
+            local = found[name, "a local worker logs"]
+            baseline = "a local worker logs as much"
+            yield paired(what + ", against local rows", local, remote, 1.005, None, baseline)
 
 
 def about_latency(found):
@@ -46,8 +48,8 @@ def about_latency(found):
         remote = [logged for logged, _ in found[NEW, f"{trip} ms"]]
         rows = (statistics.median(times) / LOG_ROWS for times in (remote, local))
         words = [harness.seconds(row) for row in rows]
-        what = f"a remote worker logs a row, {trip} ms round trip"
-        yield paired(what, remote, local, 1.05, words[0], f"{words[1]}, local")
+        what = f"a remote worker logs a row, {trip} ms network round trip"
+        yield paired(what, remote, local, 1.05, words[0], f"{words[1]}, a local worker")
 
 
 def about_first_rows(found):
@@ -55,24 +57,26 @@ def about_first_rows(found):
     trips = [
         (ten[0] - none[0]) / 0.010 for ten, none in zip(found[NEW, "10 ms"], found[NEW, "0 ms"])
     ]
-    what = "round trips of a remote worker's first row"
+    what = "a remote worker's first row"
     words = f"{harness.seconds(slow)} at 10 ms", f"{harness.seconds(fast)} at 0 ms"
-    yield harness.goal(what, statistics.median(trips), 15, *words, harness.interval(trips))
+    interval = harness.interval(trips)
+    yield harness.goal(what, statistics.median(trips), 15, *words, interval, "round trips")
 
 
 def about_questions(found):
     new, old = found[NEW], found.get(OLD)
-    beside = f"{harness.seconds(new['longest_of_local_s'])}, local"
+    beside = f"{harness.seconds(new['longest_of_local_s'])}, a local worker"
     beside += f"; {harness.seconds(old['longest_s'])}, {OLD}" if old else ""
     longest = new["longest_s"]
-    what = f"the longest answer while {new['flooding']} workers flood, s"
-    yield harness.goal(what, longest, 1.0, harness.seconds(longest), beside)
+    what = f"the longest wait for an answer while {new['flooding']} workers log at full speed"
+    yield harness.goal(what, longest, 1.0, harness.seconds(longest), beside, unit="s")
 
 
 def about_connections(found):
-    each = f"of {found['connections']:,} connections"
-    yield harness.goal(f"rows lost {each}", found["lost"], 0)
-    yield harness.goal(f"the owner's growth {each}, MB", found["growth_bytes"] / 1e6, 200)
+    connections = f"{found['connections']:,} connections"
+    yield harness.goal(f"rows lost with {connections}", found["lost"], 0, unit="rows")
+    what = f"memory that the owner needs for {connections}"
+    yield harness.goal(what, found["growth_bytes"] / 1e6, 200, unit="MB")
 
 
 def median(pairs, number):

@@ -61,8 +61,8 @@ def processor_time(builds, sizes):
         name, how many rows were lost.
     """
     loads = {
-        "1 worker floods": (1, sizes["rows"], 0),
-        "4 workers flood": (4, sizes["rows"] // 4, 0),
+        "1 worker at full speed": (1, sizes["rows"], 0),
+        "4 workers at full speed": (4, sizes["rows"] // 4, 0),
         "1 worker, 1,000 rows/s": (1, sizes["paced rows"], RATE),
     }
     with contextlib.ExitStack() as stack:
@@ -103,6 +103,7 @@ def steps(builds, sizes):
         owners = {name: Build(stack, tree) for name, tree in builds.items()}
         arms = {}
         seconds = sizes["step seconds"]
+        places = ("remote", "elsewhere"), ("local", "here")
 
         def alone(build):
             return build.owner.ask("step", seconds)
@@ -116,9 +117,9 @@ def steps(builds, sizes):
 
         for name, build in owners.items():
             arms[name, "nobody logs"] = lambda build=build: alone(build)
-            for where in ("elsewhere", "here")[: 2 if name == NEW else 1]:
+            for kind, where in places[: 2 if name == NEW else 1]:
                 worker = build.workers(1, f"step-{where}", where)[0]
-                what = f"a worker {where} logs"
+                what = f"a {kind} worker logs"
                 arms[name, what] = lambda build=build, worker=worker: beside(build, worker)
         return harness.interleave(arms, sizes["step rounds"], what="steps")
 

@@ -22,8 +22,8 @@ import wandb_ddp_patch
 
 SIZES = 10, 100, 1000, 10_000, 100_000
 LOOP_SECONDS = 0.02
-DICT, WORKAROUND, OURS = "dict", "dict(wandb.config)", "Config"
-OBJECT, MADE = "an object", "an object, and Config()"
+DICT, WORKAROUND, OURS = "dict", "dict(wandb.config)", "wandb.config"
+OBJECT, MADE = "a plain object", "a plain object, plus Config()"
 DUMPS = {
     DICT: "pickle.dumps(items)",
     OBJECT: "pickle.dumps(thing)",
@@ -65,6 +65,7 @@ def case(size, kind):
     return {"pickle": pickle, "Config": wandb.Config, **names, **payloads}
 
 
+KINDS = {"nested": "a nested config", "flat": "a flat config", "a run's": "a run's config"}
 CASES = [(size, kind) for kind in ("nested", "flat") for size in SIZES]
 CASES += [(size, "a run's") for size in SIZES[:3]]
 
@@ -91,8 +92,8 @@ def benchmarks():
                 yield f"{what}, {arm}, {size} {kind}", statement, names, wandb_ddp_patch.apply
 
 
-def upstream(config):
-    """Say what pickling does without us."""
+def wandb_alone(config):
+    """Return what comes of pickling without the patch."""
     wandb_ddp_patch.revert()
     try:
         return "loads" if dict(pickle.loads(pickle.dumps(config))) == dict(config) else "differs"
@@ -112,7 +113,7 @@ def measured(size, kind, times):
             OBJECT: len(names["of_thing"]),
             OURS: len(names["of_config"]),
         },
-        "upstream": upstream(names["config"]),
+        "wandb alone": wandb_alone(names["config"]),
     }
     for what, arms in STATEMENTS.items():
         took = {arm: times[f"{what}, {arm}, {size} {kind}"] for arm in arms}
@@ -138,7 +139,7 @@ def main():
         "an object's",
         "loads of dict's",
         "an object's",
-        "upstream's",
+        "wandb alone",
     )
     rows = [
         (
@@ -151,23 +152,24 @@ def main():
             f"{one['dumps'][OBJECT]['of ' + DICT]:.3f}",
             f"{one['loads'][OURS]['of ' + DICT]:.3f}",
             f"{one['loads'][OBJECT]['of ' + DICT]:.3f}",
-            one["upstream"],
+            one["wandb alone"],
         )
         for one in result
     ]
     print(harness.table(header, rows))
     goals = [
         harness.goal(
-            "bytes of a pickled config, over the dict's",
+            "a pickled config: bytes more than a dict",
             max(one["bytes"][OURS] - one["bytes"][DICT] for one in result),
             350,
-            f"{result[0]['bytes'][OURS]:,}, {SIZES[0]} keys",
-            f"{result[0]['bytes'][DICT]:,}, {DICT}",
+            f"{result[0]['bytes'][OURS]:,} bytes, {SIZES[0]} keys",
+            f"{result[0]['bytes'][DICT]:,} bytes, {DICT}",
+            unit="bytes",
         )
     ]
     for one in result:
         for what, baseline, at_most in GOALS.get((one["keys"], one["items"]), ()):
-            name = f"pickle.{what}() of a config with {one['keys']:,} keys, {one['items']}"
+            name = f"pickle.{what}() of {KINDS[one['items']]}, {one['keys']:,} keys"
             ratio = harness.of(one[what], OURS, baseline)
             goals.append(harness.goal(name, at_most=at_most, **ratio))
     harness.save("payload", {"rounds": rounds, "sizes": result, "goals": goals}, args.quick)

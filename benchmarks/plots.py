@@ -1,8 +1,9 @@
 """Draw the results: a PNG and an SVG for each, beside their JSON.
 
+A title says what was found, an axis what is better, and a note what was not measured.
 Colours are Okabe and Ito's, which colour-blind people can tell apart
-(https://jfly.uni-koeln.de/color/); ours is always the same blue. The same results give
-the same files.
+(https://jfly.uni-koeln.de/color/); with the patch is always the same blue. The same results
+give the same files.
 """
 
 import argparse
@@ -21,9 +22,15 @@ BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, RED, PINK = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 GREY = "#777777"
 
+SPAWN, FORK = "torch.multiprocessing.spawn", "start_processes, fork"
+WARM = "spawn(), warm"
+
 plt.rcParams.update(
     {
         "figure.dpi": 150,
+        # Opaque: on a page with a dark background, black on nothing can't be read.
+        "figure.facecolor": "white",
+        "savefig.facecolor": "white",
         "font.size": 11,
         "axes.titlesize": 12,
         "axes.titlelocation": "left",
@@ -44,15 +51,27 @@ def cores(result):
     return f"{many} core" + "s" * (many != 1)
 
 
-def growth(xs, ys):
-    """Name the slope on logarithmic axes, the power of x that y grows with.
+def note(figure, *texts):
+    """Write remarks below a figure: what it was measured on, what is missing."""
+    text = ". ".join(text for text in texts if text)
+    figure.supxlabel(text, fontsize=9, color="#555555", x=0.01, ha="left")
 
-    From 1,000 on: before, one mostly sees what is the same for all sizes.
+
+def not_measured(last, end, unit):
+    """Return a remark that names what was not measured up to the end.
+
+    Args:
+        last: The last x that was measured, by the name of its line.
+        end: The last x of the plot.
+        unit: What x counts.
     """
-    points = [(math.log(x), math.log(y)) for x, y in zip(xs, ys) if x >= 1000 and y > 0]
-    if len(points) < 2:
-        return ""
-    return f", slope {harness.slope(*zip(*points)):.2f}"
+    by_last = {}
+    for name, x in last.items():
+        if x < end:
+            by_last.setdefault(x, []).append(name)
+    return "; ".join(
+        f"Not measured beyond {x:,} {unit}: {', '.join(names)}" for x, names in by_last.items()
+    )
 
 
 def spread(ys, apart, highest):
@@ -110,15 +129,15 @@ def counts_axis(axis):
 def launch(result):
     workers = {int(n): arms for n, arms in result["workers"].items()}
     colours = {
-        "torch.multiprocessing.spawn": (BLACK, "o"),
+        SPAWN: (BLACK, "o"),
         "start_processes, forkserver": (ORANGE, "s"),
         "ProcessPoolExecutor": (GREEN, "^"),
         "loky": (PINK, "v"),
         "spawn(), cold": (SKY, "D"),
-        "spawn(), warm": (BLUE, "D"),
-        "start_processes, fork": (RED, "P"),
+        WARM: (BLUE, "D"),
+        FORK: (RED, "P"),
     }
-    figure, axes = plt.subplots(figsize=(9.5, 5.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9.5, 5.4), layout="constrained")
     ends = []
     for name, (colour, marker) in colours.items():
         medians = {n: arms[name]["median_s"] for n, arms in workers.items() if name in arms}
@@ -127,13 +146,23 @@ def launch(result):
         per = "" if slope is None else f", {slope_of(slope)} a worker"
         last = max(medians)
         ends.append((last, medians[last], name + per, colour))
-    axes.set(xscale="log", yscale="log", xlabel="workers", ylabel="until all have ended")
+    axes.set(xscale="log", yscale="log", xlabel="number of workers")
+    axes.set_ylabel("time until all workers have ended\n(lower is better)")
     axes.set_xticks(list(workers), [str(n) for n in workers])
     axes.xaxis.set_minor_locator(ticker.NullLocator())
     times_axis(axes.yaxis)
     axes.grid(axis="y")
     label_ends(axes, ends)
-    axes.set_title(f"Starting workers that do nothing, with torch and wandb ({cores(result)})")
+    most = max(workers)
+    ours, torchs = (harness.seconds(workers[most][name]["median_s"]) for name in (WARM, SPAWN))
+    axes.set_title(
+        f"A warm spawn() starts {most} workers in {ours};"
+        f" torch.multiprocessing.spawn takes {torchs}"
+    )
+    missing = not_measured(
+        {name: max(n for n in workers if name in workers[n]) for name in colours}, most, "workers"
+    )
+    note(figure, f"Workers that do nothing, with torch and wandb; {cores(result)}", missing)
     return figure
 
 
@@ -143,26 +172,22 @@ def slope_of(slope):
 
 def worker_start(result):
     parts = {
-        "process": ("process", GREY),
+        "process": ("new process", GREY),
         "torch": ("import torch", ORANGE),
         "wandb": ("import wandb", SKY),
-        "loading": ("loading, unpickling", GREEN),
-        "attach": ("attach: first row", BLUE),
-        "acknowledged": ("acknowledged", RED),
+        "loading": ("rest of the script,\nunpickling", GREEN),
+        "attach": ("attaching, until the\nfirst row is sent", BLUE),
+        "acknowledged": ("the service has\nread the row", RED),
     }
     arms = result["parts_s"]
-    longest = max(sum(took.values()) for took in arms.values())
-    short = [name for name, took in arms.items() if sum(took.values()) < longest / 5]
-    long = [name for name in arms if name not in short]
-    figure, panels = plt.subplots(
-        2, figsize=(9.5, 5.2), layout="constrained", height_ratios=[len(long), len(short)]
-    )
-
-    def bar(axes, at, took, least):
-        left, whole = 0, sum(took.values())
+    figure, axes = plt.subplots(figsize=(9.5, 4.4), layout="constrained")
+    whole = {name: sum(took.values()) for name, took in arms.items()}
+    longest = max(whole.values())
+    for at, (name, took) in enumerate(arms.items()):
+        left = 0
         for part, (_, colour) in parts.items():
-            axes.barh(at, took[part], left=left, color=colour, height=0.55)
-            if took[part] > least:
+            axes.barh(at, took[part], left=left, color=colour, height=0.6)
+            if took[part] > longest * 0.06:
                 axes.text(
                     left + took[part] / 2,
                     at,
@@ -173,40 +198,51 @@ def worker_start(result):
                     color="white" if colour in (BLUE, GREY, GREEN) else "black",
                 )
             left += took[part]
+        # Bars of some milliseconds show no parts on an axis of a second.
+        first = took["attach"] + took["acknowledged"]
         axes.annotate(
-            harness.seconds(whole),
+            f"{harness.seconds(left)}, of which first row {harness.seconds(first)}",
             (left, at),
             xytext=(5, 0),
             textcoords="offset points",
             va="center",
-            weight="bold",
+            weight="bold" if name == WARM else "normal",
         )
-
-    for one, names in zip(panels, (long, short)):
-        over = max(sum(arms[name].values()) for name in names)
-        for at, name in enumerate(names):
-            bar(one, at, arms[name], over * 0.06)
-        one.set_yticks(range(len(names)), [name.replace(", wandb", ",\nwandb") for name in names])
-        one.invert_yaxis()
-        one.set_xlim(0, over * 1.1)
-        one.spines["left"].set_visible(False)
-        one.tick_params(axis="y", length=0)
-        times_axis(one.xaxis)
+    names = [name.replace(", wandb alone", ",\nwandb alone") for name in arms]
+    names = [name if "wandb alone" in name else f"{name},\nwith the patch" for name in names]
+    plain_bars(axes, names)
+    axes.set_xlim(0, longest * 1.6)
+    times_axis(axes.xaxis)
+    axes.set_xlabel("time until the worker's first row is with W&B's service (lower is better)")
     handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for _, colour in parts.values()]
     labels = [label for label, _ in parts.values()]
-    figure.legend(handles, labels, ncols=6, loc="outside lower center", fontsize=9)
-    panels[0].set_title(f"Where the time goes until a worker's first row is in ({cores(result)})")
+    axes.legend(handles, labels, loc="lower right", fontsize=9)
+    warm, spawned = (harness.seconds(whole[name]) for name in (WARM, f"{SPAWN}, wandb alone"))
+    axes.set_title(
+        f"The first row of a warm spawn() worker is in after {warm}, not after {spawned}"
+    )
+    note(figure, f"One worker, with torch and wandb; {cores(result)}")
     return figure
+
+
+def plain_bars(axes, names):
+    """Name horizontal bars, the first one on top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
 
 
 def memory(result):
     moments = {"logged": "after its first row", "collected": "after a garbage collection"}
-    colours = {"torch.multiprocessing.spawn": GREY, "spawn(), warm": BLUE}
-    figure, axes = plt.subplots(figsize=(9.5, 3), layout="constrained")
+    colours = {SPAWN: GREY, FORK: RED, WARM: BLUE}
+    figure, axes = plt.subplots(figsize=(9.5, 3.8), layout="constrained")
     places = []
     for when, says in moments.items():
         for name, colour in colours.items():
-            arm = result["moments"][when][name]
+            arm = result["moments"][when].get(name)
+            if arm is None:
+                continue
             had = arm["median_bytes"]["private"]
             axes.barh(len(places), had / 1e6, color=colour, height=0.6)
             axes.annotate(
@@ -218,25 +254,33 @@ def memory(result):
                 weight="bold" if colour == BLUE else "normal",
             )
             places.append(f"{name},\n{says}")
-    axes.set_yticks(range(len(places)), places)
-    axes.invert_yaxis()
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(axis="y", length=0)
+    plain_bars(axes, places)
     axes.margins(x=0.12)
-    axes.set_xlabel("megabytes that only this process has; the rest it shares with others")
-    axes.set_title(f"Private memory of one worker, with torch and wandb ({cores(result)})")
+    axes.set_xlabel("private memory of one worker in MB (lower is better)")
+    logged = result["moments"]["logged"]
+    warm, spawned = (
+        harness.megabytes(logged[name]["median_bytes"]["private"]) for name in (WARM, SPAWN)
+    )
+    axes.set_title(f"A warm spawn() worker has {warm} of its own; a spawned one has {spawned}")
+    missing = [name for name in colours if name not in logged]
+    note(
+        figure,
+        f"With torch and wandb; {cores(result)}",
+        "The rest of a worker's memory is shared with other processes",
+        f"Not measured: {', '.join(missing)}" if missing else "",
+    )
     return figure
 
 
 def payload(result):
     sizes = [one for one in result["sizes"] if one["items"] == "nested"]
     keys = [one["keys"] for one in sizes]
-    figure, panels = plt.subplots(1, 3, figsize=(12.5, 4.4), layout="constrained")
+    figure, panels = plt.subplots(1, 3, figsize=(12.5, 4.7), layout="constrained", sharex=True)
     # Ours is dashed: it and the dict are often one line.
     styles = {
         "dict": (ORANGE, "o", "-"),
         "dict(wandb.config)": (GREY, "s", "-"),
-        "Config": (BLUE, "D", "--"),
+        "wandb.config": (BLUE, "D", "--"),
     }
     for axes, what in zip(panels, ("bytes", "dumps", "loads")):
         for name, (colour, marker, line) in styles.items():
@@ -245,43 +289,62 @@ def payload(result):
             ys = [one[what][name] for one in sizes]
             if what != "bytes":
                 ys = [arm["median_s"] for arm in ys]
-            label = name + growth(keys, ys)
+            label = ("with the patch: " if name == "wandb.config" else "") + name
             axes.plot(keys, ys, color=colour, marker=marker, linestyle=line, label=label)
-        axes.set(xscale="log", yscale="log", xlabel="keys")
+        axes.set(xscale="log", yscale="log", xlabel="number of keys")
         counts_axis(axes.xaxis)
         axes.set_xticks(keys)
         axes.grid(axis="y")
         axes.legend(fontsize=10, loc="upper left")
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high * 6)  # room for the legend
         if what == "bytes":
-            axes.set_title("Bytes of a pickled config")
+            axes.set_title("size of the pickle")
+            axes.set_ylabel("bytes (lower is better)")
             counts_axis(axes.yaxis)
         else:
-            axes.set_title(f"Time of pickle.{what}()")
+            axes.set_title(f"time of pickle.{what}()")
+            axes.set_ylabel("time (lower is better)")
             times_axis(axes.yaxis)
-    figure.supxlabel(f"{cores(result)}; slopes are from 1,000 keys on", fontsize=10, color=GREY)
+    more = max(one["bytes"]["wandb.config"] - one["bytes"]["dict"] for one in sizes)
+    ratio = sizes[-1]["dumps"]["wandb.config"]["of dict(wandb.config)"]
+    figure.suptitle(
+        f"A pickled config is {more} bytes larger than a dict;"
+        f" at {keys[-1]:,} keys, pickling it takes {ratio:.2f} of dict(wandb.config)'s time",
+        fontsize=12,
+        x=0.01,
+        ha="left",
+    )
+    note(
+        figure,
+        f"Numbers, short strings and nested dicts; {cores(result)}",
+        "wandb alone has no line: its config can't be loaded from a pickle",
+        "dict(wandb.config) is pickled only: its pickle is that of a dict",
+    )
     return figure
 
 
 def config_reads(result):
-    upstream, ours = "wandb.config, upstream", "wandb.config, patched"
-    reads = {read: arms for read, arms in result["reads"].items() if read != "hasattr, dunder"}
+    alone, ours = "wandb.config, wandb alone", "wandb.config, with the patch"
+    dunder = "hasattr(), dunder name"
+    reads = {read: arms for read, arms in result["reads"].items() if read != dunder}
     figure, panels = plt.subplots(
-        1, len(reads), figsize=(11, 4), layout="constrained", sharey=True, sharex=True
+        1, len(reads), figsize=(12, 4.4), layout="constrained", sharey=True, sharex=True
     )
     names = list(reads["config.lr"])
     for axes, (read, arms) in zip(panels, reads.items()):
         for at, name in enumerate(names):
             if name not in arms:
-                axes.text(1.2, at, "can't", va="center", fontsize=9, color=GREY)
+                axes.text(1.2, at, "not supported", va="center", fontsize=9, color=GREY)
                 continue
-            ratio = arms[name]["of " + upstream]
-            colour = {upstream: BLACK, ours: BLUE}.get(name, SKY)
+            ratio = arms[name]["of " + alone]
+            colour = {alone: BLACK, ours: BLUE}.get(name, SKY)
             # From 1, to the left for what is faster and to the right for what is slower.
             axes.barh(at, ratio - 1, left=1, color=colour, height=0.6)
             axes.plot(ratio, at, "|", color=colour, markersize=11)
             axes.annotate(
                 f"{harness.figure(ratio)} ({harness.seconds(arms[name]['median_s'])})"
-                if name in (upstream, ours)
+                if name in (alone, ours)
                 else harness.figure(ratio),
                 (max(ratio, 1), at),
                 xytext=(5, 0),
@@ -297,13 +360,24 @@ def config_reads(result):
         axes.xaxis.set_minor_locator(ticker.NullLocator())
         axes.axvline(1, color=BLACK, linewidth=0.8)
         axes.set_title(read)
+        axes.set_xlabel("ratio to wandb alone\n(lower is better)")
+    for axes in panels:
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
     panels[0].set_yticks(range(len(names)), names)
     panels[0].invert_yaxis()
-    figure.supxlabel("time, of upstream's: to the left is faster", fontsize=11)
+    ratios = [arms[ours]["of " + alone] for arms in reads.values()]
     figure.suptitle(
-        f"Reading a config, relative to wandb's own ({cores(result)})", x=0.01, ha="left"
+        "Reading a config takes"
+        f" {min(ratios):.2f} to {max(ratios):.2f} of the time with wandb alone",
+        fontsize=12,
+        x=0.01,
+        ha="left",
+    )
+    note(
+        figure,
+        f"Bars to the left of 1 are faster, bars to the right are slower; {cores(result)}",
+        f"{dunder}: see the table",
     )
     return figure
 
@@ -311,12 +385,12 @@ def config_reads(result):
 def startup(result):
     names = {
         "none": ("no .pth file", GREY),
-        "wandb_ddp_patch": ("wandb_ddp_patch.pth", BLUE),
-        "setuptools": ("distutils-precedence.pth\nof setuptools", ORANGE),
-        "coverage": ("coverage's .pth", PINK),
+        "wandb_ddp_patch": ("this package's\nwandb_ddp_patch.pth", BLUE),
+        "setuptools": ("setuptools'\ndistutils-precedence.pth", ORANGE),
+        "coverage": ("coverage's .pth file", PINK),
     }
     over = {name: s for name, s in result["over_empty_s"].items() if name in names}
-    figure, axes = plt.subplots(figsize=(9.5, 3), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9.5, 3.4), layout="constrained")
     for at, (name, value) in enumerate(over.items()):
         axes.barh(at, value * 1e3, color=names[name][1], height=0.6)
         axes.annotate(
@@ -325,32 +399,42 @@ def startup(result):
             xytext=(5, 0),
             textcoords="offset points",
             va="center",
+            weight="bold" if name == "wandb_ddp_patch" else "normal",
         )
-    axes.set_yticks(range(len(over)), [names[name][0] for name in over])
-    axes.invert_yaxis()
+    plain_bars(axes, [names[name][0] for name in over])
     axes.axvline(0, color=BLACK, linewidth=0.8)
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(axis="y", length=0)
     axes.margins(x=0.12)
-    axes.set_xlabel("milliseconds over an interpreter with an empty .pth file")
-    axes.set_title(f"What a start-up file costs each interpreter ({cores(result)})")
+    axes.set_xlabel("milliseconds more than with an empty .pth file (lower is better)")
+    axes.set_title(
+        f"The start-up file adds {over['wandb_ddp_patch'] * 1e3:.2f} ms to the start of Python;"
+        f" that of setuptools adds {over['setuptools'] * 1e3:.2f} ms"
+    )
+    missing = [names[name][0] for name in names if name not in over]
+    starts = result["arms"]["wandb_ddp_patch"]["rounds"]
+    note(
+        figure,
+        f"{starts} starts of each; {cores(result)}",
+        f"Not measured: {', '.join(missing)}" if missing else "",
+    )
     return figure
 
 
 def logging_rate(result):
     figure, panels = plt.subplots(
-        1, 2, figsize=(11.5, 4.6), layout="constrained", sharey=True, sharex=True
+        1, 2, figsize=(11.5, 5.2), layout="constrained", sharey=True, sharex=True
     )
-    colours = {"upstream": (BLACK, "o", "-"), "patched": (BLUE, "D", "--")}
+    colours = {"wandb alone": (BLACK, "o", "-"), "with the patch": (BLUE, "D", "--")}
+    last = {}
     for axes, method in zip(panels, ("fork", "spawn")):
         cases = [case for case in result["cases"] if case["method"] == method]
         names = dict.fromkeys(name for case in cases for name in case["arms"])
         for name in names:
             colour, marker, line = colours.get(name, (GREEN, "^", "-"))
             rows = [case["rows"] for case in cases if name in case["arms"]]
+            last[name] = max(rows)
             arms = [case["arms"][name] for case in cases if name in case["arms"]]
             ys = [arm["median_s"] for arm in arms]
-            label = name + growth(rows, ys)
+            label = name
             many = [(x, y) for x, y in zip(rows, ys) if x >= 1000]
             if len(many) > 1:
                 label += f", {slope_of(harness.slope(*zip(*many)))} a row"
@@ -365,16 +449,31 @@ def logging_rate(result):
                         fontsize=9,
                         color=colour,
                     )
-        axes.set(xscale="log", yscale="log", xlabel="rows; slopes are from 1,000 on")
+        axes.set(xscale="log", yscale="log", xlabel="number of rows (calls of log())")
         counts_axis(axes.xaxis)
         axes.set_xticks(sorted({case["rows"] for case in cases}))
         times_axis(axes.yaxis)
         axes.grid(axis="y")
-        axes.set_title(f"A {method}ed worker, from its start to its end")
+        axes.set_title(f"a {method}ed worker")
         axes.legend(fontsize=10, loc="upper left")
+    panels[0].set_ylabel("time from the worker's start to its end\n(lower is better)")
     low, high = panels[0].get_ylim()
     panels[0].set_ylim(low, high * 4)  # room for the legend
-    figure.suptitle(f"Logging rows through the run ({cores(result)})", x=0.01, ha="left")
+    ratios = " and ".join(dict.fromkeys(f"{ratio:.2f}" for ratio in result["by_part"].values()))
+    lost = sum(1 for name, *_ in result["lost"] if name == "with the patch")
+    figure.suptitle(
+        f"With the patch, a worker's row takes {ratios} of the time with wandb alone"
+        + (f"; rows were lost in {lost} cases" if lost else ", and no row is lost"),
+        fontsize=12,
+        x=0.01,
+        ha="left",
+    )
+    note(
+        figure,
+        f"Times a row are from 1,000 rows on; {cores(result)}",
+        not_measured(last, max(last.values()), "rows"),
+        "wandb alone logs nothing from a worker on 0.12.21",
+    )
     return figure
 
 

@@ -67,13 +67,13 @@ def table(names, quick, failed=()):
                     goal["what"],
                     goal["ours"] or "",
                     goal["baseline"] or "",
-                    harness.ratio(goal["value"]),
+                    harness.with_unit(harness.ratio(goal["value"]), goal["unit"]),
                     " to ".join(map(harness.ratio, goal["95 %"] or [])),
                     goal["goal"],
                     goal["state"] if goal["state"] == "met" else f"**{goal['state']}**",
                 )
             )
-    header = "what", "ours", "baseline", "ratio", "95 %", "goal", ""
+    header = "what", "ours", "baseline", "ratio", "95 % interval", "goal", "result"
     return "\n".join([harness.table(header, rows), "", where(environments, quick)])
 
 
@@ -84,7 +84,7 @@ def where(environments, quick):
         return ", ".join(sorted({str(value) for value in values}))
 
     if not environments:
-        return "No results."
+        return "There are no results."
     packages = each(
         f"{package} {version}"
         for environment in environments
@@ -94,8 +94,8 @@ def where(environments, quick):
     return (
         f"On {each(e['date'] for e in environments if 'date' in e)}, with"
         f" {each(e['cores'] for e in environments)} cores,"
-        f" Python {each(e['python'] for e in environments)}, {packages}; medians, ratios"
-        " pair by pair" + (", **of a quick run: few rounds, much chance**." if quick else ".")
+        f" Python {each(e['python'] for e in environments)}, {packages}. Times are"
+        " medians." + (" **A quick run: few rounds, so much is chance.**" if quick else "")
     )
 
 

@@ -83,7 +83,7 @@ def main():
 
     pairs = list(zip(more["wandb_ddp_patch"], more["setuptools"]))
     goal = harness.goal(
-        "start of an interpreter, over one with an empty .pth file",
+        "start of Python: time added by the start-up file",
         ratio(pairs),
         0.5,
         harness.seconds(over["wandb_ddp_patch"]),

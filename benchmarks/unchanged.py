@@ -16,11 +16,11 @@ import harness
 
 HERE = Path(__file__).resolve().parent
 FRAMEWORKS = HERE.parent / ".venv-frameworks" / "bin" / "python"
-OFF, FIRST = "torch's spawn", "with the variable, a first start"
-SECOND = "with the variable, a later start"
+OFF, FIRST = "torch's spawn", "WANDB_DDP_PATCH_SPAWN, first start"
+SECOND = "WANDB_DDP_PATCH_SPAWN, later start"
 # What is started, by whom, and how much less time it is to take.
-REPORTED = "the reported script's 4 workers", {FIRST: 1 / 2, SECOND: 1 / 50}
-LIGHTNING = "Lightning's ddp_spawn, to the first batch", {SECOND: 1 / 5}
+REPORTED = "starting the bug report's 4 workers", {FIRST: 1 / 2, SECOND: 1 / 50}
+LIGHTNING = "Lightning's ddp_spawn until the first batch", {SECOND: 1 / 5}
 
 
 class Arm:

@@ -1,4 +1,4 @@
-"""Run train_ddp.py without the shim, where it fails, and with it; then try_rates.py."""
+"""Run train_ddp.py without the patch, where it fails, and with it; then try_rates.py."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 script = [sys.executable, str(Path(__file__).with_name("train_ddp.py"))]
 
-print("1. The script of the report, without the shim (WANDB_DDP_PATCH=0):", flush=True)
+print("1. The script of the report, without the patch (WANDB_DDP_PATCH=0):", flush=True)
 # One worker: two would write their tracebacks into each other's lines.
 without = subprocess.run(
     [*script, "--workers", "1"],
@@ -20,10 +20,10 @@ without = subprocess.run(
 )
 # The worker's comes first, then what torch says of the worker's end.
 error = re.search(r"^[\w.]+(Error|Exception)\b.*", without.stdout, re.M)
-print(f"   {error[0]}" if error else "   no error: this wandb does not need the shim")
+print(f"   {error[0]}" if error else "   no error: this wandb does not need the patch")
 print(f"   exit status {without.returncode}", flush=True)
 
-print("2. The same script, with the shim:", flush=True)
+print("2. The same script, with the patch:", flush=True)
 patched = {**os.environ, "WANDB_DDP_PATCH": "1"}
 if subprocess.run(script, env=patched).returncode:
     sys.exit(1)

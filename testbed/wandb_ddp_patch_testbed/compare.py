@@ -33,7 +33,7 @@ def run(
     jobs: Optional[int] = None,
     timeout: float = 60,
 ) -> int:
-    """Compare a release with one that is known, and print what is another.
+    """Compare a release with a known one, and print what differs.
 
     Args:
         wanted: One SPEC, of one release.
@@ -44,10 +44,10 @@ def run(
         timeout: Seconds after which a probe counts as hanging.
 
     Returns:
-        0 where the new one changes nothing for us, else 1.
+        0 if the new release changes nothing for this package, else 1.
 
     Raises:
-        Failure: One of them is not a single release, or can't be run.
+        CommandError: A SPEC is not a single release, or a release can't be run.
     """
     base = base or max(RELEASES, key=numbers)
     todo = plan.make(plan.probe_names(only), [base, *wanted], pythons[:1], False)
@@ -76,13 +76,13 @@ def _measured(todo: plan.Plan, timeout: float, jobs: Optional[int]) -> List[Dict
 def changes(
     old: Dict[str, Any], new: Dict[str, Any], before: Dict[str, str], now: Dict[str, str]
 ) -> List[str]:
-    """Say in three lines what is another.
+    """Return three lines that say what differs.
 
     Args:
-        old: The report's part about the known release.
-        new: That about the new one.
-        before: The state of each patch on the known one.
-        now: That on the new one.
+        old: The known release's environment in the report.
+        new: The new release's.
+        before: The state of each patch on the known release.
+        now: The same on the new release.
     """
     patches = [
         f"{target} ({state}, was {before[target]})"

@@ -1,8 +1,8 @@
-"""Virtual environments with a wandb in them: made once, with uv, and reused.
+"""Virtual environments with a wandb in them: created once, with uv, and reused.
 
-They lie in a cache folder, under a name that tells what is in them, so that
-another wish makes another one. Three levels of the same thing: a release, a
-wheel, and a source tree laid over a release.
+They lie in a cache folder, under a name with a hash of what is in them, so that
+different contents get different environments. There are three kinds: a release,
+a wheel, and a source tree overlaid on a release.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .releases import RELEASES, needs_of
 from .torch_link import link_torch, torch_here
 from .uvtool import NoPython, find_python, run_uv, why
 
-# Who wants an environment finds here what else that takes.
+# Callers that want an environment find here what else they need for it.
 __all__ = [
     "RELEASES",
     "NoPython",
@@ -40,7 +40,7 @@ __all__ = [
 
 
 def environment(release: str, python: str = "3.11") -> str:
-    """Make, or find, an environment with a wandb release.
+    """Create or reuse an environment with a wandb release.
 
     Args:
         release: Its version.
@@ -51,18 +51,18 @@ def environment(release: str, python: str = "3.11") -> str:
 
     Raises:
         NoPython: There is no such interpreter here.
-        Failure: It can't be installed; the message says why.
+        CommandError: It can't be installed; the message says why.
     """
     return installed(release, f"wandb=={release}", release, python)
 
 
 def installed(label: str, requirement: str, release: str, python: str) -> str:
-    """Make, or find, an environment with something that is a wandb.
+    """Create or reuse an environment with what a requirement stands for.
 
     Args:
         label: For the folder's name.
         requirement: What uv is to install.
-        release: The release of whose line it is, for what that needs.
+        release: The release whose pins it gets.
         python: The version of the interpreter.
     """
     needs = needs_of(release)
@@ -85,14 +85,14 @@ def installed(label: str, requirement: str, release: str, python: str) -> str:
 
 
 def overlaid(label: str, tree: Path, release: str, python: str) -> str:
-    """Make, or find, an environment with a source tree laid over a release.
+    """Create or reuse an environment with a source tree overlaid on a release.
 
-    Only Python files are taken: building wandb-core takes Go and Rust.
+    Only Python files are copied: building wandb-core takes Go and Rust.
 
     Args:
         label: For the folder's name.
         tree: The folder that has ``wandb/__init__.py``.
-        release: The release over which it is laid.
+        release: The release on which it is overlaid.
         python: The version of the interpreter.
     """
     sources = sorted((tree / "wandb").rglob("*.py"))
@@ -107,7 +107,7 @@ def overlaid(label: str, tree: Path, release: str, python: str) -> str:
     with locked(folder.with_name(folder.name + ".lock")):
         if not (folder / "ready").exists():
             shutil.rmtree(folder, ignore_errors=True)
-            site = _laid_over(base.parent.parent, tree, sources, folder)
+            site = _overlay(base.parent.parent, tree, sources, folder)
             lacking = _install_declared(folder, needs)
             notes = lacking + _without_torch(folder)
             (folder / "notes").write_text("\n".join(notes), "utf-8")
@@ -121,9 +121,9 @@ def overlaid(label: str, tree: Path, release: str, python: str) -> str:
     return interpreter_of(folder)
 
 
-def _laid_over(base: Path, tree: Path, sources: List[Path], folder: Path) -> Path:
-    """Copy an environment, with a tree's Python files for wandb's; give its site-packages."""
-    # Not its mark: what is copied is not ready yet.
+def _overlay(base: Path, tree: Path, sources: List[Path], folder: Path) -> Path:
+    """Copy an environment with a tree's Python files in it; return its site-packages."""
+    # Without its mark: a copy that is interrupted would count as ready.
     shutil.copytree(
         base,
         folder,
@@ -142,7 +142,7 @@ def _laid_over(base: Path, tree: Path, sources: List[Path], folder: Path) -> Pat
 
 
 def _declared(tree: Path) -> List[Path]:
-    """Give the file that says what a tree needs, if there is one."""
+    """Return the file that declares what a tree needs, if there is one."""
     project = tree / "pyproject.toml"
     if project.is_file() and "\ndependencies = [" in project.read_text("utf-8", "replace"):
         return [project]
@@ -150,7 +150,7 @@ def _declared(tree: Path) -> List[Path]:
 
 
 def _install_declared(folder: Path, needs: List[Path]) -> List[str]:
-    """Install what a tree declares; say what could not be."""
+    """Install what a tree declares; return notes about what could not be installed."""
     notes = []
     for file in needs:
         done = run_uv("pip", "install", "--python", str(folder), "-r", str(file), check=False)
@@ -169,7 +169,7 @@ def _without_torch(folder: Path) -> List[str]:
 
 
 def notes_of(python: str) -> List[str]:
-    """Say what a person should know of the environment of an interpreter."""
+    """Return notes for people about the environment of an interpreter."""
     notes = Path(python).parent.parent / "notes"
     return notes.read_text("utf-8").splitlines() if notes.is_file() else []
 
@@ -189,7 +189,7 @@ def _folder(label: str, wanted: List[str]) -> Path:
 
 
 def _put_back(folder: Path, aliases: Mapping[str, str]) -> None:
-    """Put names back into modules of the standard library that have lost them."""
+    """Put names back into the standard library that newer Pythons have removed."""
     for old, new in aliases.items():
         (module, name), (new_module, new_name) = old.rsplit(".", 1), new.rsplit(".", 1)
         line = f"import {module}, {new_module}; {old} = {new_module}.{new_name}\n"

@@ -1,4 +1,4 @@
-"""What a report comes to: whether the shim, and the exported diff, do what they must."""
+"""A report's exit status: whether the shim, and the exported diff, do what they must."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ALONE = ("config-", "summary-names", "summary-copy", "preinit", "run-same-proces
 
 
 def exit_status(data: Dict[str, Any]) -> int:
-    """Say what the report comes to, as an exit status; print what the diff can't do, or prove."""
+    """Return a report's exit status, and print what the diff can't do, or prove."""
     bad = [entry["label"] for entry in data["environments"] if entry["error"]]
     for entry in data["environments"]:
         tests = entry.get("tests", {})
@@ -28,7 +28,7 @@ def exit_status(data: Dict[str, Any]) -> int:
 
 
 def _unproven(entry: Dict[str, Any]) -> List[str]:
-    """Say which of the probes that the diff mends fail without it for no reason of theirs."""
+    """Return the probes that the diff fixes and that fail without it for an unexpected reason."""
     without = entry["verdicts"].get("without", {})
     names = [n for n, v in without.items() if n.startswith(ALONE) and v.get("otherwise")]
     if names:
@@ -40,7 +40,7 @@ def _unproven(entry: Dict[str, Any]) -> List[str]:
 
 
 def _with_the_diff(entry: Dict[str, Any], failed: List[str]) -> List[str]:
-    """Say which of the failed probes should have passed with the diff alone."""
+    """Return which of the failed probes should have passed with the diff alone."""
     fine = [n for n, v in entry["verdicts"].get("without", {}).items() if v["passed"]]
     must = [name for name in failed if name.startswith(ALONE) or name in fine]
     others = [name for name in failed if name not in must]

@@ -12,24 +12,24 @@ from . import report, source_trees
 _MARK = "<!-- matrix -->\n"
 
 
-def fill(readme: Path, data: Dict[str, Any]) -> None:
-    """Put the table of a report where that of another one is.
+def fill(page: Path, data: Dict[str, Any]) -> None:
+    """Replace the table in a file by that of a report.
 
     Raises:
-        Failure: The file has no such place.
+        CommandError: The file has no marks.
     """
-    before, after = around(readme)
+    before, after = around(page)
     table = report.markdown(data, details=False).strip()
-    readme.write_text(f"{before}{table}\n{after}", "utf-8")
+    page.write_text(f"{before}{table}\n{after}", "utf-8")
 
 
-def around(readme: Path) -> Tuple[str, str]:
-    """Give what stands before the table, and what after it, marks included.
+def around(page: Path) -> Tuple[str, str]:
+    """Return the text before the table and the text after it, marks included.
 
     Raises:
-        Failure: The file has no such place.
+        CommandError: The file has no marks.
     """
-    parts = source_trees.read(readme).split(_MARK)
+    parts = source_trees.read(page).split(_MARK)
     if len(parts) != 3:
-        raise CommandError(f"{readme}: no two lines <!-- matrix -->")
+        raise CommandError(f"{page}: no two lines <!-- matrix -->")
     return parts[0] + _MARK, _MARK + parts[2]

@@ -9,8 +9,7 @@ from typing import Any, Dict, Optional, Sequence
 
 from wandb_ddp_patch.errors import CommandError
 
-from . import markdown_table as readmes
-from . import plan, report, suite
+from . import markdown_table, plan, report, suite
 from .exit_status import exit_status
 from .measure import Measurement
 
@@ -38,7 +37,7 @@ def run(
         timeout: Seconds after which a probe counts as hanging.
         keep: Whether environments of trees and files stay in the cache, as those of releases do.
         with_export: Whether trees are also probed with the exported diff and the shim off.
-        tests: Which of the trees' own tests are run from each side; this takes the diff, too.
+        tests: Which of the trees' own tests are run from each side; this implies ``with_export``.
         folder: Where the report is written, as Markdown, JSON and HTML.
         readme: A Markdown file that gets the report's first table.
 
@@ -46,10 +45,10 @@ def run(
         0 if every probe passes with the shim, and those that can with the diff; else 1.
 
     Raises:
-        Failure: A SPEC or a name is none, or nothing could be run.
+        CommandError: A SPEC or a name is invalid, or nothing could be run.
     """
     if readme:
-        readmes.around(readme)  # before minutes are spent
+        markdown_table.around(readme)  # a file without marks is reported before minutes are spent
     todo = plan.make(plan.probe_names(only), wanted, pythons, with_export or bool(tests))
     live = report.Live(todo.labels, todo.sides, todo.names)
     measured = Measurement(todo, live, timeout, folder)
@@ -65,7 +64,7 @@ def _command(
     sides: Sequence[str],
     tests: Optional[suite.SuiteOptions],
 ) -> str:
-    """Give the command line that finds the same once more."""
+    """Return the command line that reproduces the report."""
     words = ["wandb-ddp-patch", "testbed", *wanted]
     for option, values in (("--python", pythons), ("--only", only), ("--timeout", [timeout])):
         words += [word for value in values for word in (option, f"{value}")]
@@ -89,5 +88,5 @@ def _end(data: Dict[str, Any], drawn: bool, folder: Optional[Path], readme: Opti
         for path in report.write(data, folder):
             print(f"written: {path}")
     if readme:
-        readmes.fill(readme, data)
+        markdown_table.fill(readme, data)
     return exit_status(data)

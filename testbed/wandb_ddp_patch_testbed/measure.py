@@ -1,4 +1,4 @@
-"""Measuring: many environments made, and many probes run, at once."""
+"""Measuring: many environments are created, and many probes run, at once."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Measurement:
             jobs: How many probe processes run at once; by default two for each core,
                 for they wait a lot.
             keep: Whether environments of trees and files stay in the cache.
-            tests: Which of the trees' own tests are run, too.
+            tests: Which of the trees' own tests are run as well.
         """
         try:
             with self._live, ThreadPoolExecutor(jobs or 2 * (os.cpu_count() or 1)) as pool:
@@ -63,8 +63,8 @@ class Measurement:
             return self.data
         finally:
             if not keep:
-                for entry, made in zip(self._plan.entries, self._interpreters):
-                    remove(entry, made)
+                for entry, interpreters in zip(self._plan.entries, self._interpreters):
+                    remove(entry, interpreters)
 
     def _run_in(self, pool: ThreadPoolExecutor) -> None:
         numbers = range(len(self._plan.entries))
@@ -85,9 +85,9 @@ class Measurement:
             raise
 
     def _prepare(self, number: int) -> None:
-        shown, made = self.data["environments"][number], self._interpreters[number]
+        shown, interpreters = self.data["environments"][number], self._interpreters[number]
         try:
-            prepare(self._plan.entries[number], shown, self._plan.sides, made)
+            prepare(self._plan.entries[number], shown, self._plan.sides, interpreters)
         except (CommandError, OSError) as error:
             shown["error"] = " ".join(str(error).split())
             self._live.error(shown["label"], shown["error"])
@@ -99,12 +99,12 @@ class Measurement:
             _probe(shown, side, python, self._plan.names, self._timeout, self._live)
         self._write()
 
-    def _test(self, number: int, wish: Optional[suite.SuiteOptions]) -> None:
+    def _test(self, number: int, options: Optional[suite.SuiteOptions]) -> None:
         shown, tree = self.data["environments"][number], self._plan.entries[number][0].tree
-        if shown["error"] or tree is None or wish is None:
+        if shown["error"] or tree is None or options is None:
             return
         try:
-            shown["tests"] = suite.compare(tree, self._interpreters[number], wish)
+            shown["tests"] = suite.compare(tree, self._interpreters[number], options)
             shown["notes"] += shown["tests"]["words"]
         except (CommandError, OSError) as error:
             shown["notes"].append(" ".join(str(error).split()))

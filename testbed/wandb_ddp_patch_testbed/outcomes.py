@@ -1,4 +1,4 @@
-"""What tests came to, read from pytest's report; and whether their failures prove a change."""
+"""Outcomes of tests, read from pytest's report, and whether their failures prove a change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .export.topics import Topic
 
 
 class Outcome(NamedTuple):
-    """What one test came to.
+    """The outcome of one test.
 
     Attributes:
         state: ``passed``, ``failed`` or ``skipped``.
@@ -25,7 +25,7 @@ Outcomes = Dict[str, Outcome]
 
 
 def read(file: Path) -> Outcomes:
-    """Read pytest's report: the outcome of each test, by its node's name."""
+    """Read pytest's report: the outcome of each test, by its node ID."""
     found: Outcomes = {}
     for case in xml.etree.ElementTree.parse(file).iter("testcase"):
         path = case.get("file") or ""
@@ -42,7 +42,7 @@ def read(file: Path) -> Outcomes:
 
 
 def _error(failure: xml.etree.ElementTree.Element) -> str:
-    """Give the whole error: some pytests shorten the message, and not the lines marked E."""
+    """Return the whole error: some pytests shorten the message, but not the lines marked E."""
     lines = (failure.text or "").splitlines()
     marked = [line[1:].strip() for line in lines if line.startswith("E ")]
     return "\n".join([failure.get("message") or "", *marked])
@@ -58,14 +58,14 @@ def counts(found: Outcomes) -> Dict[str, int]:
 
 
 def doubt(name: str, without: Optional[Outcome], topics: Sequence[Topic]) -> str:
-    """Say why a new test proves nothing of its change; empty where it does what it should.
+    """Return why a new test proves nothing, or an empty string if it proves its change.
 
     That a test fails without the change is no proof: it may fail at itself.
 
     Args:
-        name: Its node's name.
-        without: What it comes to without the change.
-        topics: Those that it may be a test of, with the reasons that they name.
+        name: Its node ID.
+        without: Its outcome without the change.
+        topics: The topics that it may belong to, with the reasons that they state.
     """
     file, _, test = name.partition("::")
     reasons = [topic.reason_of(test) for topic in topics if file in topic.parts()]

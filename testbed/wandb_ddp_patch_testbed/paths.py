@@ -1,4 +1,4 @@
-"""Where the testbed keeps its things, and where in an environment things lie."""
+"""Paths: the cache folder, and the parts of a virtual environment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Iterator
 
 
 def cache() -> Path:
-    """Give the cache folder: WANDB_DDP_PATCH_CACHE, or the user's own."""
+    """Return the cache folder: WANDB_DDP_PATCH_CACHE, or the user's own."""
     chosen = os.environ.get("WANDB_DDP_PATCH_CACHE")
     if chosen:
         return Path(chosen).resolve()
@@ -19,7 +19,7 @@ def cache() -> Path:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a file's lock: several processes may want one environment."""
+    """Hold a file lock, so that several processes can ask for the same environment."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:
         try:
@@ -32,10 +32,10 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def interpreter_of(folder: Path) -> str:
-    """Give the path of an environment's interpreter."""
+    """Return the path of an environment's interpreter."""
     return str(folder / ("Scripts" if os.name == "nt" else "bin") / "python")
 
 
 def site_packages(folder: Path) -> Path:
-    """Give the path of an environment's site-packages."""
+    """Return the path of an environment's site-packages."""
     return next(folder.glob("[Ll]ib*/**/site-packages"))

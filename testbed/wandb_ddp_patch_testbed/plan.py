@@ -31,7 +31,7 @@ class Plan:
         names: The probes.
         sides: From which sides they are run.
         entries: The wandbs and Pythons.
-        labels: What the report calls each entry, each another name.
+        labels: What the report calls each entry, without duplicates.
     """
 
     names: List[str]
@@ -40,7 +40,7 @@ class Plan:
     labels: List[str]
 
     def report(self) -> Dict[str, Any]:
-        """Begin the report, with nothing measured."""
+        """Return a new report, with nothing measured."""
         now = datetime.datetime.now(datetime.timezone.utc)
         return {
             "schema": 1,
@@ -80,10 +80,10 @@ def _commit(target: specs.Target) -> Dict[str, Any]:
 
 
 def probe_names(only: Sequence[str]) -> List[str]:
-    """Give the probes that are asked for, each once; all where none is.
+    """Return the names of the probes in ``only``, without duplicates; if it is empty, of all.
 
     Raises:
-        Failure: There is no such probe.
+        CommandError: There is no such probe.
     """
     unknown = [name for name in only if name not in probes.PROBES]
     if unknown:
@@ -96,16 +96,16 @@ def probe_names(only: Sequence[str]) -> List[str]:
 def make(
     names: List[str], wanted: Sequence[str], pythons: Sequence[str], with_export: bool
 ) -> Plan:
-    """Say what is to be run.
+    """Return the plan of a run.
 
     Args:
         names: The probes.
         wanted: SPECs, see :func:`specs.targets`; ``0.12@3.9`` names its own Python.
         pythons: Versions of interpreters, for SPECs that name none.
-        with_export: Whether the exported diff is a side, too.
+        with_export: Whether the exported diff is a side as well.
 
     Raises:
-        Failure: A SPEC is none, or can't be changed, as the diff would do.
+        CommandError: A SPEC is invalid, or the diff can't be applied to it.
     """
     entries = _entries(wanted, pythons)
     if with_export and not all(target.tree for target, _ in entries):

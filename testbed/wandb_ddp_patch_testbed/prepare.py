@@ -18,35 +18,37 @@ from .plan import EXPORT, SIDES, Entry
 from .specs import Target
 
 
-def prepare(entry: Entry, shown: Dict[str, Any], sides: List[str], made: Dict[str, str]) -> None:
-    """Make the environments of an entry.
+def prepare(
+    entry: Entry, shown: Dict[str, Any], sides: List[str], interpreters: Dict[str, str]
+) -> None:
+    """Create the environments of an entry.
 
     Args:
         entry: The wandb and its Python.
         shown: Its part of the report, which gets notes.
         sides: Those that are probed.
-        made: Gets the interpreter of each side as soon as it is there.
+        interpreters: Receives the interpreter of each side as soon as its environment exists.
 
     Raises:
-        Failure: One can't be made, or its wandb can't be imported; the message says why.
+        CommandError: One can't be created, or its wandb can't be imported; the message says why.
         OSError: There is no room for it, or the like.
     """
     target, python = entry
     interpreter = target.make(python)
-    made.update(dict.fromkeys(SIDES, interpreter))
+    interpreters.update(dict.fromkeys(SIDES, interpreter))
     if target.tree:
         shown["notes"] += environments.notes_of(interpreter)
         shown["notes"] += source_trees.broken(target.tree)[:3]
     _importable(interpreter, f"wandb {target.label}", python)
     if EXPORT in sides:
-        made[EXPORT] = _exported(target, python, shown)
+        interpreters[EXPORT] = _exported(target, python, shown)
 
 
-def remove(entry: Entry, made: Dict[str, str]) -> None:
+def remove(entry: Entry, interpreters: Dict[str, str]) -> None:
     """Remove the environments of an entry, unless they are a release's."""
     target, _ = entry
     if target.tree or os.path.exists(target.requirement):
-        for interpreter in made.values():
+        for interpreter in interpreters.values():
             environments.remove(interpreter)
 
 
@@ -70,7 +72,7 @@ def _importable(interpreter: str, what: str, python: str) -> None:
 
 
 def _why(stderr: str) -> str:
-    """Say why an import has failed; where something is no Python, in which file and line."""
+    """Return why an import failed; for a syntax error, with file and line."""
     last = probes.last_line(stderr)
     where = re.findall(r'File ".*?site-packages/(.+?)", line (\d+)', stderr.replace("\\", "/"))
     if where and last.startswith(("SyntaxError", "IndentationError", "TabError")):

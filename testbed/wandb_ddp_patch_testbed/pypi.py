@@ -1,4 +1,4 @@
-"""What the index has of wandb, asked through uv."""
+"""The releases of wandb on the package index, asked through uv."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def newest_of(requirement: str) -> str:
 
     Raises:
         NoSuchRelease: There is none.
-        Failure: The index can't be asked.
+        CommandError: The index can't be asked.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "requirements.in")

@@ -16,19 +16,19 @@ RELEASES: Dict[str, Dict[str, Any]] = json.loads(_FILE.read_text("utf-8"))
 
 
 def needs_of(release: str) -> Dict[str, Any]:
-    """Say what a release needs on newer Pythons: as the known one before it does."""
+    """Return what a release needs on newer Pythons: that of the known release before it."""
     before = [known for known in RELEASES if numbers(known) <= numbers(release)]
     return RELEASES[max(before or [min(RELEASES, key=numbers)], key=numbers)]
 
 
 def add_line(release: str, file: Path = _FILE) -> bool:
-    """Enter a release of a new line, which needs what the line before it does.
+    """Add a release of a new line, which gets the pins of the line before it.
 
     Returns:
-        Whether it was new: one of its line may be there already.
+        True if it was added, False if its line was known already.
 
     Raises:
-        Failure: The file can't be written, where this package is installed for all.
+        CommandError: The file can't be written, where this package is installed for all.
     """
     known: Dict[str, Dict[str, Any]] = json.loads(file.read_text("utf-8"))
     if any(numbers(other)[:2] == numbers(release)[:2] for other in known):
@@ -43,5 +43,5 @@ def add_line(release: str, file: Path = _FILE) -> bool:
 
 
 def numbers(version: str) -> List[int]:
-    """Give the numbers of a version, for comparing."""
+    """Return the numbers of a version, for comparing."""
     return [int(number) for number in re.findall(r"\d+", version)[:3]]

@@ -22,7 +22,7 @@ def read(path: Path) -> str:
     """Read a text file as it is, line ends too.
 
     Raises:
-        Failure: It can't be read.
+        CommandError: It can't be read.
     """
     try:
         return path.read_bytes().decode("utf-8")
@@ -34,7 +34,7 @@ def tree_version(path: Path) -> str:
     """Read the version of a wandb source tree.
 
     Raises:
-        Failure: It is none.
+        CommandError: It is not one.
     """
     init = path / "wandb" / "__init__.py"
     if not init.is_file() or not (path / "wandb" / "sdk").is_dir():
@@ -48,9 +48,9 @@ def tree_version(path: Path) -> str:
 
 
 def commit_of(tree: Path) -> Tuple[Optional[str], bool]:
-    """Give the commit of a checkout, and whether its Python files are other than there.
+    """Return the commit of a checkout, and whether its Python files differ from it.
 
-    None where it is no checkout: an unpacked sdist may lie in another repository.
+    The commit is None if it is no checkout: an unpacked sdist may lie in another repository.
     """
     head = _git(tree, "rev-parse", "--show-prefix", "HEAD")
     if head is None or not head.startswith("\n"):
@@ -73,7 +73,7 @@ def _git(tree: Path, *arguments: str) -> Optional[str]:
 
 
 def broken(tree: Path) -> List[str]:
-    """Find what is no Python in a source tree, a line each with its file and line.
+    """Return a line, with file and line number, for each syntax error in a source tree.
 
     What is not wandb's own is left out, and all of a tree that needs a newer Python
     than this one.
@@ -97,7 +97,7 @@ def broken(tree: Path) -> List[str]:
 
 
 def needs(tree: Path, minor: int) -> bool:
-    """Say whether a tree declares that it needs at least Python 3.minor."""
+    """Return True if a tree declares that it needs at least Python 3.minor."""
     project = tree / "pyproject.toml"
     text = read(project) if project.is_file() else ""
     found = re.search(r'^requires-python = ">=3\.(\d+)', text, re.M)
@@ -108,7 +108,7 @@ def unpacked(sdist: Path) -> Path:
     """Unpack an sdist into the cache and return its source tree.
 
     Raises:
-        Failure: It can't be unpacked, or something in it would go elsewhere.
+        CommandError: It can't be unpacked, or a member would be written outside of its folder.
     """
     digest = hashlib.sha256(sdist.read_bytes()).hexdigest()[:8]
     folder = cache() / "sdists" / f"{sdist.name}-{digest}"

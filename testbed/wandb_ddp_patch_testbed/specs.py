@@ -27,7 +27,7 @@ class Target:
 
     Attributes:
         label: What the report calls it.
-        release: The release that it is, or over which it is laid.
+        release: Its release, or the one on which a tree is overlaid.
         requirement: What uv installs.
         tree: The folder that has ``wandb/__init__.py``, for a source tree.
         notes: What a person should know.
@@ -42,10 +42,10 @@ class Target:
     spec: str = ""
 
     def make(self, python: str) -> str:
-        """Make, or find, its environment; returns the interpreter's path.
+        """Create or reuse its environment, and return the path of the interpreter.
 
         Raises:
-            Failure: It can't be made; the message says why.
+            CommandError: It can't be created; the message says why.
         """
         if self.tree:
             return environments.overlaid(self.label, self.tree, self.release, python)
@@ -53,7 +53,7 @@ class Target:
 
 
 def targets(spec: str) -> List[Target]:
-    """Say what a SPEC stands for.
+    """Return what a SPEC stands for.
 
     Args:
         spec: ``0.31.0``, ``latest``, ``all`` (each known line, and the newer ones that
@@ -61,7 +61,7 @@ def targets(spec: str) -> List[Target]:
             (all releases in it), or the path of a wheel, an sdist or a source tree.
 
     Raises:
-        Failure: It is none of these, or the index can't be asked.
+        CommandError: It is none of these, or the package index can't be asked.
     """
     spec = spec.strip()
     path = Path(os.path.expanduser(spec))
@@ -128,7 +128,7 @@ def _tree(path: Path, label: Optional[str] = None) -> Target:
 
 
 def _below(released: str, itself: bool) -> str:
-    """Give the release over which a tree is laid: its own, or else the one before it."""
+    """Return the release on which a tree is overlaid: its own, or the one before it."""
     if itself:
         # By its own number even a release is found that has been withdrawn.
         with contextlib.suppress(pypi.NoSuchRelease):

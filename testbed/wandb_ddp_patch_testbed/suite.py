@@ -37,35 +37,35 @@ class SuiteOptions:
     jobs: int = 2
 
 
-def compare(tree: Path, pythons: Mapping[str, str], wish: SuiteOptions) -> Dict[str, Any]:
-    """Run a tree's tests from three sides, and say what differs.
+def compare(tree: Path, pythons: Mapping[str, str], options: SuiteOptions) -> Dict[str, Any]:
+    """Run a tree's tests from three sides, and compare the outcomes.
 
     Args:
         tree: The source tree.
         pythons: The interpreter of each side: ``without``, ``with`` and ``export``.
-        wish: Which tests.
+        options: Which tests.
 
     Returns:
         ``words`` for people; ``worse``: the tests that passed as it is, and fail on another
         side, by side; ``counts`` of the outcomes, by side; ``unproven``: the change's new
         tests that prove nothing.
     """
-    missing = [path for path in wish.paths if not (tree / path).exists()]
+    missing = [path for path in options.paths if not (tree / path).exists()]
     if missing:
         words = [f"wandb's own tests were not run: there is no {missing[0]} (an sdist has none)"]
         return {"words": words, "worse": {}, "counts": {}, "unproven": []}
     folder = Path(tempfile.mkdtemp(prefix="wandb_ddp_patch-tests-"))
     try:
-        return _Suite(tree, pythons, wish, folder).compare()
+        return _Suite(tree, pythons, options, folder).compare()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Suite:
     def __init__(
-        self, tree: Path, pythons: Mapping[str, str], wish: SuiteOptions, folder: Path
+        self, tree: Path, pythons: Mapping[str, str], options: SuiteOptions, folder: Path
     ) -> None:
-        self._pythons, self._wish, self._folder = pythons, wish, folder
+        self._pythons, self._options, self._folder = pythons, options, folder
         self._words = _install(tree, pythons["without"], folder / "needs")
         found = export.change(tree)
         # Without wandb beside them: they are to import the one of the environment.
@@ -81,11 +81,11 @@ class _Suite:
             if file.startswith("tests/"):
                 (folder / "export" / file).parent.mkdir(parents=True, exist_ok=True)
                 (folder / "export" / file).write_text(text, "utf-8")
-        # Where the package is alone: what lies beside it may be another wandb.
+        # A copy, alone in its folder: beside the original there may be another wandb.
         shutil.copytree(_PACKAGE, folder / "shim" / "wandb_ddp_patch")
 
     def compare(self) -> Dict[str, Any]:
-        paths = self._wish.paths
+        paths = self._options.paths
         sides = {side: self._run(side, paths) for side in ("without", "with", "export")}
         before, worse = sides["without"], {}
         for side in ("with", "export"):
@@ -99,10 +99,10 @@ class _Suite:
         }
 
     def _worse(self, side: str, before: Outcomes, now: Outcomes) -> List[str]:
-        """Give the tests that pass as it is and not on a side, both a second time."""
+        """Return the tests that pass on the tree as it is and fail on a side, both times."""
         fine = [name for name, how in before.items() if how.state == "passed"]
         differ = [name for name in fine if fails(now.get(name))]
-        # Gone without a word: their file can't be imported, or their process has died.
+        # Absent from the report: their file can't be imported, or their process died.
         gone = [] if self._is_cut(now) else [name for name in fine if name not in now]
         if differ:
             again = self._run(side, differ, alone=True)
@@ -111,7 +111,7 @@ class _Suite:
         return differ + gone
 
     def _is_cut(self, found: Outcomes) -> bool:
-        return sum(map(fails, found.values())) >= self._wish.maxfail
+        return sum(map(fails, found.values())) >= self._options.maxfail
 
     def _say(self, before: Outcomes, worse: Dict[str, List[str]]) -> None:
         failing = sum(map(fails, before.values()))
@@ -126,7 +126,7 @@ class _Suite:
             )
 
     def _prove(self, before: Outcomes, export: Outcomes) -> List[str]:
-        """Run the change's new tests without it; give those that prove nothing of it."""
+        """Run the change's new tests without it; return those that prove nothing."""
         new = [name for name in export if name not in before]
         if not new or not self._changed:
             return []
@@ -149,7 +149,7 @@ class _Suite:
         return unproven
 
     def _run(self, side: str, names: Sequence[str], alone: bool = False) -> Outcomes:
-        """Run tests, one at a time where alone; give the outcome of each, by its node's name."""
+        """Run tests, one at a time if ``alone``; return the outcome of each, by its node ID."""
         where = self._folder / ("export" if side in ("export", "new") else "plain")
         python = self._pythons["export" if side == "export" else "without"]
         result = self._folder / "result.xml"
@@ -158,9 +158,9 @@ class _Suite:
         path = [str(self._folder / "needs")]
         command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts="]
         command += ["-o", "junit_family=xunit1", f"--junitxml={result}"]
-        command += [f"--maxfail={self._wish.maxfail}"]
+        command += [f"--maxfail={self._options.maxfail}"]
         if (self._folder / "needs" / "xdist").is_dir() and not alone:
-            command += ["-n", str(self._wish.jobs)]
+            command += ["-n", str(self._options.jobs)]
         if side == "with":
             path.append(str(self._folder / "shim"))
             command += ["-p", "wandb_ddp_patch"]
@@ -191,7 +191,7 @@ def _last(text: str) -> str:
 
 
 def _install(tree: Path, python: str, folder: Path) -> List[str]:
-    """Install what the tree's tests need, as far as it can be had; say what could not be."""
+    """Install what the tree's tests need, as far as possible; return what is missing."""
     files = [tree / "requirements" / "requirements_test.txt", tree / "requirements_test.txt"]
     listed = next((file for file in files if file.is_file()), None)
     install = ("pip", "install", "--python", python, "--target", str(folder))

@@ -13,7 +13,7 @@ from .paths import site_packages
 
 
 def torch_here() -> str:
-    """Say which torch this environment has, and where."""
+    """Return the version and the location of the torch in this environment, or "no torch"."""
     try:
         torch = importlib.metadata.distribution("torch")
         return f"{torch.version} {torch.locate_file('')}"

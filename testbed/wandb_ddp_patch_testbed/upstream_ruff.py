@@ -16,7 +16,7 @@ _HOOKS = ".pre-commit-config.yaml"
 
 
 def ruff_of(tree: Path) -> str:
-    """Give the version of ruff that a tree pins; empty where it pins none."""
+    """Return the version of ruff that a tree pins, or an empty string if it pins none."""
     path = tree / _HOOKS
     text = source_trees.read(path) if path.is_file() else ""
     found = re.search(r"/ruff-pre-commit\s+rev: [\"']?v?([\d.]+)", text)
@@ -24,7 +24,7 @@ def ruff_of(tree: Path) -> str:
 
 
 def checked(tree: Path, files: Dict[str, str]) -> str:
-    """Say what the tree's ruff has against changed files that it had not before.
+    """Return what the tree's ruff reports about changed files and did not report before.
 
     Args:
         tree: The source tree.
@@ -53,7 +53,7 @@ def _text(path: Path) -> str:
 
 
 def _findings(tree: Path, version: str, files: Dict[str, str]) -> Set[str]:
-    """Give what ruff finds in files, without line numbers, which move."""
+    """Return what ruff reports about files, without line numbers, which move."""
     with tempfile.TemporaryDirectory() as folder:
         for settings in ("pyproject.toml", "tests/ruff.toml"):
             if (tree / settings).is_file():

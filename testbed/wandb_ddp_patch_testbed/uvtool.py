@@ -59,17 +59,17 @@ def run_uv(
     return done
 
 
-# sysconfig, in which uv looks, is not made for threads that come at once.
-_looking = threading.Lock()
+# sysconfig, which find_uv_bin() reads, is not safe to use from several threads at once.
+_find_lock = threading.Lock()
 
 
 def _uv() -> str:
-    with _looking:
+    with _find_lock:
         return uv.find_uv_bin()
 
 
 def why(stderr: str) -> str:
-    """Say in a line why uv has failed."""
+    """Return in one line why uv failed."""
     # uv draws its reasons as a tree; its last hints are of no use in a line.
     lines = [line.strip(" \u00d7╰─▶│├") for line in stderr.splitlines()]
     lines = [line for line in lines if line and not line.startswith(("hint:", "Using Python"))]

@@ -11,7 +11,6 @@ import time
 
 import pytest
 from conftest import clean_env
-from limits import HANG_SECONDS
 from processes import alive
 
 import wandb_ddp_patch
@@ -212,20 +211,13 @@ def work(rank):
     assert rest == ["imported __mp_main__ True", "10000", "10000", "[]"]
 
 
-def test_a_module_is_a_script_too(tmp_path):
+def test_a_module_is_a_script_too(run_script, tmp_path):
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "train.py").write_text(
         "import wandb_ddp_patch\ndef work(rank): print('rank', rank, __name__)\n"
         "if __name__ == '__main__': wandb_ddp_patch.spawn(work)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "package.train"],
-        cwd=tmp_path,
-        env=clean_env(),
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-    )
+    done = run_script("-m", "package.train")
     assert (done.stdout, done.stderr) == ("rank 0 __mp_main__\n", "")
 
 
@@ -612,7 +604,7 @@ def work(rank):
     )
 
 
-def test_a_function_that_is_in_no_file_is_refused_at_once():
+def test_a_function_that_is_in_no_file_is_refused_at_once(run_script):
     code = """if True:
         import wandb_ddp_patch
 
@@ -625,9 +617,7 @@ def test_a_function_that_is_in_no_file_is_refused_at_once():
             print(error)
         wandb_ddp_patch.spawn(train, start_method="fork")
     """
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=clean_env(), capture_output=True, text=True, check=True
-    )
+    done = run_script("-c", code)
     assert done.stdout.startswith("train is defined in a notebook's cell, or at a prompt")
 
 
@@ -674,17 +664,17 @@ def test_what_cannot_be_sent_is_refused_before_anything_starts(fresh):
         assert line.endswith('or pass start_method="fork"')
 
 
-def test_a_script_from_standard_input_is_refused_at_once():
-    code = b"""
+def test_a_script_from_standard_input_is_refused_at_once(run_script):
+    code = """
 import os.path, wandb_ddp_patch
 wandb_ddp_patch.spawn(print, start_method="fork")
 wandb_ddp_patch.spawn(os.path.exists)
 """
-    done = subprocess.run([sys.executable, "-"], input=code, env=clean_env(), capture_output=True)
+    done = run_script("-", input=code, returncode=None)
     assert done.stderr.splitlines()[-1].startswith(
-        b"ValueError: this script is read from standard input, from where no new process can"
+        "ValueError: this script is read from standard input, from where no new process can"
     )
-    assert b"<stdin>'" not in done.stderr
+    assert "<stdin>'" not in done.stderr
 
 
 def test_trying_arguments_leaves_large_ones_as_they_are():

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, clean_env
-from limits import HANG_SECONDS
 from processes import alive
 
 from wandb_ddp_patch import runfile
@@ -102,19 +101,11 @@ def test_where_nobody_asks_for_it_or_all_is_off_it_is_torchs(fresh):
     assert fresh(CALLED, WANDB_DDP_PATCH="0") == NOTHING
 
 
-def test_it_needs_no_wandb_and_no_line_of_the_script(tmp_path):
+def test_it_needs_no_wandb_and_no_line_of_the_script(run_script):
     # By the start-up file of the environment in which these tests run.
     script = TOP.replace(", wandb\n", "\n").replace("import wandb_ddp_patch\n", "")
-    (tmp_path / "script.py").write_text(script + MAIN + "    mp.spawn(say)\n")
     for env, expected in ((ON, "forked\n"), ({}, "spawned\n")):
-        done = subprocess.run(
-            [sys.executable, "script.py"],
-            cwd=tmp_path,
-            env=clean_env(PYTHONPATH=None, **env),
-            capture_output=True,
-            text=True,
-            timeout=HANG_SECONDS,
-        )
+        done = run_script(script + MAIN + "    mp.spawn(say)\n", env={"PYTHONPATH": None, **env})
         assert (done.stdout, done.stderr) == (expected, "")
 
 
@@ -552,13 +543,11 @@ def method(rank):
     ]
 
 
-def test_a_function_that_is_in_no_file_fails_as_before():
+def test_a_function_that_is_in_no_file_fails_as_before(run_script):
     code = "import torch.multiprocessing as mp, wandb_ddp_patch\ndef f(rank): pass\nmp.spawn(f)"
     ends = []
     for env in ({}, ON):
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=clean_env(**env), capture_output=True, text=True
-        )
+        done = run_script("-c", code, env=env, returncode=None)
         ends.append((done.returncode, [s for s in done.stderr.splitlines() if s[:1] != " "]))
     assert ends[0] == ends[1]
     assert "Can't get attribute 'f'" in "".join(ends[0][1])

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from conftest import clean_env
-from limits import HANG_SECONDS
 
 from wandb_ddp_patch.forkserver import process_state
 
@@ -155,7 +154,7 @@ CHANGES = {
 }
 
 
-def test_what_a_process_hands_on_is_compared():
+def test_what_a_process_hands_on_is_compared(run_script):
     code = f"""if True:
         import ctypes, os, resource, signal, sys, threading
         from wandb_ddp_patch.forkserver import process_state
@@ -174,9 +173,7 @@ def test_what_a_process_hands_on_is_compared():
                 os._exit(0)
             os.wait()
     """
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=clean_env(), capture_output=True, text=True, check=True
-    )
+    done = run_script("-c", code)
     seen = dict(line.split(" -> ") for line in done.stdout.splitlines())
     assert seen.keys() == CHANGES.keys()
     assert {k: v for k, v in seen.items() if v not in (CHANGES[k], "not here")} == {}
@@ -239,7 +236,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="Python has no list of its modules")
-def test_it_imports_nothing_from_the_current_folder_that_spawn_would_not(tmp_path):
+def test_it_imports_nothing_from_the_current_folder_that_spawn_would_not(run_script, tmp_path):
     folder, log = tmp_path / "folder", tmp_path / "log"
     folder.mkdir()
     for name in {*sys.stdlib_module_names, "numpy", "torch", "wandb"} - {"antigravity", "this"}:
@@ -251,14 +248,7 @@ def test_it_imports_nothing_from_the_current_folder_that_spawn_would_not(tmp_pat
     imported = {}
     for method in ("spawn", "forkserver"):
         log.write_text("")
-        done = subprocess.run(
-            [sys.executable, tmp_path / "script.py", method],
-            cwd=folder,
-            env=clean_env(),
-            capture_output=True,
-            text=True,
-            timeout=HANG_SECONDS,
-        )
+        done = run_script(tmp_path / "script.py", method, cwd=folder)
         assert (done.stdout, done.stderr) == ("0\n", "")
         imported[method] = set(log.read_text().split())
     assert "multiprocessing" in imported["spawn"]  # the decoys are seen

@@ -81,7 +81,7 @@ def judge(folder, ended, expected):
     if ended.code != 0:
         found = re.findall(r"^(?:[\w.]+\.)?(\w*Error)(?::|$)", ended.output, re.M)
         what = found[0] if found else "fails"
-        return what if ended.code is not None else f"{what}, and hangs" if found else "hangs"
+        return what if ended.code is not None else f"{what}, then hangs" if found else "hangs"
     counts = rows(folder)
     for key, wanted in expected.items():
         if counts[key] < wanted:

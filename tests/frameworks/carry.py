@@ -97,7 +97,7 @@ def judge(whats, folder, ended):
         return dict.fromkeys(whats, first_error(folder) or "fails, without a word")
     if ended is None:
         error = first_error(folder)
-        return dict.fromkeys(whats, f"{error}, and hangs" if error else "hangs")
+        return dict.fromkeys(whats, f"{error}, then hangs" if error else "hangs")
     (file,) = runfile.find(str(folder))
     rows = runfile.history(file)
     found = {}

@@ -27,7 +27,7 @@ USES = [use[:2] for use in test_uses.USES]
 
 
 def cell(without, found):
-    """Show what came out without the shim, and with it."""
+    """Show what came out without the patch and with it."""
     if without is None:
         return found
     if (without, found) == ("yes", "yes"):
@@ -55,7 +55,7 @@ def carriers(results):
             without, with_it = found[name]["without"], found[name]["found"]
             cells = [cell(without and without[what], with_it[what]) for what in WHAT]
             lines.append([name, *cells])
-    return table(["carrier", *(SHOWN.get(what, what) for what in WHAT)], lines)
+    return table(["framework or launcher", *(SHOWN.get(what, what) for what in WHAT)], lines)
 
 
 def uses(results):
@@ -68,7 +68,7 @@ def uses(results):
         for framework, what in USES
         if (framework, what) in found
     ]
-    return table(["framework", "what is done", "rows and checks"], lines)
+    return table(["framework", "what the script does", "rows and checks"], lines)
 
 
 def text_of(results):

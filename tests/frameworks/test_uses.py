@@ -15,13 +15,13 @@ OWNER = {"owner": 1}
 # Framework, what is done, the script with its arguments, and the rows that it logs.
 USES = [
     *(
-        ("Lightning", f"fit with WandbLogger, {method}", [LIGHTNING, "fit", method], {"loss": 4})
+        ("Lightning", f"fit() with WandbLogger, {method}", [LIGHTNING, "fit", method], {"loss": 4})
         for method in ("ddp_spawn", "ddp_fork", "ddp_notebook")
     ),
     *(
         (
             "Lightning",
-            f"each rank logs to the run that its callback holds, {method}",
+            f"each rank logs to the run held by its callback, {method}",
             [LIGHTNING, "fit_with_the_run", method],
             {"rank 0": 4, "rank 1": 4},
         )
@@ -44,28 +44,28 @@ USES = [
     ),
     (
         "Lightning",
-        "save_hyperparameters() with a config, load_from_checkpoint()",
+        "save_hyperparameters() with a config, then load_from_checkpoint()",
         [LIGHTNING, "checkpoint"],
         {},
     ),
-    ("Lightning", "CSVLogger's hparams.yaml is read back", [LIGHTNING, "hparams_yaml"], {}),
+    ("Lightning", "read back CSVLogger's hparams.yaml", [LIGHTNING, "hparams_yaml"], {}),
     ("transformers", "Trainer reports to wandb", [TRAINER, "train"], {"train": 3}),
     (
         "transformers",
-        "WandbCallback is copied and pickled",
+        "copy and pickle WandbCallback",
         [TRAINER, "copy_callback"],
         {"train": 3},
     ),
     (
         "transformers",
-        "WANDB_WATCH=all, the model is saved whole",
+        "WANDB_WATCH=all, save the whole model",
         [TRAINER, "save_watched"],
         {"train": 3},
     ),
     *(
         (
             "transformers",
-            f"WANDB_WATCH=all, the model goes to workers, one of which trains it on, {method}",
+            f"WANDB_WATCH=all, send the model to workers, one continues training, {method}",
             [TRAINER, "watched_in_workers", method],
             {"train": 103, "gradients": 1, "parameters": 1, "rank 0": 1, "rank 1": 1},
         )
@@ -80,7 +80,7 @@ USES = [
     *(
         (
             "transformers",
-            f"a WandbCallback goes to workers, and logs to the passed run, {method}",
+            f"send a WandbCallback to workers, where it logs to the passed run, {method}",
             [TRAINER, "callback_in_workers", method],
             {"train": 3, "rank 0": 1, "rank 1": 1},
         )
@@ -89,7 +89,7 @@ USES = [
     *(
         (
             "Accelerate",
-            f"{launcher}() with a tracker, and the passed run and config",
+            f"{launcher}() with a tracker, the passed run and the config",
             ["use_accelerate.py", launcher],
             {"loss": 4, "rank 0": 1, "rank 1": 1},
         )
@@ -97,19 +97,19 @@ USES = [
     ),
     (
         "Ray",
-        "Tune: a trial has a run of its own by setup_wandb(), and the passed one",
+        "Tune: a trial uses its own run from setup_wandb() and the passed run",
         ["use_ray.py", "tune_setup_wandb"],
         {"own": 6, "own by wandb.log": 6, "passed": 6},
     ),
     (
         "Ray",
-        "Train: each rank logs to the passed run, and calls wandb.finish()",
+        "Train: each rank logs to the passed run and calls wandb.finish()",
         ["use_ray.py", "train_with_the_run"],
         {"rank 0": 3, "rank 1": 3},
     ),
     (
         "Ray",
-        "actors that hold the run log task after task, and are killed",
+        "actors that hold the run log in several tasks, then are killed",
         ["use_ray.py", "actors"],
         {"actor 0": 3, "actor 1": 3},
     ),
@@ -136,7 +136,7 @@ USES = [
             {"rank 0": 3, "rank 1": 3},
         )
         for method, logger in [
-            ("spawn", "WandBLogger(init=False), made by each rank,"),
+            ("spawn", "WandBLogger(init=False), created by each rank,"),
             ("fork", "the parent's WandBLogger"),
         ]
     ),

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 
@@ -14,18 +13,23 @@ import wandb_ddp_patch
 from wandb_ddp_patch import cli, doctor, doctor_text, probes
 
 
-def command(*arguments, python=sys.executable, **env):
-    return subprocess.run(
-        [python, "-m", "wandb_ddp_patch", *arguments],
-        env=clean_env(**env),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=3 * HANG_SECONDS,  # doctor: two sides of two dozen probes
-    )
+@pytest.fixture
+def command(run_script):
+    """Run our command line; return how it ended."""
+
+    def command(*arguments, python=sys.executable, **env):
+        return run_script(
+            *("-m", "wandb_ddp_patch", *arguments),
+            python=python,
+            env=env,
+            returncode=None,
+            seconds=3 * HANG_SECONDS,  # doctor: two sides of two dozen probes
+        )
+
+    return command
 
 
-def test_doctor_says_what_is_here_and_that_all_is_well():
+def test_doctor_says_what_is_here_and_that_all_is_well(command):
     # In a home where nothing can be written; it leaves nothing in the temporary folder, whose
     # name must be short: sockets lie in it.
     with tempfile.TemporaryDirectory(prefix="d-") as folder:
@@ -129,7 +133,7 @@ def test_turned_off_it_says_so(monkeypatch, capsys):
     assert "off: WANDB_DDP_PATCH=0" in capsys.readouterr().out
 
 
-def test_without_wandb_it_is_a_line(tmp_path):
+def test_without_wandb_it_is_a_line(command, tmp_path):
     (tmp_path / "wandb.py").write_text("raise ModuleNotFoundError(name='wandb')")
     for body, said in (
         ("raise ModuleNotFoundError(name='wandb')", "wandb is not installed here"),
@@ -144,7 +148,7 @@ def test_without_wandb_it_is_a_line(tmp_path):
         assert "imported by" in done.stdout
 
 
-def test_help_version_and_bad_input():
+def test_help_version_and_bad_input(command):
     assert command("--version").stdout == f"wandb-ddp-patch {wandb_ddp_patch.__version__}\n"
     assert "doctor" in command("--help").stdout
     assert "--json" in command("doctor", "--help").stdout

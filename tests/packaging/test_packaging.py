@@ -15,7 +15,8 @@ from pathlib import Path
 import pages
 import pytest
 from conftest import ROOT, clean_env
-from limits import HANG_SECONDS, WAIT_SECONDS
+from limits import WAIT_SECONDS
+from scripts import run_script
 
 import wandb_ddp_patch
 from wandb_ddp_patch_testbed import environments
@@ -75,14 +76,13 @@ class Environment:
         return done.stdout.strip()
 
     def attempt(self, *arguments, before=(), cwd=None, **env):
-        return subprocess.run(
-            [*before, self.python, *map(str, arguments)],
+        return run_script(
+            *arguments,
+            python=self.python,
+            before=before,
             cwd=cwd or self.folder,
-            env=clean_env(PYTHONPATH=None, **env),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=HANG_SECONDS,
+            env={"PYTHONPATH": None, **env},
+            returncode=None,
         )
 
     def files(self):
@@ -589,9 +589,7 @@ def test_in_an_environment_that_sees_another(installed, tmp_path):
         shutil.copy(installed.site / name, site)
     python = str(child / ("Scripts" if os.name == "nt" else "bin") / "python")
     code = f"{COPY}; import sys; print([type(f).__name__ for f in sys.meta_path].count('_Finder'))"
-    done = subprocess.run(
-        [python, "-c", code], env=clean_env(PYTHONPATH=None), capture_output=True, text=True
-    )
+    done = run_script("-c", code, python=python, env={"PYTHONPATH": None})
     assert (done.stdout, done.stderr) == ("patched\n1\n", "")
 
 

@@ -4,14 +4,13 @@ import copy
 import inspect
 import os
 import re
-import subprocess
 import sys
 import textwrap
 
 import pytest
 import wandb
-from conftest import ROOT, clean_env
-from limits import HANG_SECONDS
+from conftest import ROOT
+from scripts import run_script
 
 from wandb_ddp_patch import _registry
 from wandb_ddp_patch_testbed import environments
@@ -272,14 +271,8 @@ def test_unknown_wandb_under_warnings_as_errors_still_works(fresh):
 
 def alone(python, code, *options, **env):
     """Run code with this package on the path, and return its two outputs."""
-    done = subprocess.run(
-        [python, *options, "-c", code],
-        env=clean_env(PYTHONPATH=str(ROOT), **env),
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-    )
-    assert done.returncode == 0, done.stderr
+    env["PYTHONPATH"] = str(ROOT)
+    done = run_script(*options, "-c", code, python=python, env=env)
     return done.stdout, done.stderr
 
 

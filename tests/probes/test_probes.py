@@ -2,14 +2,10 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import wandb
-from conftest import clean_env
-from limits import HANG_SECONDS
 
 from wandb_ddp_patch import _registry, probes
 from wandb_ddp_patch.probes import __main__ as command
@@ -187,7 +183,7 @@ def test_a_probe_that_hung_is_asked_once_more_before_it_counts(tmp_path, monkeyp
     assert verdict.reason == "hangs: no end after 2 s, twice"
 
 
-def test_what_is_probed_is_the_environments_own_wandb(release, tmp_path, monkeypatch):
+def test_what_is_probed_is_the_environments_own_wandb(run_script, release, tmp_path, monkeypatch):
     # Not one that lies in the current folder, or beside this package.
     for folder in (tmp_path / "here", tmp_path / "site"):
         (folder / "wandb").mkdir(parents=True)
@@ -197,13 +193,11 @@ def test_what_is_probed_is_the_environments_own_wandb(release, tmp_path, monkeyp
         "from wandb_ddp_patch import probes; import sys\n"
         "print(probes.run('config-blank', shim=False, python=sys.argv[1]).reason)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, release("0.16.6")],
+    done = run_script(
+        *("-c", code, release("0.16.6")),
         cwd=tmp_path / "here",
-        env=clean_env(PYTHONPATH=str(tmp_path / "site")),
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
+        env={"PYTHONPATH": str(tmp_path / "site")},
+        returncode=None,
     )
     assert done.stdout.startswith("RecursionError"), done.stdout + done.stderr
 
@@ -213,15 +207,11 @@ def test_an_unknown_probe_is_a_one_line_error(capsys):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_a_person_is_told_in_a_line_what_a_probe_has_found():
+def test_a_person_is_told_in_a_line_what_a_probe_has_found(run_script):
     for shim, status, said in (("1", 0, "passes"), ("0", 1, "FAILS")):
-        done = subprocess.run(
-            [sys.executable, "-m", "wandb_ddp_patch.probes", "config-blank"],
-            env=clean_env(WANDB_DDP_PATCH=shim),
-            capture_output=True,
-            text=True,
-            timeout=HANG_SECONDS,
-        )
+        module = "wandb_ddp_patch.probes"
+        env = {"WANDB_DDP_PATCH": shim}
+        done = run_script("-m", module, "config-blank", env=env, returncode=None)
         assert (done.returncode, done.stderr) == (status, "")
         (line,) = done.stdout.splitlines()
         assert line.startswith(f"config-blank: {said} (")

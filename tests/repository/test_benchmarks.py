@@ -6,7 +6,6 @@ Nothing is timed here: "make bench" is for that.
 import json
 import re
 import shutil
-import subprocess
 import sys
 
 import pytest
@@ -104,13 +103,12 @@ def test_where_memory_is_not_counted_it_says_so(tmp_path, monkeypatch, capsys):
     assert harness.load("memory")["goals"] == []
 
 
-def ask(*folders):
-    return subprocess.run(
-        [sys.executable, agree.__file__, *map(str, folders)], capture_output=True, text=True
-    )
+@pytest.fixture
+def ask(run_script):
+    return lambda *folders: run_script(agree.__file__, *folders, returncode=None)
 
 
-def test_two_runs_agree_or_not(tmp_path):
+def test_two_runs_agree_or_not(ask, tmp_path):
     results = ROOT / "benchmarks" / "results"
     assert ask(results, results).returncode == 0
     for file in results.glob("*.json"):
@@ -127,6 +125,6 @@ def test_two_runs_agree_or_not(tmp_path):
     assert "1 opposite" in done.stdout and "config.lr, OmegaConf" in done.stdout
 
 
-def test_a_folder_without_results(tmp_path):
+def test_a_folder_without_results(ask, tmp_path):
     done = ask(tmp_path, tmp_path)
     assert done.returncode == 1 and done.stderr == f"{tmp_path} holds no results\n"

@@ -1,10 +1,8 @@
 """A worker that was passed nothing attaches by the run's id, as Lightning's logger does."""
 
-import sys
-
 import pytest
-
-from wandb_ddp_patch import runfile
+from rows import read_rows
+from scripts import API_KEY
 
 CODE = """
 import multiprocessing, sys
@@ -36,10 +34,8 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("version", [None, "0.13.11", "0.16.6", "0.21.4"])
 @pytest.mark.parametrize("ending", ["return", "finish"])
 def test_the_run_goes_on_for_its_owner(fresh, release, tmp_path, version, ending):
-    python = release(version) if version else sys.executable
     code = CODE.replace("ENDING", repr(ending))
-    fresh(code, python=python, quiet=False, WANDB_API_KEY="0123456789" * 4)
-    (file,) = runfile.find(str(tmp_path))
-    rows = runfile.history(file)
+    fresh(code, python=release(version), quiet=False, WANDB_API_KEY=API_KEY)
+    rows = read_rows(tmp_path)
     assert sum("worker" in row for row in rows) == 100
     assert sum("owner" in row for row in rows) == 1

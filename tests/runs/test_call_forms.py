@@ -2,15 +2,12 @@
 
 import json
 import subprocess
-import sys
 
 import call_form_workers
 import pytest
 import step_workers
-from conftest import clean_env
-from limits import HANG_SECONDS
-
-from wandb_ddp_patch import runfile
+from rows import column, read_rows
+from scripts import WORKER_ENV
 
 WHERE = [
     (None, "3.11", "fork"),
@@ -24,46 +21,29 @@ WHERE = [
 
 
 @pytest.mark.parametrize(("version", "python", "method"), WHERE)
-def test_every_road_leads_to_the_run(tmp_path, release, version, python, method):
-    done = subprocess.run(
-        [
-            release(version, python) if version else sys.executable,
-            call_form_workers.__file__,
-            method,
-        ],
-        cwd=tmp_path,
-        env=clean_env(WANDB_API_KEY="0123456789" * 4, PYTHONWARNINGS="ignore"),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+def test_every_road_leads_to_the_run(run_script, tmp_path, release, version, python, method):
+    done = run_script(
+        call_form_workers.__file__,
+        method,
+        python=release(version, python),
+        env=WORKER_ENV,
         stderr=subprocess.STDOUT,
-        text=True,
-        timeout=HANG_SECONDS,
     )
     names = [form.__name__ for form in call_form_workers.FORMS]
-    assert done.returncode == 0, done.stdout
     codes = json.loads((tmp_path / "codes.json").read_text())
     assert codes == dict.fromkeys(names, 0), done.stdout
-    (file,) = runfile.find(str(tmp_path))
-    rows = runfile.history(file)
+    rows = read_rows(tmp_path)
     assert {name: sum(name in row for row in rows) for name in names} == dict.fromkeys(names, 1)
 
 
 @pytest.mark.parametrize(
     ("version", "method"), [(None, "spawn"), ("0.16.6", "fork"), ("0.12.21", "fork")]
 )
-def test_rows_with_the_same_steps_are_all_kept(tmp_path, release, version, method):
-    subprocess.run(
-        [release(version) if version else sys.executable, step_workers.__file__, method],
-        cwd=tmp_path,
-        env=clean_env(WANDB_API_KEY="0123456789" * 4, PYTHONWARNINGS="ignore"),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=True,
-    )
-    (file,) = runfile.find(str(tmp_path))
-    rows = runfile.history(file)
+def test_rows_with_the_same_steps_are_all_kept(run_script, tmp_path, release, version, method):
+    run_script(step_workers.__file__, method, python=release(version), env=WORKER_ENV)
+    rows = read_rows(tmp_path)
     steps = {
-        n: [int(row["custom_step"]) for row in rows if row.get("worker") == str(n)]
+        n: column([row for row in rows if row.get("worker") == str(n)], "custom_step")
         for n in range(step_workers.WORKERS)
     }
     assert steps == {key: list(range(step_workers.STEPS)) for key in steps}

@@ -6,8 +6,7 @@ import sys
 
 import ending_workers
 import pytest
-from conftest import clean_env
-from limits import HANG_SECONDS
+from rows import read_rows
 
 from wandb_ddp_patch import runfile
 
@@ -38,26 +37,22 @@ NIGHTLY = [
 CASES += [pytest.param(*case, marks=pytest.mark.nightly) for case in NIGHTLY]
 
 
-def run(tmp_path, python, *args, **env):
-    with open(tmp_path / "output", "w") as output:
-        subprocess.run(
-            [python, ending_workers.__file__, *args],
-            cwd=tmp_path,
-            env=clean_env(PYTHONWARNINGS="ignore", WANDB_SILENT="false", **env),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            timeout=HANG_SECONDS,
-            check=True,
-        )
-    return runfile.find(str(tmp_path)), (tmp_path / "output").read_text()
+@pytest.fixture
+def run(run_script):
+    """Run the workers; return all that they and their owner have written."""
+
+    def run(*args, python=sys.executable):
+        env = {"PYTHONWARNINGS": "ignore", "WANDB_SILENT": "false"}
+        script = ending_workers.__file__
+        return run_script(script, *args, python=python, env=env, stderr=subprocess.STDOUT).stdout
+
+    return run
 
 
 @pytest.mark.parametrize(("version", "case", "method"), CASES)
-def test_no_row_is_lost_and_nobody_is_alarmed(tmp_path, release, version, case, method):
-    python = release(version) if version else sys.executable
-    (file,), output = run(tmp_path, python, case, method)
-    rows = runfile.history(file)
+def test_no_row_is_lost_and_nobody_is_alarmed(run, release, tmp_path, version, case, method):
+    output = run(case, method, python=release(version))
+    rows = read_rows(tmp_path)
     counts = collections.Counter(row["worker"] for row in rows if "worker" in row)
     assert counts == {str(n): ending_workers.ROWS for n in range(ending_workers.WORKERS)}
     assert sum("owner" in row for row in rows) == (case in ("teardown", "os._exit"))
@@ -65,8 +60,9 @@ def test_no_row_is_lost_and_nobody_is_alarmed(tmp_path, release, version, case, 
 
 
 @pytest.mark.parametrize("library", ["multiprocess", "billiard"])
-def test_a_workers_own_run_is_finished_by_whatever_library_it_ends(tmp_path, library):
-    files, _ = run(tmp_path, sys.executable, "own", library)
+def test_a_workers_own_run_is_finished_by_whatever_library_it_ends(run, tmp_path, library):
+    run("own", library)
+    files = runfile.find(str(tmp_path))
     assert len(files) == ending_workers.WORKERS
     for file in files:
         assert len(runfile.history(file)) == ending_workers.OWN_ROWS

@@ -2,16 +2,14 @@
 
 import os
 import subprocess
-import sys
 import tempfile
 
 import chdir_workers
 import folder_workers
 import pytest
 from conftest import clean_env
-from limits import HANG_SECONDS
-
-from wandb_ddp_patch import runfile
+from rows import column, read_rows
+from scripts import WORKER_ENV
 
 NO_FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 OLD = ["0.13.11", "0.18.7", "0.21.4", "0.24.2"]
@@ -36,7 +34,7 @@ def can_mount(folder):
 
 
 @pytest.fixture
-def play(tmp_path, release):
+def play(run_script, tmp_path, release):
     """Make a function that has a worker log to a run, with these before owner and worker."""
 
     def run(version, owner, worker):
@@ -44,27 +42,22 @@ def play(tmp_path, release):
         folder.mkdir()
         if any("unshare" in each for each in (owner, worker)) and not can_mount(folder):
             pytest.skip("needs namespaces: Linux, root")
-        python = release(version) if version else sys.executable
+        python = release(version)
         executable = tmp_path / "python"
         executable.write_text(f'#!/bin/sh\nset -- "{python}" "$@"\n{worker}\n')
         executable.chmod(0o755)
-        with open(tmp_path / "output", "w") as output:
-            subprocess.run(
-                ["sh", "-c", owner, "sh", python, folder_workers.__file__, str(executable)],
-                cwd=tmp_path,
-                env=clean_env(
-                    WANDB_API_KEY="0123456789" * 4, PYTHONWARNINGS="ignore", TMPDIR=str(folder)
-                ),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                timeout=HANG_SECONDS,
-            )
-        output = (tmp_path / "output").read_text()
+        output = run_script(
+            folder_workers.__file__,
+            executable,
+            python=python,
+            before=["sh", "-c", owner, "sh"],
+            env={**WORKER_ENV, "TMPDIR": str(folder)},
+            returncode=None,
+            stderr=subprocess.STDOUT,
+        ).stdout
         assert (tmp_path / "code").exists(), output
         assert (tmp_path / "code").read_text() == str(int(worker is DETACHED)), output
-        (file,) = runfile.find(str(tmp_path))
-        return output, [int(row["row"]) for row in runfile.history(file) if "row" in row]
+        return output, column(read_rows(tmp_path), "row")
 
     return run
 
@@ -122,18 +115,11 @@ def test_where_a_socket_needs_a_file(fresh, name, kind):
     ],
 )
 def test_files_of_a_worker_that_changes_its_folder_are_in_the_run(
-    tmp_path, release, version, method
+    run_script, tmp_path, release, version, method
 ):
     """As Hydra, Ray and submitit have it; wandb alone leaves them where the worker is."""
-    done = subprocess.run(
-        [release(version) if version else sys.executable, chdir_workers.__file__, method],
-        cwd=tmp_path,
-        env=clean_env(PYTHONWARNINGS="ignore"),
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    env = {"PYTHONWARNINGS": "ignore"}
+    run_script(chdir_workers.__file__, method, python=release(version), env=env)
     (folder,) = tmp_path.glob("wandb/offline-run-*/files")
     (html,) = folder.glob("media/html/*.html")
     assert "bold" in html.read_text("utf-8")

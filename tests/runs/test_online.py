@@ -214,18 +214,12 @@ def test_what_workers_logged_offline_can_be_synchronised(backend, python, act, t
     assert run.config == online_workers.CONFIG
 
 
-def test_shared_mode_is_as_without_the_shim(backend, tmp_path):
+def test_shared_mode_is_as_without_the_shim(backend, run_script):
     seen = []
     for shim in ("0", "1"):
         for label in ("0", "1"):
-            subprocess.run(
-                [sys.executable, SCRIPT, "shared", label],
-                cwd=tmp_path,
-                env=environment(backend, WANDB_DDP_PATCH=shim),
-                stdin=subprocess.DEVNULL,
-                check=True,
-                timeout=HANG_SECONDS,
-            )
+            env = environment(backend, WANDB_DDP_PATCH=shim)
+            run_script(SCRIPT, "shared", label, env=env)
         (run,) = backend.runs()
         seen.append((run.rows, run.exit_code, run.config))
         backend.state.runs.clear()

@@ -1,14 +1,11 @@
 """wandb.log() and wandb.config in a worker that was passed nothing: its parent's run."""
 
-import subprocess
 import sys
 
 import parent_run_workers
 import pytest
-from conftest import clean_env
-from limits import HANG_SECONDS
-
-from wandb_ddp_patch import runfile
+from rows import column, read_runs
+from scripts import WORKER_ENV
 
 CASES = [
     (None, "process", "spawn"),
@@ -31,34 +28,27 @@ NIGHTLY = [
 CASES += [pytest.param(*case, marks=pytest.mark.nightly) for case in NIGHTLY]
 
 
-def run(tmp_path, python, *args, **env):
-    with open(tmp_path / "output", "w") as output:
-        subprocess.run(
-            [python, parent_run_workers.__file__, *args],
-            cwd=tmp_path,
-            env=clean_env(WANDB_API_KEY="0123456789" * 4, PYTHONWARNINGS="ignore", **env),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            timeout=HANG_SECONDS,
-            check=True,
-        )
-    files = runfile.find(str(tmp_path))
-    (file,) = [file for file in files if file.endswith("run-theirs.wandb")]
-    return sorted(int(row["worker"]) for row in runfile.history(file) if "worker" in row)
+@pytest.fixture
+def run(run_script, tmp_path):
+    """Run the workers; return what they have logged to their parent's run, sorted."""
+
+    def run(python, *args, **env):
+        script = parent_run_workers.__file__
+        run_script(script, *args, python=python, env={**WORKER_ENV, **env})
+        return sorted(column(read_runs(tmp_path)["theirs"], "worker"))
+
+    return run
 
 
 @pytest.mark.parametrize(("version", "case", "method"), CASES)
 def test_a_worker_that_was_passed_nothing_logs_to_its_parents_run(
-    tmp_path, release, version, case, method
+    run, release, version, case, method
 ):
-    python = release(version) if version else sys.executable
-    rows = run(tmp_path, python, case, method)
-    assert rows == list(range(parent_run_workers.WORKERS))
+    assert run(release(version), case, method) == list(range(parent_run_workers.WORKERS))
 
 
-def test_so_do_workers_of_unchanged_scripts_that_the_variable_starts_fast(tmp_path):
-    rows = run(tmp_path, sys.executable, "torch", "spawn", WANDB_DDP_PATCH_SPAWN="forkserver")
+def test_so_do_workers_of_unchanged_scripts_that_the_variable_starts_fast(run):
+    rows = run(sys.executable, "torch", "spawn", WANDB_DDP_PATCH_SPAWN="forkserver")
     assert rows == list(range(parent_run_workers.WORKERS))
 
 
@@ -70,8 +60,8 @@ def test_so_do_workers_of_unchanged_scripts_that_the_variable_starts_fast(tmp_pa
         ("own", None),  # a worker that has had a run of its own
     ],
 )
-def test_where_there_is_none_it_raises_as_ever(tmp_path, case, switch):
-    assert run(tmp_path, sys.executable, case, "spawn", WANDB_DDP_PATCH=switch) == []
+def test_where_there_is_none_it_raises_as_ever(run, case, switch):
+    assert run(sys.executable, case, "spawn", WANDB_DDP_PATCH=switch) == []
 
 
 def test_before_init_names_are_looked_for_as_ever(fresh):

@@ -7,16 +7,11 @@ import sys
 import textwrap
 
 import pytest
-
-from wandb_ddp_patch import runfile
+from rows import read_rows
 
 FORKS = pytest.mark.skipif(
     "fork" not in multiprocessing.get_all_start_methods(), reason="it has no forks"
 )
-
-
-def rows(folder):
-    return [row for path in runfile.find(folder) for row in runfile.history(path)]
 
 
 def test_attaching_imports_no_launcher_of_jobs(fresh, tmp_path):
@@ -34,7 +29,7 @@ def test_attaching_imports_no_launcher_of_jobs(fresh, tmp_path):
             run.finish()
     """)
     assert out == "True\n[]\n"
-    assert [row["x"] for row in rows(tmp_path)] == ["1"]
+    assert [row["x"] for row in read_rows(tmp_path)] == ["1"]
 
 
 def test_inputs_of_a_job_that_a_worker_has_named_are_the_runs(fresh, tmp_path):
@@ -126,7 +121,7 @@ def test_a_call_by_itself_is_looked_at_after_one_that_has_failed(fresh, tmp_path
         quiet=False,
     )
     assert out == "refused\nTrue\n"
-    assert [(row["x"], row.get("custom_step")) for row in rows(tmp_path)] == [
+    assert [(row["x"], row.get("custom_step")) for row in read_rows(tmp_path)] == [
         ("0", None),
         ("1", "0"),
     ]

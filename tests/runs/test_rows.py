@@ -1,42 +1,32 @@
 """What workers log is in the run's file, however they end."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import logging_workers
 import pytest
-from conftest import clean_env
-from limits import HANG_SECONDS
+from rows import column, read_rows
+from scripts import WORKER_ENV
 
 from wandb_ddp_patch import runfile
 
-SCRIPT = logging_workers.__file__
 
+@pytest.fixture
+def workers(run_script, tmp_path):
+    """Run the workers; return what was printed, the rows, and those of each worker."""
 
-def workers(tmp_path, python, *arguments):
-    done = subprocess.run(
-        [python, SCRIPT, *map(str, arguments)],
-        cwd=tmp_path,
-        env=clean_env(WANDB_API_KEY="0123456789" * 4, PYTHONWARNINGS="ignore"),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    (file,) = runfile.find(str(tmp_path))
-    rows = runfile.history(file)
-    per_worker = [
-        [int(row[f"worker {n}"]) for row in rows if f"worker {n}" in row] for n in range(4)
-    ]
-    return done.stdout.splitlines(), rows, per_worker
+    def workers(python, *arguments):
+        done = run_script(logging_workers.__file__, *arguments, python=python, env=WORKER_ENV)
+        rows = read_rows(tmp_path)
+        return done.stdout.splitlines(), rows, [column(rows, f"worker {n}") for n in range(4)]
+
+    return workers
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
 @pytest.mark.parametrize("first", [0, 4])
-def test_rows_arrive_in_order_however_workers_end(tmp_path, method, first):
-    out, rows, per_worker = workers(tmp_path, sys.executable, method, 50, f"mixed {first}")
+def test_rows_arrive_in_order_however_workers_end(workers, method, first):
+    out, rows, per_worker = workers(sys.executable, method, 50, f"mixed {first}")
     endings = (logging_workers.ENDINGS * 2)[first : first + 4]
     assert out == [str([{"exit": 3, "raise": 1}.get(ending, 0) for ending in endings])]
     assert per_worker == [list(range(50))] * 4
@@ -44,34 +34,34 @@ def test_rows_arrive_in_order_however_workers_end(tmp_path, method, first):
 
 
 @pytest.mark.parametrize("version", ["0.12.21", "0.13.11", "0.17.9", "0.21.4"])
-def test_rows_arrive_on_other_releases(tmp_path, release, version):
-    _, rows, per_worker = workers(tmp_path, release(version), "fork", 50, "mixed 2")
+def test_rows_arrive_on_other_releases(workers, release, version):
+    _, rows, per_worker = workers(release(version), "fork", 50, "mixed 2")
     assert per_worker == [list(range(50))] * 4
     assert sum("owner" in row for row in rows) == 1
 
 
 @pytest.mark.parametrize("ending", ["return", "run.finish"])
-def test_bursts_arrive(tmp_path, ending):
-    _, _, per_worker = workers(tmp_path, sys.executable, "fork", 2000, ending)
+def test_bursts_arrive(workers, ending):
+    _, _, per_worker = workers(sys.executable, "fork", 2000, ending)
     assert [len(rows) for rows in per_worker] == [2000] * 4
 
 
 @pytest.mark.parametrize("ending", ["return", "run.finish"])
-def test_bursts_arrive_through_the_relay(tmp_path, release, ending):
-    _, _, per_worker = workers(tmp_path, release("0.12.21"), "fork", 2000, ending)
+def test_bursts_arrive_through_the_relay(workers, release, ending):
+    _, _, per_worker = workers(release("0.12.21"), "fork", 2000, ending)
     assert per_worker == [list(range(2000))] * 4
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
 @pytest.mark.parametrize("when", ["never attached", "attached"])
-def test_when_the_owner_has_finished_workers_are_told_at_once(tmp_path, method, when):
-    out, _, _ = workers(tmp_path, sys.executable, method, 0, f"owner finishes, {when}")
+def test_when_the_owner_has_finished_workers_are_told_at_once(workers, method, when):
+    out, _, _ = workers(sys.executable, method, 0, f"owner finishes, {when}")
     assert out == [str([(True, True)] * 4), "[0, 0, 0, 0]"]
 
 
-def test_a_file_that_is_none_or_is_damaged(tmp_path):
+def test_a_file_that_is_none_or_is_damaged(workers, tmp_path):
     # Long enough for several blocks of the format.
-    _, rows, _ = workers(tmp_path, sys.executable, "fork", 200, "return")
+    _, rows, _ = workers(sys.executable, "fork", 200, "return")
     (file,) = runfile.find(str(tmp_path))
     assert runfile.exit_code(file) == 0
     content = Path(file).read_bytes()

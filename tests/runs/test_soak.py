@@ -2,43 +2,33 @@
 
 import json
 import os
-import subprocess
 import sys
 
 import pytest
 import soak_workers
-from conftest import clean_env
 from limits import HANG_SECONDS
-
-from wandb_ddp_patch import runfile
+from rows import read_values
+from scripts import WORKER_ENV
 
 LONG = 3600
 
 
-def soak(tmp_path, python, runs, tasks, seconds):
-    """What is left with tasks, of the owner and of the worker, and in the owner alone."""
-    seen = []
-    for folder, number, shim in ((tmp_path, tasks, "1"), (tmp_path / "alone", 0, "0")):
-        temporary = folder / "temporary"
-        temporary.mkdir(parents=True)
-        with open(folder / "output", "w") as output:
-            done = subprocess.run(
-                [python, soak_workers.__file__, str(runs), str(number)],
-                cwd=folder,
-                env=clean_env(
-                    WANDB_API_KEY="0123456789" * 4,
-                    WANDB_DDP_PATCH=shim,
-                    PYTHONWARNINGS="ignore",
-                    TMPDIR=str(temporary),
-                ),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                timeout=seconds,
-            )
-        assert done.returncode == 0, (folder / "output").read_text()
-        seen.append(json.loads((folder / "seen.json").read_text()))
-    return seen
+@pytest.fixture
+def soak(run_script, tmp_path):
+    """Run it; return what is left with tasks, and of the owner alone."""
+
+    def soak(python, runs, tasks, seconds):
+        seen = []
+        for folder, number, shim in ((tmp_path, tasks, "1"), (tmp_path / "alone", 0, "0")):
+            temporary = folder / "temporary"
+            temporary.mkdir(parents=True)
+            env = {**WORKER_ENV, "WANDB_DDP_PATCH": shim, "TMPDIR": str(temporary)}
+            script = soak_workers.__file__
+            run_script(script, runs, number, cwd=folder, python=python, env=env, seconds=seconds)
+            seen.append(json.loads((folder / "seen.json").read_text()))
+        return seen
+
+    return soak
 
 
 def grown(seen):
@@ -66,20 +56,16 @@ def check(seen, alone, memory):
 
 
 def rows_of(folder):
-    return sum(
-        key[0] == "t"
-        for file in runfile.find(str(folder))
-        for row in runfile.history(file)
-        for key in row
-    )
+    values = read_values(folder, convert=str)
+    return sum(len(values[key]) for key in values if key[0] == "t")
 
 
 here = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="/proc tells what is open")
 
 
 @here
-def test_nothing_grows(tmp_path):
-    seen, alone = soak(tmp_path, sys.executable, 10, 200, HANG_SECONDS)
+def test_nothing_grows(soak, tmp_path):
+    seen, alone = soak(sys.executable, 10, 200, HANG_SECONDS)
     check(seen, alone, memory=8)
     assert rows_of(tmp_path) == seen["rows"] == 600
 
@@ -91,8 +77,7 @@ def test_nothing_grows(tmp_path):
     ("version", "runs"),
     [(None, 500), ("0.21.4", 60), ("0.16.6", 100), ("0.13.11", 100), ("0.12.21", 50)],
 )
-def test_nothing_grows_in_a_long_time(tmp_path, release, version, runs):
-    python = release(version) if version else sys.executable
-    seen, alone = soak(tmp_path, python, runs, 10_000, LONG)
+def test_nothing_grows_in_a_long_time(soak, tmp_path, release, version, runs):
+    seen, alone = soak(release(version), runs, 10_000, LONG)
     check(seen, alone, memory=8)
     assert rows_of(tmp_path) == seen["rows"] == 3 * runs * (10_000 // runs)

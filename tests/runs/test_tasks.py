@@ -1,14 +1,12 @@
 """The row of each task whose result was returned is in the run, however workers are ended."""
 
 import json
-import subprocess
 import sys
 
 import pytest
 import task_workers
-from conftest import clean_env
-
-from wandb_ddp_patch import runfile
+from rows import column, read_rows
+from scripts import API_KEY, WORKER_ENV
 
 WHERE = [
     ("0.21.4", "fork", "with"),
@@ -22,34 +20,28 @@ WHERE = [
 ]
 
 
-def run(tmp_path, python, method, case):
-    with open(tmp_path / "output", "w") as output:
-        subprocess.run(
-            [python, task_workers.__file__, method, case],
-            cwd=tmp_path,
-            env=clean_env(WANDB_API_KEY="0123456789" * 4, PYTHONWARNINGS="ignore"),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            check=True,
-            timeout=600,
-        )
-    returned = json.loads((tmp_path / "returned.json").read_text())
-    (file,) = runfile.find(str(tmp_path))
-    return returned, [int(row["task"]) for row in runfile.history(file) if "task" in row]
+@pytest.fixture
+def run(run_script, tmp_path):
+    """Run the tasks; return which have returned, and which have a row."""
+
+    def run(python, method, case):
+        run_script(task_workers.__file__, method, case, python=python, env=WORKER_ENV)
+        returned = json.loads((tmp_path / "returned.json").read_text())
+        return returned, column(read_rows(tmp_path), "task")
+
+    return run
 
 
 @pytest.mark.parametrize(("version", "method", "case"), WHERE)
-def test_no_row_of_a_task_that_has_returned_is_lost(tmp_path, release, version, method, case):
-    python = release(version) if version else sys.executable
-    returned, rows = run(tmp_path, python, method, case)
+def test_no_row_of_a_task_that_has_returned_is_lost(run, release, version, method, case):
+    returned, rows = run(release(version), method, case)
     assert returned
     assert set(returned) <= set(rows)
     assert len(rows) == len(set(rows))
 
 
-def test_nor_in_loky(tmp_path):
-    returned, rows = run(tmp_path, sys.executable, "spawn", "loky")
+def test_nor_in_loky(run):
+    returned, rows = run(sys.executable, "spawn", "loky")
     assert set(returned) <= set(rows)
 
 
@@ -79,7 +71,5 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("version", ["0.13.11", "0.16.6", "0.17.9"])
 def test_a_task_waits_for_no_thread_of_the_one_before(fresh, release, tmp_path, version):
-    fresh(SLOW_ROUTERS, python=release(version), quiet=False, WANDB_API_KEY="0123456789" * 4)
-    (file,) = runfile.find(str(tmp_path))
-    rows = [int(row["task"]) for row in runfile.history(file) if "task" in row]
-    assert sorted(rows) == list(range(20))
+    fresh(SLOW_ROUTERS, python=release(version), quiet=False, WANDB_API_KEY=API_KEY)
+    assert sorted(column(read_rows(tmp_path), "task")) == list(range(20))

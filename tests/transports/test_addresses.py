@@ -4,13 +4,9 @@ On a machine that is a namespace of this one: two addresses of its own, and name
 """
 
 import json
-import subprocess
-import sys
 import textwrap
 
 import pytest
-from conftest import clean_env
-from limits import HANG_SECONDS
 from machines import hosts_file, permitted
 
 V4, V6, LOOPBACK = "10.77.0.1", "fd77::1", "127.0.1.1"
@@ -61,7 +57,7 @@ print(json.dumps(CODE))
 
 
 @pytest.fixture
-def on_a_machine(tmp_path):
+def on_a_machine(run_script, tmp_path):
     why = permitted()
     if why:
         pytest.skip(why)
@@ -76,14 +72,8 @@ def on_a_machine(tmp_path):
             WAY_OUT if way_out else "true",
             'exec "$0" "$@"',
         ]
-        done = subprocess.run(
-            ["unshare", "-n", "-m", "sh", "-ec", "\n".join(setting), sys.executable, str(script)],
-            env=clean_env(),
-            capture_output=True,
-            text=True,
-            timeout=HANG_SECONDS,
-        )
-        assert done.returncode == 0, done.stderr
+        before = ["unshare", "-n", "-m", "sh", "-ec", "\n".join(setting)]
+        done = run_script(script, before=before)
         return json.loads(done.stdout)
 
     return run

@@ -3,8 +3,6 @@
 import hashlib
 import os
 import pickle
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -12,7 +10,6 @@ from pathlib import Path
 import pytest
 import raw_worker
 import wandb
-from conftest import clean_env
 from limits import WAIT_SECONDS
 from raw_worker import RawWorker
 from wandb.proto import wandb_internal_pb2 as internal
@@ -60,16 +57,11 @@ def test_rows_and_questions_reach_the_service(run, worker):
     assert logged(run, "raw") == 49
 
 
-def test_the_api_key_is_in_nothing_that_a_worker_is_sent(tmp_path):
+def test_the_api_key_is_in_nothing_that_a_worker_is_sent(run_script):
     """In a process of its own: the key is in its environment from the start."""
-    done = subprocess.run(
-        [sys.executable, "-c", SHARES_WITH_A_KEY, str(Path(raw_worker.__file__).parent)],
-        cwd=tmp_path,
-        env=clean_env(WANDB_API_KEY=KEY, WANDB_MODE="offline"),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    script = Path(raw_worker.__file__)
+    env = {"WANDB_API_KEY": KEY}
+    done = run_script("-c", SHARES_WITH_A_KEY, script.parent, env=env)
     assert done.stdout.split() == ["True", "False", "False", "True"]
 
 

@@ -2,13 +2,12 @@
 
 import json
 import os
-import subprocess
 from pathlib import Path
 
 import local_transport_worker
 import pytest
-from conftest import clean_env
-from limits import HANG_SECONDS
+from rows import column
+from scripts import WORKER_ENV
 
 from wandb_ddp_patch import runfile
 
@@ -24,18 +23,8 @@ SCRIPT = local_transport_worker.__file__
         ("0.10.23", "3.9", "fork"),
     ],
 )
-def test_what_a_relayed_run_can_do(tmp_path, release, version, python, method):
-    done = subprocess.run(
-        [release(version, python), SCRIPT, method],
-        cwd=tmp_path,
-        env=clean_env(WANDB_API_KEY="0123456789" * 4, PYTHONWARNINGS="ignore"),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=HANG_SECONDS,
-    )
-    assert done.returncode == 0, done.stdout
+def test_what_a_relayed_run_can_do(run_script, tmp_path, release, version, python, method):
+    run_script(SCRIPT, method, python=release(version, python), env=WORKER_ENV)
     seen = json.loads((tmp_path / "seen.json").read_text())
     (file,) = runfile.find(str(tmp_path))
 
@@ -60,9 +49,9 @@ def test_what_a_relayed_run_can_do(tmp_path, release, version, python, method):
     assert (seen["exit code"], seen["secret"], seen["late"]) == (0, False, None)
 
     rows = runfile.history(file)
-    assert [int(row["order"]) for row in rows if "order" in row] == list(range(20))
+    assert column(rows, "order") == list(range(20))
     for n in range(3):
-        assert [int(row[f"thread {n}"]) for row in rows if f"thread {n}" in row] == list(range(50))
+        assert column(rows, f"thread {n}") == list(range(50))
     assert [row["a"] for row in rows if "a" in row] == ["1", "2"]
     assert [row["custom_step"] for row in rows if "custom_step" in row] == ["10"]
     assert sum("html" in row for row in rows) == sum("owner" in row for row in rows) == 1

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import machine_roles
 import pytest
-from conftest import ROOT, clean_env
+from conftest import ROOT
 from limits import AT_ONCE_SECONDS, HANG_SECONDS, WAIT_SECONDS
 from machines import ADDRESSES, machines, permitted  # noqa: F401
 
@@ -414,19 +414,12 @@ def test_broadcast_on_one_machine_opens_nothing(machines, tmp_path):  # noqa: F8
 
 @nightly
 @pytest.mark.parametrize("arguments", [[], ["--cut", "10"]])
-def test_torchrun_on_two_machines(tmp_path, arguments):
+def test_torchrun_on_two_machines(run_script, tmp_path, arguments):
     why = permitted()
     if why:
         pytest.skip(why)
     script = str(ROOT / "examples" / "nodes.py")
-    done = subprocess.run(
-        [sys.executable, script, *arguments],
-        env=clean_env(TMPDIR=str(tmp_path)),
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_script(script, *arguments, env={"TMPDIR": str(tmp_path)})
     counted = re.findall(r"rank (\d): (\d+) of (\d+) rows", done.stdout)
     assert [rank for rank, _, _ in counted] == list("0123")
     assert all(came == logged for _, came, logged in counted)

@@ -3,13 +3,9 @@
 import json
 import os
 import pickle
-import subprocess
-import sys
 
 import pytest
 import wandb
-from conftest import clean_env
-from limits import HANG_SECONDS
 
 import wandb_ddp_patch
 from wandb_ddp_patch.handover import payload
@@ -35,7 +31,7 @@ print(json.dumps(said))
 
 
 @pytest.fixture
-def act(run, tmp_path):
+def act(run, run_script, tmp_path):
     """Run code in a worker; give what it says. ``changes`` are made in the payload."""
 
     def act(code, share=None, **changes):
@@ -46,15 +42,11 @@ def act(run, tmp_path):
         (tmp_path / "payload").write_bytes(pickle.dumps(content))
         (tmp_path / "worker").mkdir()
         (tmp_path / "tmp").mkdir()
-        done = subprocess.run(
-            [sys.executable, "-c", WORKER, str(tmp_path / "payload"), code],
-            env=clean_env(TMPDIR=str(tmp_path / "tmp"), WANDB_SILENT="false"),
+        done = run_script(
+            *("-c", WORKER, tmp_path / "payload", code),
             cwd=tmp_path / "worker",
-            capture_output=True,
-            text=True,
-            timeout=HANG_SECONDS,
+            env={"TMPDIR": str(tmp_path / "tmp"), "WANDB_SILENT": "false"},
         )
-        assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
     return act

@@ -3,18 +3,17 @@
 import json
 import os
 import re
-import subprocess
 import sys
 
 import pytest
 import response_checks
-from conftest import ROOT, clean_env
-from limits import HANG_SECONDS
+from conftest import ROOT
+from scripts import WORKER_ENV
 
 RELEASES = ["0.13.11", "0.16.6", "0.18.7", "0.21.4", "0.24.2"]
 
 
-SCRIPTS = str(ROOT / "tests" / "workers")
+SCRIPTS = ROOT / "tests" / "workers"
 
 
 SECRET = response_checks.SECRET
@@ -25,20 +24,12 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="wandb's service speaks 
 
 @pytest.mark.parametrize("script", ["message_checks.py", "response_checks.py"])
 @pytest.mark.parametrize("version", RELEASES)
-def test_with_releases(release, version, script, tmp_path):
-    done = subprocess.run(
-        [release(version), os.path.join(SCRIPTS, script)],
-        cwd=tmp_path,
-        env=clean_env(WANDB_DDP_PATCH="0"),
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_with_releases(run_script, release, version, script):
+    run_script(SCRIPTS / script, python=release(version), env={"WANDB_DDP_PATCH": "0"})
 
 
 def test_importing_it_does_not_import_wandb(fresh):
-    names = ["rules", "paths", "protocol", "requests", "responses"]
+    names = ["paths", "protocol", "requests", "responses", "rules"]
     modules = ", ".join(f"wandb_{name}" for name in names)
     code = f"""
     import sys
@@ -94,19 +85,17 @@ os._exit(0)
 """
 
 
-def run_worker(python, tmp_path):
-    done = subprocess.run(
-        [python, os.path.join(SCRIPTS, "checked_service.py"), WORKER],
-        cwd=tmp_path,
-        env=clean_env(WANDB_DDP_PATCH="0", WANDB_API_KEY=SECRET * 6, PYTHONWARNINGS="ignore"),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+@pytest.fixture
+def run_worker(run_script):
+    """Run a worker beside an owner; return what the owner has seen of it."""
+
+    def run(python):
+        env = {**WORKER_ENV, "WANDB_DDP_PATCH": "0", "WANDB_API_KEY": SECRET * 6}
+        done = run_script(SCRIPTS / "checked_service.py", WORKER, python=python, env=env)
+        assert "Traceback" not in done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run
 
 
 def check_worker(seen, error):
@@ -120,13 +109,13 @@ def check_worker(seen, error):
     assert [path for path in seen["paths"] if "/artifacts/staging/" in path]
 
 
-def test_wandbs_client_attaches_without_the_key_and_gets_errors(tmp_path):
+def test_wandbs_client_attaches_without_the_key_and_gets_errors(run_worker):
     error = "ServerResponseError .*only the process that called wandb.init"
-    check_worker(run_worker(sys.executable, tmp_path), error)
+    check_worker(run_worker(sys.executable), error)
 
 
 @pytest.mark.parametrize("version", RELEASES)
-def test_clients_of_releases_attach_without_the_key(release, version, tmp_path):
+def test_clients_of_releases_attach_without_the_key(run_worker, release, version):
     numbered = tuple(map(int, version.split("."))) >= (0, 19)
     error = "HandleAbandonedError" if numbered else "MailboxError transport failed"
-    check_worker(run_worker(release(version), tmp_path), error)
+    check_worker(run_worker(release(version)), error)

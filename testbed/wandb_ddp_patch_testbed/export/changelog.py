@@ -10,14 +10,14 @@ from .. import source_trees
 from .topics import Topic
 
 FILE = "CHANGELOG.unreleased.md"
-# What only who sends the pull request knows, in the form of the lines there.
+# What only the sender of the pull request knows, in the format of the lines there.
 _BY = "(@USERNAME in https://github.com/wandb/wandb/pull/NUMBER)"
 # In the order in which the file lists them.
 _SECTIONS = ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")
 
 
 def with_line(tree: Path, topic: Topic, changed: Dict[str, str]) -> Dict[str, str]:
-    """Give the file with a topic's line in it; nothing where there is no such file."""
+    """Return the file with a topic's line in it; empty if there is no such file."""
     if not (tree / FILE).is_file():
         return {}
     text = changed.get(FILE) or source_trees.read(tree / FILE).replace("\r\n", "\n")
@@ -41,7 +41,7 @@ def _with(text: str, section: str, line: str) -> str:
 
 
 def notes(tree: Path, topic: Topic) -> List[str]:
-    """Say what a tree has no place for."""
+    """Return notes about what a tree has no place for."""
     if (tree / FILE).is_file():
         return []
     return [f"{topic.name}: this tree has no {FILE} (an sdist has none): the line is in the text"]

@@ -9,7 +9,7 @@ from wandb_ddp_patch.errors import CommandError
 
 from . import syntax
 
-# Lines from one to another, and what takes their place.
+# First line, last line, and the text that replaces them.
 Edit = Tuple[int, int, str]
 
 
@@ -26,7 +26,7 @@ class Overlay:
             file: Its path in the tree, for messages.
 
         Raises:
-            Failure: The file is no Python, or not what the part fits.
+            CommandError: The file is no Python, or not what the part fits.
         """
         self._part, self._file, self._text = part, file, text
         self._lines = syntax.lines(text)
@@ -38,11 +38,11 @@ class Overlay:
 
     @property
     def changes(self) -> bool:
-        """Whether the file lacks anything, imports aside."""
+        """True if the file lacks anything, imports aside."""
         return bool(self._edits)
 
     def edited(self) -> str:
-        """Give the file's new text, without new imports."""
+        """Return the file's new text, without new imports."""
         lines = self._lines.copy()
         if lines and not lines[-1].endswith("\n"):
             lines[-1] += "\n"

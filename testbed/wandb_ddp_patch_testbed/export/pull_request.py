@@ -36,14 +36,14 @@ def export(tree: Path, name: str, folder: Path, report: Optional[Path] = None) -
     Args:
         tree: The source tree; it is not changed.
         name: The topic.
-        folder: Where to; it is made if need be.
+        folder: The folder to write to; created if it does not exist.
         report: The folder of a testbed's report, for its numbers.
 
     Returns:
         Lines that say what has been written, or that nothing is needed.
 
     Raises:
-        Failure: The tree is not one that the topic fits, or there is no such report.
+        CommandError: The tree is not one that the topic fits, or there is no such report.
     """
     numbers = _numbers(report, tree) if report else None
     found = tree_diff.change(tree, [name])
@@ -112,7 +112,7 @@ def _fails_with(reason: str) -> str:
 
 
 def _measured(topic: Topic, entry: Dict[str, Any]) -> List[str]:
-    """Say what a report has found for a topic."""
+    """Return lines with a report's results for a topic."""
     verdicts = entry["verdicts"]
     names = [name for name in topic.probes if name in verdicts.get("export", {})]
 

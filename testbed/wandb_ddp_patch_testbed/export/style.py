@@ -20,13 +20,13 @@ def with_sorted_imports(text: str, path: Path) -> str:
 
 
 def without_new_unused(text: str, before: str, path: Path) -> str:
-    """Take out imports that replaced functions alone have used; not what had no use before."""
+    """Remove imports that only replaced functions used; keep those that were unused before."""
     unused = ["check", "--quiet", "--select", "F401", "--fix"]
     return _ruff(unused, text, path) if _ruff(unused, before, path) == before else text
 
 
 def with_line_ends(text: str, before: str) -> str:
-    """Give each line the end that it has had, and a new one that of the line above it."""
+    """Return text whose lines keep their line ends; a new line gets that of the line above."""
     old, new = syntax.lines(before), syntax.lines(text)
     plain = [line.replace("\r\n", "\n") for line in old]
     matcher = difflib.SequenceMatcher(None, plain, new, autojunk=False)

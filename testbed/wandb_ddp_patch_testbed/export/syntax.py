@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 def lines(text: str) -> List[str]:
     """Split a text as ast counts its lines, line ends included."""
-    # str.splitlines() knows of more line ends than ast does.
+    # Not str.splitlines(): it also splits at line ends that ast does not count, such as \x0c.
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
 def lines_of(node: Any) -> Tuple[int, int]:
-    """Give a node's first line, decorators included, and its last."""
+    """Return a node's first line, decorators included, and its last."""
     first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
     return first, node.end_lineno
 
 
 def start_of(node: Any, text: List[str]) -> int:
-    """Give a node's first line, or that of the comment right above it."""
+    """Return a node's first line, or that of the comment right above it."""
     start, _ = lines_of(node)
     while start > 1 and text[start - 2].lstrip().startswith("#"):
         start -= 1
@@ -33,7 +33,7 @@ def start_of(node: Any, text: List[str]) -> int:
 
 
 def members(target: Any) -> Dict[str, ast.stmt]:
-    """Give the methods and the plain assignments in a class's body."""
+    """Return the methods and the plain assignments in a class's body, by name."""
     members: Dict[str, ast.stmt] = {}
     for node in target.body:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -46,7 +46,7 @@ def members(target: Any) -> Dict[str, ast.stmt]:
 
 
 def is_stub(node: ast.stmt) -> TypeGuard[ast.FunctionDef]:
-    """Whether it is a function of which only the decorators are meant."""
+    """Return True if only the decorators of a function matter: its body is an ellipsis."""
     if not isinstance(node, ast.FunctionDef) or len(node.body) != 1:
         return False
     (body,) = node.body
@@ -54,7 +54,7 @@ def is_stub(node: ast.stmt) -> TypeGuard[ast.FunctionDef]:
 
 
 def bound(node: ast.stmt) -> List[str]:
-    """Give the names that a statement binds, imports aside."""
+    """Return the names that a statement binds, imports aside."""
     if isinstance(node, ast.Assign):
         return [n.id for n in node.targets if isinstance(n, ast.Name)]
     if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
@@ -64,7 +64,7 @@ def bound(node: ast.stmt) -> List[str]:
 
 
 def top_level(module: ast.Module) -> Dict[str, ast.stmt]:
-    """Give what a module's own statements bind."""
+    """Return the top-level statements of a module by the names that they bind."""
     names: Dict[str, ast.stmt] = {}
     for node in module.body:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -78,7 +78,7 @@ def _alias(alias: ast.alias) -> str:
 
 
 def import_lines(node: Union[ast.Import, ast.ImportFrom], names: Set[str]) -> List[str]:
-    """Give an import's lines, one a name, for those names that are not there yet."""
+    """Return an import's lines, one for each name that is not yet bound."""
     new = [alias for alias in node.names if _alias(alias) not in names]
     if isinstance(node, ast.Import):
         return [f"import {alias.name}" for alias in new]
@@ -87,7 +87,7 @@ def import_lines(node: Union[ast.Import, ast.ImportFrom], names: Set[str]) -> Li
 
 
 def forms(module: ast.Module) -> Dict[str, Dict[str, List[str]]]:
-    """Give the forms of each class's members, and of each function under no name."""
+    """Return the forms of each class's members; a function's forms are under the key ''."""
     found: Dict[str, Dict[str, List[str]]] = {}
     for node in module.body:
         for name in bound(node):
@@ -102,7 +102,7 @@ def parsed(text: str, file: str) -> ast.Module:
     """Parse a file's text.
 
     Raises:
-        Failure: It is no Python; the message names file and line.
+        CommandError: It is no Python; the message names file and line.
     """
     try:
         return ast.parse(text)

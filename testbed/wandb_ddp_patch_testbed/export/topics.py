@@ -49,11 +49,11 @@ class Topic:
     text: str
 
     def reason_of(self, test: str) -> Optional[str]:
-        """Give the reason for which a test, with or without parameters, fails; None: no word."""
+        """Return why a test must fail without the topic, or None if no reason is stated."""
         return self.reasons.get(test, self.reasons.get(test.partition("[")[0]))
 
     def parts(self) -> Dict[str, str]:
-        """Give what is put into each file, by its path in the tree; source comes first."""
+        """Return what is put into each file, by its path in the tree; source comes first."""
         folder = _FOLDER / self.name
         found = [path.relative_to(folder).as_posix() for path in folder.rglob("*.py")]
         found = [path for path in found if not path.startswith("was/")]
@@ -61,7 +61,7 @@ class Topic:
         return {path: (folder / path).read_text("utf-8") for path in order}
 
     def was(self, path: str) -> Optional[str]:
-        """Give the forms that the replaced parts of a file have had; None for a new file."""
+        """Return the known earlier forms of a file's replaced parts, or None for a new file."""
         file = _FOLDER / self.name / "was" / path
         return file.read_text("utf-8") if file.is_file() else None
 
@@ -97,7 +97,7 @@ TOPICS = {name: _read(name) for name in ("config", "summary", "preinit", "run", 
 
 
 def chosen(names: Iterable[str]) -> List[Topic]:
-    """Give the topics of these names, or all where there is none.
+    """Return the topics of these names, or all if there are no names.
 
     Raises:
         CommandError: There is no such topic.

@@ -21,7 +21,7 @@ class Change(NamedTuple):
     Attributes:
         files: The new text of each file that is changed, by its path in the tree.
         topics: Those that change something.
-        notes: What a person should know, a line each.
+        notes: What a person should know, one line each.
     """
 
     files: Dict[str, str]
@@ -30,14 +30,14 @@ class Change(NamedTuple):
 
 
 def change(tree: Path, names: Sequence[str] = ()) -> Change:
-    """Say what topics change in a source tree of wandb.
+    """Return what topics change in a source tree of wandb.
 
     Args:
         tree: The folder that has ``wandb/__init__.py``; it is not changed.
         names: The topics; by default all.
 
     Raises:
-        Failure: It is no such tree, some of it is no Python, or it has been changed in
+        CommandError: It is no such tree, some of it is no Python, or it has been changed in
             the places that a topic changes.
     """
     source_trees.tree_version(tree)
@@ -70,7 +70,7 @@ def _check_order(tree: Path, topic: Topic, todo: List[Topic]) -> None:
 
 
 def _lacks(tree: Path, topic: Topic) -> bool:
-    """Whether a tree's source is not what a topic makes of it: it may do it in its own way."""
+    """Return True if a tree's source lacks a topic; it may solve the problem differently."""
     try:
         return bool(_with_topic(tree, topic, {}, only_source=True))
     except CommandError:
@@ -80,7 +80,7 @@ def _lacks(tree: Path, topic: Topic) -> bool:
 def _with_topic(
     tree: Path, topic: Topic, changed: Dict[str, str], only_source: bool = False
 ) -> Dict[str, str]:
-    """Give the files that a topic changes, in a tree with some changed ones."""
+    """Return the files that a topic changes, given those that earlier topics changed."""
     new: Dict[str, str] = {}
     for file, part in topic.parts().items():
         if only_source and not file.startswith("wandb/"):
@@ -98,7 +98,7 @@ def _with_topic(
 def _with_part(
     topic: Topic, file: str, part: str, before: Optional[str], tree: Path
 ) -> Optional[str]:
-    """Give the new text of a file; None where it is to be left alone."""
+    """Return the new text of a file, or None to leave the file alone."""
     was = topic.was(file)
     if before is None:
         if was is None:
@@ -109,7 +109,7 @@ def _with_part(
     if file in OPTIONAL and not _has_classes(was or "", before):
         return None
     if _FUTURE not in before and not source_trees.needs(tree, 10):
-        # Not that import: to older wandbs' ruff it makes a fault of other annotations.
+        # Not that import: with it, the ruff of older wandbs objects to other annotations.
         part = syntax.with_quoted_annotations(part.replace(f"{_FUTURE}\n", ""))
     laid = overlay.Overlay(part, was, before, file)
     if not laid.changes:
@@ -130,19 +130,19 @@ def _plain(path: Path) -> Optional[str]:
 
 
 def diff(tree: Path, names: Sequence[str] = ()) -> str:
-    """Make a unified diff that puts topics into a source tree of wandb.
+    """Return a unified diff that puts topics into a source tree of wandb.
 
     Returns:
         The diff, for ``git apply`` or ``patch -p1``; empty where the tree has it all.
 
     Raises:
-        Failure: As :func:`change`.
+        CommandError: As :func:`change`.
     """
     return as_diff(tree, change(tree, names).files)
 
 
 def as_diff(tree: Path, files: Dict[str, str]) -> str:
-    """Make a unified diff of changed files."""
+    """Return a unified diff of changed files."""
     parts: List[str] = []
     for file, text in files.items():
         path = tree / file
@@ -159,7 +159,7 @@ def applied(tree: Path, folder: Path, found: Change) -> None:
 
     Args:
         tree: The source tree.
-        folder: Where to; it must not exist.
+        folder: The folder to write to; it must not exist.
         found: The change.
     """
     for source in (tree / "wandb").rglob("*.py"):

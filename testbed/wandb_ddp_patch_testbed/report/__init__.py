@@ -1,6 +1,6 @@
 """What people see of a testbed: the matrix in the terminal, Markdown, JSON and a page.
 
-Each form is a file here; what all of them say is in ``content.py``.
+Each form is a file here; what all of them say is in ``model.py``.
 """
 
 from .files import write

@@ -21,7 +21,7 @@ def write(report: Report, folder: os.PathLike[str]) -> List[Path]:
 
     Args:
         report: The report. Other threads may go on adding verdicts to it.
-        folder: Where to; it is made if need be.
+        folder: The folder to write to; created if it does not exist.
 
     Returns:
         The files' paths.

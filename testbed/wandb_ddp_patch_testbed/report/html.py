@@ -30,7 +30,7 @@ def html(report: Report) -> str:
 
 
 def _shown(report: Report) -> Dict[str, Any]:
-    """Give all that the template names."""
+    """Return everything that the template refers to."""
     return {
         "date": report["created"][:10],
         "when": model.when(report),
@@ -90,7 +90,7 @@ def _row(report: Report, environment: Environment) -> Dict[str, Any]:
 
 
 def _command(report: Report, environment: Environment, probe: str) -> str:
-    """Give the command line that runs one cell once more; empty where none is known."""
+    """Return the command line that runs one cell again, or an empty string if there is none."""
     spec = environment.get("spec")
     words = ["wandb-ddp-patch", "testbed", spec, "--python", environment["python"], "--only", probe]
     if "export" in report["sides"]:

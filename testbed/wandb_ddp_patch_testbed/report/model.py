@@ -49,34 +49,34 @@ _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def clean(text: Any) -> str:
-    """Take out what a terminal would act upon."""
+    """Return text without what a terminal would act upon."""
     return _ESCAPES.sub("", str(text))
 
 
 def one_line(text: Any) -> str:
-    """Take out that, and line breaks, too."""
+    """Return text without that and without line breaks."""
     return " ".join(clean(text).split())
 
 
 def side_name(side: str) -> str:
-    """Say what a side is: "without", "with" or "export"."""
+    """Return the words for a side: "without", "with" or "export"."""
     return _SIDES.get(side, side)
 
 
 def name_of(environment: Environment) -> str:
-    """Name an environment: its label, with its release where that is another word."""
+    """Return an environment's label, with its release if the label does not contain it."""
     label, release = one_line(environment["label"]), environment.get("release")
     return label if not release or release in label else f"{label} ({one_line(release)})"
 
 
 def verdict_of(environment: Environment, side: str, probe: str) -> Optional[Dict[str, Any]]:
-    """Give what a probe found there; None where it was not asked."""
+    """Return a probe's verdict in an environment, or None if it was not run."""
     verdict: Optional[Dict[str, Any]] = environment["verdicts"].get(side, {}).get(probe)
     return verdict
 
 
 def state_of(verdict: Optional[Dict[str, Any]]) -> str:
-    """Say which of ``STATES`` a verdict is."""
+    """Return the key in ``STATES`` of a verdict."""
     if verdict is None:
         return "missing"
     if verdict["passed"] is None:
@@ -89,7 +89,7 @@ def state_of(verdict: Optional[Dict[str, Any]]) -> str:
 
 
 def marks(report: Report, environment: Environment, probe: str) -> str:
-    """Give a cell's symbols, one for each side."""
+    """Return a cell's symbols, one for each side."""
     states = (state_of(verdict_of(environment, side, probe)) for side in report["sides"])
     return "".join(STATES[state].symbol for state in states)
 
@@ -110,13 +110,13 @@ def judged(tally: Counter[str]) -> int:
 
 
 def passing(report: Report, environments: List[Environment], side: str, noun: str = "") -> str:
-    """Say how many pass of those that came to an end, and what became of the others."""
+    """Return words for how many pass of those that finished, and what happened to the others."""
     tally, rest = tally_of(report, environments, side), besides(report, environments, side)
     return f"{tally['passes']} of {judged(tally)}{noun}" + (f" ({rest})" if rest else "")
 
 
 def besides(report: Report, environments: List[Environment], side: str) -> str:
-    """Say how many fail for no reason of theirs, or were not judged, and why; else nothing."""
+    """Return words for how many fail for an unexpected reason or have no verdict, or ''."""
     tally = tally_of(report, environments, side)
     verdicts = [verdict for e in environments for verdict in e["verdicts"].get(side, {}).values()]
     why = collections.Counter(one_line(v["reason"]) for v in verdicts if v["passed"] is None)
@@ -130,17 +130,17 @@ def besides(report: Report, environments: List[Environment], side: str) -> str:
 
 
 def differs(report: Report, probe: str) -> bool:
-    """Return True if a side of a probe comes to another end in one environment than in another."""
+    """Return True if a probe's result on some side differs between environments."""
     for side in report["sides"]:
         verdicts = (verdict_of(environment, side, probe) for environment in report["environments"])
-        # That it was not run is no other end.
+        # A probe that was not run has no result, which is no difference.
         if len({*map(state_of, verdicts)} - {"skipped", "missing"}) > 1:
             return True
     return False
 
 
 def commit_of(environment: Environment) -> str:
-    """Name the commit of a source tree; empty where it has none."""
+    """Return the commit of a source tree, or an empty string if it has none."""
     commit = environment.get("commit")
     return f"commit {commit[:10]}{', changed' * environment['changed']}" if commit else ""
 
@@ -150,19 +150,19 @@ def _plural(count: int, noun: str) -> str:
 
 
 def size(report: Report) -> str:
-    """Say how many environments and probes there are."""
+    """Return words for how many environments and probes there are."""
     environments, probes = len(report["environments"]), len(report["probes"])
     return f"{_plural(environments, 'environment')} and {_plural(probes, 'probe')}"
 
 
 def broken(report: Report) -> List[str]:
-    """Say, in one line or none, how many environments could not be run."""
+    """Return a line that says how many environments could not be run, or no line."""
     count = sum(bool(environment["error"]) for environment in report["environments"])
     return [f"{_plural(count, 'environment')} could not be run."] if count else []
 
 
 def summary(report: Report) -> List[str]:
-    """Say in a line or two how many cells pass on each side."""
+    """Return one or two lines that say how many cells pass on each side."""
     counts = [
         f"{passing(report, report['environments'], side, ' cells')} pass {side_name(side)}"
         for side in report["sides"]
@@ -171,12 +171,12 @@ def summary(report: Report) -> List[str]:
 
 
 def symbols() -> str:
-    """Say what each symbol stands for."""
+    """Return words for what each symbol means."""
     return ", ".join(f"{state.symbol} {state.words}" for state in STATES.values())
 
 
 class Failing(NamedTuple):
-    """A cell's verdict that should be another one."""
+    """A cell that should pass and does not."""
 
     environment: Environment
     side: str
@@ -186,7 +186,7 @@ class Failing(NamedTuple):
 
 
 def failures(report: Report) -> Iterator[Failing]:
-    """Find what should pass and does not: without the shim, failures are the point."""
+    """Yield what should pass and does not; without the shim, failures are expected."""
     for row, environment in enumerate(report["environments"], 1):
         for side in report["sides"]:
             for column, probe in enumerate(report["probes"], 1):
@@ -197,12 +197,12 @@ def failures(report: Report) -> Iterator[Failing]:
 
 
 def when(report: Report) -> str:
-    """Say when it was measured."""
+    """Return the date and time of the measurement."""
     return f"{report['created'][:10]} {report['created'][11:16]} UTC"
 
 
 def where(report: Report) -> str:
-    """Say what it was measured with, and on what."""
+    """Return words for this package's version and the machine."""
     return (
         f"wandb_ddp_patch {one_line(report['wandb_ddp_patch'])}, {one_line(report['system'])},"
         f" {_plural(report['cores'], 'core')}"

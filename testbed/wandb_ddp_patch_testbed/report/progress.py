@@ -31,7 +31,7 @@ class Live:
         """Begin with nothing measured.
 
         Args:
-            labels: The environments, each another one.
+            labels: The environments, without duplicates.
             sides: Of "without", "with", "export", those that are measured.
             probes: The probes' names.
         """

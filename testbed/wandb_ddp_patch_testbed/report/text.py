@@ -35,7 +35,7 @@ def matrix(
 
 
 def legend(report: Report) -> List[str]:
-    """Say what the symbols, the places in a cell and the columns stand for."""
+    """Return lines that explain the symbols, the order in a cell and the columns."""
     lines = [
         model.symbols(),
         f"in each cell: {'; '.join(map(model.side_name, report['sides']))}",
@@ -52,7 +52,7 @@ def legend(report: Report) -> List[str]:
 
 
 def failure_lines(report: Report) -> List[str]:
-    """Say what fails with the shim, a line each."""
+    """Return a line for each probe that fails with the shim."""
     return [
         f"{model.name_of(failure.environment)}, {failure.probe['name']},"
         f" {model.side_name(failure.side)}:"
