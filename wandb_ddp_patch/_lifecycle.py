@@ -79,15 +79,15 @@ if hasattr(os, "register_at_fork"):
 
 # --- when a process ends --------------------------------------------------------
 
-# A process can end by three roads, and a hook that is on one of them is not called on the
+# A process can end in three ways, and what is registered for one of them is not called in the
 # others: the interpreter's end runs what atexit has, the last registered first; a worker that
 # multiprocessing, or a copy of it, has forked runs its finalizers instead, by these numbers,
 # the highest first; os._exit runs neither.
 
 # First of all: what follows may take long, and a pool kills workers that do.
 FLUSH_ROWS = 100
-# Workers hear that a run is over before wandb finishes it: rows that they log meanwhile would be
-# lost without a word. As early as the rows, because neither needs the other.
+# Workers hear that a run is finished before wandb finishes it: rows that they log meanwhile
+# would be lost without a word. As early as the rows, because neither needs the other.
 CLOSE_SHARED_RUNS = 100
 # multiprocessing would end the worker without the hook by which wandb finishes runs.
 FINISH_OWN_RUNS = 90

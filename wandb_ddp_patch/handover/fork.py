@@ -52,6 +52,9 @@ def _has_started(run: Any) -> bool:
 
 # --- before a fork, in the parent -----------------------------------------------
 
+# The runs, by their keys, for which the modules of their transport have been read.
+_prepared: Set[str] = set()
+
 
 def _before() -> None:
     # A child would inherit the lock that another thread holds while it connects, in the middle
@@ -85,10 +88,12 @@ def _is_being_imported(module: Any) -> bool:
 def _publish(run: Any) -> None:
     run_state = state.get_state(run)
     if isinstance(run_state, OwnerState) and _has_started(run):
-        is_first = not run_state.shared
         selection.publish(run)
-        if is_first:  # read what the child needs: it may have no descriptor left for that
+        if run_state.key not in _prepared:
+            # Read what the child needs: it may have no descriptor left for that, and what is read
+            # only there has not let go of the parent's service, and would end that with the child.
             selection.transport_class(payload.describe(run))
+            _prepared.add(run_state.key)
 
 
 def _after_in_parent() -> None:
