@@ -36,7 +36,7 @@ test-frameworks: $(FRAMEWORKS)/.made
 	$(FRAMEWORKS)/bin/python -m pytest tests/frameworks -n 2 --maxschedchunk 1
 
 carriers: test-frameworks
-	PYTHONPATH=tests $(FRAMEWORKS)/bin/python tests/frameworks/tables.py --write docs/carriers.md
+	PYTHONPATH=.:tests:tests/helpers:tests/workers $(FRAMEWORKS)/bin/python tests/frameworks/tables.py --write docs/carriers.md
 
 rows: $(VENV)/.test
 	$(BIN)/python benchmarks/rows.py --write docs/what-breaks.md
@@ -72,8 +72,8 @@ $(VENV)/.demo: $(VENV)/.pip
 	$(BIN)/pip install --quiet --editable ".[demo]"
 	touch $@
 
-$(VENV)/.test: $(VENV)/.pip
-	$(BIN)/pip install --quiet --editable ".[test]"
+$(VENV)/.test: $(VENV)/.pip testbed/setup.py testbed/pyproject.toml
+	$(BIN)/pip install --quiet --editable ".[test]" --editable ./testbed
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.test
@@ -92,3 +92,4 @@ $(FRAMEWORKS)/.made: setup.py pyproject.toml
 
 clean:
 	rm -rf $(VENV) $(FRAMEWORKS) .cache build dist *.egg-info
+	rm -rf testbed/build testbed/dist testbed/*.egg-info

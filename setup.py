@@ -13,8 +13,6 @@ version = re.search(
 )
 assert version
 
-testbed = ["jinja2", "rich", "ruff", "uv"]
-
 
 class InstallData(install_data):
     """Puts data files beside the packages, where Python looks for start-up files."""
@@ -39,12 +37,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["wandb_ddp_patch", "wandb_ddp_patch.*"]),
-    package_data={
-        "wandb_ddp_patch": ["py.typed"],
-        "wandb_ddp_patch.testbed": ["releases.json"],
-        "wandb_ddp_patch.testbed.export": ["topics/**/*.py", "topics/*/pull-request.txt"],
-        "wandb_ddp_patch.testbed.report": ["page.html.jinja"],
-    },
+    package_data={"wandb_ddp_patch": ["py.typed"]},
     data_files=[("", sorted(map(str, Path("startup").glob("wandb_ddp_patch*"))))],
     cmdclass={"install_data": InstallData},
     distclass=DistributionWithData,
@@ -54,9 +47,7 @@ setup(
     extras_require={
         "torch": ["torch"],
         "demo": ["scikit-learn", "torch", "tqdm"],
-        "testbed": testbed,
         "bench": [
-            *testbed,
             "coverage",
             "easydict",
             "loky",
@@ -81,6 +72,8 @@ setup(
             "ipykernel",
             "joblib",
             "lightning",
+            "mpi4py; sys_platform == 'linux'",
+            "mpich; sys_platform == 'linux'",
             "nbclient",
             "optuna",
             "pillow",  # for wandb.Image
@@ -98,7 +91,6 @@ setup(
             "transformers",
         ],
         "test": [
-            *testbed,
             "billiard",
             "check-jsonschema",  # for make lint
             "cloudpickle",
@@ -111,6 +103,7 @@ setup(
             "numpy",  # torch warns without it
             "pytest",
             "pytest-xdist",
+            "ruff",
             "scikit-learn",
             "torch",
             "tqdm",

@@ -136,7 +136,7 @@ def relayed(script, method, workers):
 def python_of_0_12():
     """Return an interpreter with wandb 0.12.21, or None and why there is none."""
     try:
-        from wandb_ddp_patch.testbed import environments
+        from wandb_ddp_patch_testbed import environments
 
         return environments.environment("0.12.21", "3.11"), None
     except Exception as error:

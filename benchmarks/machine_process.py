@@ -70,7 +70,7 @@ def own():
 def handed(content, where, port):
     """Pack a run for a worker "here", or "elsewhere": there, this machine has another name."""
     if where == "elsewhere":
-        share = {**content["share"], "machine": "- - - elsewhere"}
+        share = {**content["share"], "host_fingerprint": "- - - elsewhere"}
         content["share"] = {**share, "port": port or share["port"]}
     return base64.b64encode(pickle.dumps(content)).decode()
 

@@ -23,14 +23,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "workers")]
 
 import backend  # noqa: E402
 import logging_workers  # noqa: E402
 import online_workers  # noqa: E402
 
 from wandb_ddp_patch import runfile  # noqa: E402
-from wandb_ddp_patch.testbed import environments  # noqa: E402
+from wandb_ddp_patch_testbed import environments  # noqa: E402
 
 os.environ.setdefault("WANDB_DDP_PATCH_CACHE", str(ROOT / ".cache"))
 

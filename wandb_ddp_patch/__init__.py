@@ -1,11 +1,11 @@
 """Make Weights & Biases objects survive multi-process training.
 
-Importing this package is applying it: ``wandb.config``, the run, the summary and everything
-that holds them can then be handed to worker processes, copied and pickled. It began with
-https://github.com/wandb/wandb/issues/2007.
+Importing this package applies its patches: ``wandb.config``, the run, the summary and
+everything that holds them can then be passed to worker processes, copied and pickled. It
+began with https://github.com/wandb/wandb/issues/2007.
 
-Environment variable ``WANDB_DDP_PATCH=0`` turns it off. Importing it imports nothing that a
-bare interpreter has not loaded: the rest of the package is imported once wandb or torch is.
+The environment variable ``WANDB_DDP_PATCH=0`` turns it off. Importing it imports nothing that
+a bare interpreter has not loaded: the rest of the package is imported once wandb or torch is.
 """
 
 import os
@@ -13,7 +13,9 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, List, Optional, Tuple
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any, Callable, List, Optional, Sequence, Tuple
 
     from ._status import Status
 
@@ -29,8 +31,8 @@ def _enabled() -> bool:
 class _Finder:
     """Stands first in ``sys.meta_path``, and lets _import_hook.py find what it watches."""
 
-    # wandb itself, each of its modules that holds a class which we amend (a reload makes a
-    # new class), torch, whose safe globals we extend, its spawn, and yaml, whose representers;
+    # wandb itself; each of its modules that has a class which a patch amends (a reload makes a
+    # new class); torch, for its safe globals and its spawn; yaml, for its representers; and
     # copies of multiprocessing, which may be imported when there is a run already.
     watched = frozenset(
         {"billiard.process", "multiprocess.process"}
@@ -42,26 +44,32 @@ class _Finder:
         | {"wandb.sdk.wandb_run", "wandb.sdk.wandb_setup", "wandb.sdk.wandb_summary"}
     )
     forkserver = False  # whether use_forkserver() has been called
-    late = False  # whether a lazy import has run after wandb's, and nobody has called apply()
+    late = False  # whether a lazy import of this package ran after wandb's, and apply() did not
 
-    def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
+    def find_spec(
+        self,
+        name: str,
+        path: "Optional[Sequence[str]]" = None,
+        target: "Optional[ModuleType]" = None,
+    ) -> "Optional[ModuleSpec]":
         if name in self.watched:
             try:
                 from ._import_hook import find_spec_behind
             except Exception:
-                return None  # of this package, only a part is left
+                return None  # only a part of this package is installed
             return find_spec_behind(self, name, path, target)
         return None
 
     def on_imported(self, name: str) -> None:
-        # Late: _registry needs modules that only wandb or torch brings into the process.
-        # torch.load may meet a config before anybody has imported wandb.
         if name == "torch.multiprocessing.spawn":
             self.apply_spawn_setting()
         elif name.endswith(".process"):
             if __name__ + ".handover.parent_run" in sys.modules:
                 sys.modules[__name__ + ".handover.parent_run"].offer()
+        # torch alone is reason enough: torch.load() may find a config in a checkpoint before
+        # anybody has imported wandb. yaml alone is none.
         elif name == "torch" or "wandb" in sys.modules:
+            # Late: it needs modules that only wandb or torch brings into the process.
             from . import _registry
 
             _registry.apply(after=name)
@@ -78,31 +86,36 @@ _finder = _Finder()
 
 
 class _ParentRun(bytes):
-    """The run of handover/parent_run.py, as it travels: whoever loads it imports this package.
+    """The payload of handover/parent_run.py, by which a worker learns of its parent's run.
 
-    joblib's workers import neither the script nor anything else that would.
+    It has a class of this module, so that loading it imports this package: joblib's workers
+    import neither the script nor anything else that would.
     """
 
 
 def _is_ours(finder: object) -> bool:
-    # By name: a test may import this package twice. The start-up module is a finder, too.
-    kind = type(finder)
-    return (kind.__module__, kind.__name__) == (__name__, "_Finder") or (
+    # By name, not by class: the package may have been imported twice, as after a reload or in a
+    # test. The start-up module is a finder as well.
+    cls = type(finder)
+    return (cls.__module__, cls.__name__) == (__name__, "_Finder") or (
         finder is sys.modules.get(__name__ + "_startup")
     )
 
 
 def apply() -> None:
-    """Patch wandb: now if it is loaded, else right after it is imported.
+    """Patch wandb: now if it has been imported, otherwise right after it is imported.
 
-    Importing the package has called this already. Calling it again, from any thread, changes
-    nothing; it is the way back after :func:`revert`. Does nothing with ``WANDB_DDP_PATCH=0``.
+    Importing this package has called this already. Calling it again, from any thread, changes
+    nothing, except after :func:`revert`, whose effect it undoes. It does nothing with
+    ``WANDB_DDP_PATCH=0``, and never raises: a patch that does not fit this wandb is skipped
+    with a RuntimeWarning.
     """
     _finder.late = False
     if not _enabled():
         return
     if _finder not in sys.meta_path:
-        # In the place of another one: an import may be going through the list.
+        # In place of one of ours, if there is one: another thread's import may be iterating over
+        # the list, and would skip a finder if the list got shorter.
         ours = [at for at, finder in enumerate(sys.meta_path) if _is_ours(finder)]
         if ours:
             sys.meta_path[ours[0]] = _finder
@@ -116,9 +129,10 @@ def apply() -> None:
 
 
 def revert() -> None:
-    """Take every patch off: wandb's classes and names, and torch's, are as they were found.
+    """Revert every patch: the classes and names of wandb and torch are what they were before.
 
-    Objects unpickled before keep working as far as wandb alone supports them.
+    Objects that were unpickled before go on working as far as wandb alone supports them.
+    :func:`apply` applies the patches again.
     """
     sys.meta_path[:] = [finder for finder in sys.meta_path if not _is_ours(finder)]
     for name in ("._registry", ".forkserver.unchanged.start_processes"):
@@ -127,7 +141,13 @@ def revert() -> None:
 
 
 def status() -> "List[Status]":
-    """Say what is patched and why: one :class:`Status` for each patch."""
+    """Return what is patched and why.
+
+    Returns:
+        One ``Status`` per patch, with the strings ``target``, ``state``, ``why`` and ``since``.
+        The state is ``"applied"``, ``"waiting for import"``, ``"not needed"`` (wandb does it by
+        itself), ``"skipped"`` (it does not fit this wandb; ``why`` says how) or ``"off"``.
+    """
     from . import _status
 
     return _status.status(enabled=_enabled(), late=_finder.late)
@@ -141,32 +161,34 @@ def spawn(
     daemon: bool = False,
     start_method: "Optional[str]" = None,
 ) -> "Any":
-    """Start workers as torch.multiprocessing.spawn does, on Linux many times faster.
+    """Start workers as torch.multiprocessing.spawn does, but many times faster on Linux.
 
-    Workers are forked from a process that has imported torch, wandb and the script once,
-    and get this process's environment of now. Where it has a run, ``wandb.run``,
-    ``wandb.config`` and ``wandb.log`` are live in each worker, without passing anything. If
-    a worker fails, the others are ended, and the run will be marked failed (exit code 1).
+    Workers are forked from a process that has imported torch, wandb and the script once, and
+    get the environment that this process has now. If this process has a run, ``wandb.run``,
+    ``wandb.config`` and ``wandb.log`` are live in each worker without being passed. If a
+    worker fails, the others are terminated, and the run will be marked as failed (exit code 1).
 
     Args:
-        fn: Called in each worker as ``fn(rank, *args)``; not a local function.
-        args: What else it is called with.
+        fn: Called in each worker as ``fn(rank, *args)``. It can't be a local function.
+        args: Its other arguments.
         nprocs: The number of workers.
-        join: Whether to wait until all have ended.
-        daemon: Whether they are daemons: ended with this process, and childless.
-        start_method: ``"spawn"``, ``"forkserver"`` or ``"fork"``. By default forkserver on
-            Linux, else spawn; spawn with a RuntimeWarning where a fork would not do, for
-            instance because importing the script initialises CUDA or starts threads.
+        join: Whether to wait until all workers have ended.
+        daemon: Whether the workers are daemons, which end with this process and can't have
+            child processes of their own.
+        start_method: ``"spawn"``, ``"forkserver"`` or ``"fork"``. The default is forkserver on
+            Linux and spawn elsewhere. On Linux it is also spawn, with a RuntimeWarning, where
+            forking would not be safe, for instance because importing the script initialises
+            CUDA or starts threads.
 
     Returns:
-        None, or with ``join=False`` torch's ProcessContext.
+        None, or torch's ProcessContext if ``join`` is False.
 
     Raises:
         ImportError: PyTorch is not installed.
-        ValueError: ``fn``, or an argument, can't be sent to a new process.
-        torch.multiprocessing.ProcessRaisedException: A worker raised; with its traceback.
-        torch.multiprocessing.ProcessExitedException: A worker was killed, or ended with
-            another exit status than 0.
+        ValueError: ``fn`` or an argument can't be sent to a new process.
+        torch.multiprocessing.ProcessRaisedException: A worker raised; it has the traceback.
+        torch.multiprocessing.ProcessExitedException: A worker was killed, or ended with an
+            exit status other than 0.
     """
     from .forkserver import launch
 
@@ -174,10 +196,10 @@ def spawn(
 
 
 def warm_up() -> None:
-    """Start to import what :func:`spawn` needs, in a process in the background.
+    """Begin to import what :func:`spawn` needs, in a process in the background.
 
-    Call it early, for instance before ``wandb.init()``: then the first :func:`spawn` need not
-    wait. Does nothing where spawn() forks from no server.
+    Called early, for instance before ``wandb.init()``, it saves the first :func:`spawn` the
+    wait. It does nothing where :func:`spawn` does not use a forkserver.
     """
     if _enabled():
         from .forkserver import server
@@ -188,13 +210,14 @@ def warm_up() -> None:
 def use_forkserver() -> None:
     """Let torch's own spawn start workers as fast as :func:`spawn` does, in unchanged code.
 
-    From then on, ``torch.multiprocessing.spawn``, and ``start_processes`` with "spawn", as
-    Lightning's ``ddp_spawn`` calls it, fork workers from a process that has imported the
-    script. They see what they see with spawn: no run but what they are passed. Where a
-    forkserver can't give that, they are spawned, and a RuntimeWarning says why.
-    ``start_processes`` taken by name before stays as it is. The environment variable
-    ``WANDB_DDP_PATCH_SPAWN=forkserver`` does the same. :func:`revert` ends it. Does nothing
-    on macOS and Windows, in workers, and with ``WANDB_DDP_PATCH=0``.
+    From then on, ``torch.multiprocessing.spawn``, and ``start_processes`` with "spawn", which
+    Lightning's ``ddp_spawn`` calls, fork workers from a process that has imported the script.
+    The workers see what spawned ones would see; in particular, they have no run but what they
+    are passed. Where a forkserver can't give them that, they are spawned, and a RuntimeWarning
+    says why. A ``start_processes`` that was imported by name before this call is not affected.
+
+    The environment variable ``WANDB_DDP_PATCH_SPAWN=forkserver`` does the same. :func:`revert`
+    ends it. It does nothing on macOS and Windows, in workers, and with ``WANDB_DDP_PATCH=0``.
     """
     _finder.forkserver = True
     apply()
@@ -203,26 +226,34 @@ def use_forkserver() -> None:
 def share(run: "Any" = None, host: "Optional[str]" = None, port: int = 0) -> "Optional[str]":
     """Open a run of this process to workers on other machines.
 
-    From then on, what the run is pickled into holds an address and a token: whoever has it
-    can use the run, and run code in this process, until the run is finished. Nothing that
-    is not shared is open. The environment variable ``WANDB_DDP_PATCH_SHARE``, as ``1`` or
-    ``HOST[:PORT]``, does the same for each run when it is first handed over.
+    From then on, this process listens for workers, and a pickle of the run also holds an
+    address and a token. Whoever has that token can write to the run until it is finished: log
+    to it, change its config, summary and name, and add files and artifacts. It opens this one
+    run and nothing else: no other run, no other file of this machine, and not this process,
+    which never unpickles or runs what workers send. From other machines, a run that is not
+    shared can't be reached.
+
+    The environment variable ``WANDB_DDP_PATCH_SHARE``, as ``1`` or ``HOST[:PORT]``, does the
+    same for each run when it is first pickled.
 
     Args:
         run: The run; by default ``wandb.run``.
-        host: The address or name by which workers reach this machine, where this process then
-            listens; ``"0.0.0.0"`` or ``"::"`` for all. By default that of ``MASTER_ADDR``,
-            ``SLURMD_NODENAME`` or the way out. One that is not this machine's own is handed out.
+        host: The address or name by which workers reach this machine, and where this process
+            listens; ``"0.0.0.0"`` or ``"::"`` listens everywhere. The default is this machine's
+            address on the route to ``MASTER_ADDR``, to ``SLURMD_NODENAME`` or out of its network.
+            A name or address that is not this machine's own is told to workers as it is.
         port: The port; 0 for any that is free.
 
     Returns:
-        Host and port, as workers are told; None for a disabled run, which needs none.
+        The host and port that workers are told, as ``HOST:PORT``; None for a disabled run,
+        which needs none.
 
     Raises:
-        OSError: It can't listen at that address, or there is none to be guessed.
-        ValueError: That is no host or no port.
-        wandb.errors.UsageError: There is no run, or it is finished, or another process's, or
-            up to wandb 0.12, whose runs can't be shared.
+        ImportError: wandb is not installed.
+        OSError: It can't listen at that address, or found no address to listen at.
+        ValueError: ``host`` or ``port`` is not valid.
+        wandb.errors.UsageError: There is no run, it is finished, or it is another process's;
+            or this is wandb 0.12 or earlier, whose runs can't be shared.
     """
     from .handover import sharing
 
@@ -230,36 +261,38 @@ def share(run: "Any" = None, host: "Optional[str]" = None, port: int = 0) -> "Op
 
 
 def broadcast(run: "Any" = None, src: int = 0, group: "Any" = None) -> "Any":
-    """Give each rank of a torch.distributed group the run of one of them.
+    """Send the run of one rank of a torch.distributed group to all the others.
 
-    It is live there as ``wandb.run``, ``wandb.config`` and ``wandb.log``. It is shared, see
-    :func:`share`, if the group spans several machines. Every rank of the group calls this.
+    On each of them it is live as ``wandb.run``, ``wandb.config`` and ``wandb.log``. If the
+    group spans several machines, the run is shared, see :func:`share`. Every rank of the group
+    must call this.
 
     Args:
-        run: The run, on rank ``src``; by default ``wandb.run``.
-        src: The rank whose run it is, in the whole job.
-        group: The group; by default all ranks.
+        run: The run, on rank ``src``; by default ``wandb.run``. Ignored on other ranks.
+        src: The global rank of the process that owns the run.
+        group: The process group; by default all ranks.
 
     Returns:
-        The run.
+        The run, on every rank.
 
     Raises:
-        wandb.errors.UsageError: Rank ``src`` has no run; on every rank.
-        OSError: It can't be shared: see :func:`share`; on every rank.
+        ImportError: wandb, or a PyTorch with torch.distributed, is not installed.
+        wandb.errors.UsageError: Rank ``src`` has no run. Raised on every rank.
+        OSError: The run can't be shared, see :func:`share`. Raised on every rank.
     """
     from .handover import sharing
 
     return sharing.broadcast(run, src, group)
 
 
-# Who has imported this, for doctor: the start-up file, for one.
+# Who has imported this, for doctor: the start-up file, or a script.
 _importer = sys._getframe(1)
 while _importer.f_back and "importlib" in _importer.f_code.co_filename:
     _importer = _importer.f_back
 _imported_by = _importer.f_globals.get("__name__", ""), _importer.f_code.co_filename
 del _importer
 
-if sys.version_info < (3, 8) and sys.stderr:  # which can read this file alone
+if sys.version_info < (3, 8) and sys.stderr:  # such a Python can read no file but this one
     sys.stderr.write("wandb_ddp_patch does nothing here: it needs Python 3.8 or later\n")
 apply()
 _finder.late = "wandb" in sys.modules and __name__ in getattr(sys, "lazy_modules", ())

@@ -1,71 +1,98 @@
-"""Call somebody right after one of a few modules has been imported.
+"""A post-import hook: call a function right after a watched module has been imported.
 
-The finder in __init__.py stands first in ``sys.meta_path``. For a module that
-it does not watch it costs one dictionary look-up. For one that it does, it asks
-the finders behind it and wraps the loader that they give, so that we are called
-when the module's code has run; before that code runs, the real loader is back
-in both places where Python shows it.
+The finder in __init__.py stands first in ``sys.meta_path``. For a module that it does not
+watch, it costs one look-up in a set. For a watched one, it asks the finders behind it and
+wraps the loader that they return, so that the hook is called when the module's code has run.
+Before that code runs, the real loader is back in both places where Python shows it, the
+module's ``__loader__`` and its spec: inspect, importlib.resources and others ask those.
 
-Nothing here holds a lock, and nothing but sys is imported.
+Nothing here holds a lock, since Python holds the module's import lock meanwhile; and nothing
+but sys is imported, since this runs in every interpreter that imports a watched module.
 """
 
 import sys
 
-# Watched modules whose code is running.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any, Callable, Optional, Protocol, Sequence
+
+    from _typeshed.importlib import MetaPathFinderProtocol
+
+    class Finder(MetaPathFinderProtocol, Protocol):
+        def on_imported(self, name: str) -> None: ...
+
+
+# Names of watched modules whose code is running.
 executing: "set[str]" = set()
 
-_told: "list[Exception]" = []
+_errors: "list[Exception]" = []  # kept for whoever debugs this: only the first is printed
 
 
 class _Loader:
-    """The real loader, but for what happens after the module's code has run."""
+    """A proxy of the real loader, which calls a function once the module's code has run."""
 
-    def __init__(self, loader, imported):
-        self._loader, self._imported = loader, imported
+    def __init__(self, loader: "Loader", on_imported: "Callable[[str], None]") -> None:
+        self._loader, self._on_imported = loader, on_imported
 
-    def __getattr__(self, name):
-        if name in ("_loader", "_imported"):  # copy and pickle make instances without
+    def __getattr__(self, name: str) -> "Any":
+        # copy and pickle make instances that have neither yet, and ask them for other names:
+        # to look up _loader here would recurse.
+        if name in ("_loader", "_on_imported"):
             raise AttributeError(name)
         return getattr(self._loader, name)
 
-    def create_module(self, spec):
+    def create_module(self, spec: "ModuleSpec") -> "Optional[ModuleType]":
         return self._loader.create_module(spec)
 
-    def exec_module(self, module):
-        module.__loader__ = module.__spec__.loader = self._loader
+    def exec_module(self, module: "ModuleType") -> None:
+        module.__loader__ = module.__spec__.loader = self._loader  # type: ignore[union-attr]
         executing.add(module.__name__)
         try:
             self._loader.exec_module(module)
         finally:
             executing.discard(module.__name__)
         try:
-            self._imported(module.__name__)
+            self._on_imported(module.__name__)
         except Exception as error:
             # The user's import must not fail because of us.
-            _told.append(error)
+            _errors.append(error)
             try:
-                if len(_told) == 1:
+                if len(_errors) == 1:
                     sys.stderr.write("wandb_ddp_patch: not applied: %r\n" % (error,))
             except Exception:
                 pass  # there may be no stderr
 
 
-def find_spec_behind(this, name, path, target):
-    """Find a watched module through the finders that come after this one.
+def find_spec_behind(
+    this: "Finder",
+    name: str,
+    path: "Optional[Sequence[str]]",
+    target: "Optional[ModuleType]",
+) -> "Optional[ModuleSpec]":
+    """Return the spec of a watched module from the finders that come after this one, or None.
 
-    Once its code has run, ``this.on_imported`` is called with its name.
+    Args:
+        this: The finder that was asked. Once the module's code has run, its ``on_imported``
+            is called with the module's name.
+        name: The module's name.
+        path: Where to look, as ``find_spec`` gets it.
+        target: The module that is being reloaded, as ``find_spec`` gets it.
     """
     finders = tuple(sys.meta_path)
-    # Only those behind: another hook that asks everybody, as we do, would
-    # else meet us again.
+    # Only those behind this one: another import hook that asks all finders in turn, as this
+    # one does, would be asked by us and ask us again, and so on.
     behind = finders[finders.index(this) + 1 :] if this in finders else ()
     for finder in behind:
         find_spec = getattr(finder, "find_spec", None)
-        spec = find_spec(name, path, target) if find_spec else None
+        spec: Optional[ModuleSpec] = find_spec(name, path, target) if find_spec else None
         if spec is not None:
-            # A loader without exec_module (zipimport before Python 3.10)
-            # is left alone: apply() after the import still works.
-            if hasattr(spec.loader, "exec_module"):
-                spec.loader = _Loader(spec.loader, this.on_imported)
+            # A loader without exec_module (zipimport before Python 3.10) is left alone: Python
+            # would take a wrapped one for a loader that has it. apply() still works afterwards.
+            loader = spec.loader
+            if loader is not None and hasattr(loader, "exec_module"):
+                spec.loader = _Loader(loader, this.on_imported)  # type: ignore[assignment]
             return spec
     return None

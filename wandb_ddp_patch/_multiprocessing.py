@@ -37,12 +37,3 @@ def is_worker() -> bool:
         getattr(module.current_process(), "_parent_pid", None) not in (None, os.getpid())
         for module in modules("process", "BaseProcess", "current_process")
     )
-
-
-def at_worker_exit(function: Any, priority: int) -> None:
-    """Call a function when this process ends, if one of them has started it.
-
-    Their forks end without what atexit has.
-    """
-    for module in modules("util", "Finalize", "_exit_function"):
-        module.Finalize(None, function, exitpriority=priority)

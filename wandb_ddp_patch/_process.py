@@ -1,25 +1,29 @@
-"""Whether a process has ended: told by more than its number, which another one may have.
+"""What identifies a process and a machine, and whether a process has ended.
 
-Only on Linux and Windows, and only of processes that this one could see: elsewhere, nothing
-is told.
+A process's number tells little: another one may have it by now, or in another container. What
+is more can be told only on Linux and Windows, and only of processes that this one could see.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
 import tempfile
-from typing import Any, Optional
+from typing import Any, List, Optional
+
+from .errors import RunUnreachableError
 
 
 def process_fingerprint(pid: Optional[int] = None) -> Optional[str]:
-    """Say which process one is: machine and boot, namespace of numbers, number, start.
+    """Return what identifies a process: machine and boot, namespace of numbers, number, start.
 
     Args:
         pid: Its number; by default this process.
 
     Returns:
-        None where there is none with that number, or no way to tell.
+        Four words; None where there is no process of that number, or no means to tell.
 
     Raises:
         PermissionError: On Windows, there is one, and it must not be looked at.
@@ -36,7 +40,9 @@ def process_fingerprint(pid: Optional[int] = None) -> Optional[str]:
             fields = file.read().rpartition(b")")[2].decode().split()
     except OSError:
         return None
-    if fields[0] in "XZ":  # it has ended, and waits for its parent to see that
+    # A zombie: it has ended, and waits for its parent to see that. Were it taken for alive, who
+    # waits for its end would wait for as long as its parent is busy.
+    if fields[0] in "XZ":
         return None
     return f"{boot} {namespace} {pid} {fields[19]}"
 
@@ -66,21 +72,21 @@ def _on_windows(pid: int) -> Optional[str]:
 
 
 def host_fingerprint() -> str:
-    """Say which machine this process is on, for :func:`is_here`."""
+    """Return what identifies the machine that this process is on, for :func:`is_same_host`."""
     folder = tempfile.gettempdir()
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             boot = file.read().strip()
-        known = f"{boot} {os.readlink('/proc/self/ns/net')}"
+        host = f"{boot} {os.readlink('/proc/self/ns/net')}"
     except OSError:
         import platform  # late, as uuid: only where there is no /proc
         import uuid
 
-        known = f"{platform.node().replace(' ', '-')} {uuid.getnode()}"
-    return f"{known} {_place(folder)} {folder}"
+        host = f"{platform.node().replace(' ', '-')} {uuid.getnode()}"
+    return f"{host} {_device_and_inode(folder)} {folder}"
 
 
-def _place(folder: str) -> str:
+def _device_and_inode(folder: str) -> str:
     try:
         found = os.stat(folder)
     except OSError:
@@ -88,37 +94,77 @@ def _place(folder: str) -> str:
     return f"{found.st_dev}:{found.st_ino}"
 
 
-def is_same_host(known: str) -> bool:
-    """Say whether a machine is this one: a service, and a local socket, are reached there.
+def is_same_host(fingerprint: str) -> bool:
+    """Return True if a machine is this one, so that its services are reached from here.
 
-    A container, or a network of its own on the same machine, is another one: unless both
-    have the same temporary folder, where these sockets are.
+    A container, or a network namespace of its own on the same machine, is another one. So is
+    one that does not see the same temporary folder, where the services' sockets are.
     """
-    ours, theirs = host_fingerprint().split(" ", 3), known.split(" ", 3)
-    return ours[:2] == theirs[:2] and theirs[2] == _place(theirs[3])
+    ours, theirs = host_fingerprint().split(" ", 3), fingerprint.split(" ", 3)
+    # Their folder, by its path here: ours may be another one of the same machine.
+    return ours[:2] == theirs[:2] and theirs[2] == _device_and_inode(theirs[3])
 
 
-def is_this_process(pid: Optional[int], known: Optional[str]) -> bool:
-    """Say whether this is the process with a number, and an identity where that is known."""
+def is_this_process(pid: Optional[int], fingerprint: Optional[str]) -> bool:
+    """Return True if this is the process with a number, and a fingerprint where that is known."""
     if pid != os.getpid():
         return False
-    here = process_fingerprint() if known else None  # two containers may both have a process 1
-    return here is None or here == known
+    # Two containers may both have a process 1.
+    here = process_fingerprint() if fingerprint else None
+    return here is None or here == fingerprint
 
 
-def has_exited(known: Optional[str]) -> bool:
-    """Say whether a process has ended for sure.
+def has_exited(fingerprint: Optional[str]) -> bool:
+    """Return True if a process has ended for sure.
 
     Args:
-        known: Its identity, from when it lived.
+        fingerprint: What identified it when it lived; None where that is not known.
     """
     here = process_fingerprint()
-    if known is None or here is None:
+    if fingerprint is None or here is None:
         return False
-    boot, namespace, pid, _ = known.split(" ")
+    boot, namespace, pid, _ = fingerprint.split(" ")
+    # Of another machine, or container: it can't be seen from here, and its number may be that
+    # of another process.
     if [boot, namespace] != here.split(" ")[:2]:
-        return False  # of another machine, or container: it can't be seen from here
-    try:
-        return process_fingerprint(int(pid)) != known
-    except PermissionError:
         return False
+    try:
+        return process_fingerprint(int(pid)) != fingerprint
+    except PermissionError:  # there is one of that number, which is all that can be told
+        return False
+
+
+# A connection of wandb's takes three; imports that it does, and the owner's file, the rest.
+_DESCRIPTORS = 6
+
+
+def require_free_descriptors() -> None:
+    """See to it that this process may open what a connection needs.
+
+    Where it may not, a thread of wandb's own dies, and who waits for it waits for ever.
+
+    Raises:
+        RunUnreachableError: The limit of this process, or of the system, is reached.
+    """
+    opened: List[int] = []
+    try:
+        for _ in range(_DESCRIPTORS):
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise RunUnreachableError(
+                f"it has too many files open: {_DESCRIPTORS} more are needed (raise the limit, see"
+                " 'ulimit -n', or close some)"
+            ) from None
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def raise_fd_limit() -> None:
+    """Raise this process's limit of descriptors as far as the system lets it: workers take some."""
+    with contextlib.suppress(Exception):  # there is none on Windows, and no such limit
+        import resource
+
+        now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, min(most, 1 << 16)), most))

@@ -1,6 +1,6 @@
-"""Which patches there are; putting all of them on, and taking them off.
+"""Which patches there are; apply, revert and list them.
 
-How one is put on, and when it is not, is in _patching.py.
+How a patch is installed, and when it is not, is in _patching.py.
 """
 
 from __future__ import annotations
@@ -9,139 +9,155 @@ import importlib.util
 import os
 import sys
 import threading
-import warnings
-from typing import Any, Dict, List, Optional, Set, Tuple
+from types import ModuleType
+from typing import Dict, Iterable, List, Optional, Set, Tuple
 
 from . import _import_hook
-from ._patching import IncompatibleError, Patch, Undo
+from ._patching import IncompatibleError, Patch, State, Undo
 from .patches import config, disabled, interface, media, module, preinit, run, setup, summary
 
-# Held while patches are put on or off. Nothing is imported under it that is not
-# loaded already, so no import lock is ever waited for.
+# Held while patches are applied or reverted. Nothing is imported under it that is not loaded
+# already: a thread that waited for an import lock here, while the thread that has that one
+# imports wandb and so waits for this, would wait for ever.
 _lock = threading.RLock()
-_warned: Set[str] = set()
+_warned: Set[str] = set()  # reasons that the user has been told
 
-# In the order in which they are put on.
-_PARTS = (config, summary, preinit, module, disabled, run, setup, interface, media)
-
+# In the order in which they are applied.
+_MODULES = (config, summary, preinit, module, disabled, run, setup, interface, media)
 
 # A wandb without any of these is none that we know: too old, or one that lies elsewhere.
 _ESSENTIAL = {"wandb.sdk.wandb_config", "wandb.sdk.wandb_run", "wandb.sdk.wandb_summary"}
 
 
-# The late parts amend what needs another package, which wandb itself does not import: they
-# are not read before that is there. Written as imports, not as names: PyInstaller and the
-# like put into a program what they see imported.
-def _of_torch() -> Tuple[Any, ...]:
+# Patches for another package, which wandb itself does not import, are not loaded before that
+# package is. These are import statements and not names in a table, because PyInstaller and
+# the like put only what they see imported into a program.
+def _import_torch_patches() -> Tuple[ModuleType, ...]:
     from .patches import torch, watch
 
     return torch, watch
 
 
-def _of_yaml() -> Tuple[Any, ...]:
+def _import_yaml_patches() -> Tuple[ModuleType, ...]:
     from .patches import yaml
 
     return (yaml,)
 
 
-_LATE_PARTS = {"torch": _of_torch, "yaml": _of_yaml}
-_late: Dict[str, Tuple[Patch, ...]] = {}
+_OTHER_PACKAGES = {"torch": _import_torch_patches, "yaml": _import_yaml_patches}
+_patches_by_package: Dict[str, Tuple[Patch, ...]] = {}  # of those that have been loaded
 
 
 def patches() -> Tuple[Patch, ...]:
-    """Give every patch there is, each with its state."""
-    known = _known(everything=True)
-    missing = _missing(known) if _executed("wandb") else set()
+    """Return every patch there is, each with its state."""
+    every = _load_patches(all_packages=True)
+    missing = _missing_modules(every) if _is_imported("wandb") else set()
     with _lock:
-        _note(missing, known)
-    return known
+        _settle_missing(every, missing)
+    return every
 
 
-def _known(everything: bool = False) -> Tuple[Patch, ...]:
-    for package, parts in _LATE_PARTS.items():
-        if package not in _late and (everything or package in sys.modules):
+def _load_patches(all_packages: bool = False) -> Tuple[Patch, ...]:
+    """Return the patches for wandb, and for those other packages that have been imported.
+
+    Args:
+        all_packages: Whether to return those for other packages in any case.
+    """
+    for package, import_patches in _OTHER_PACKAGES.items():
+        if package not in _patches_by_package and (all_packages or package in sys.modules):
             try:
-                _late[package] = tuple(patch for part in parts() for patch in part.PATCHES)
-            except ImportError as error:  # of this package, only a part is left
-                _late[package] = (_lost(package, error),)
-    first = (patch for part in _PARTS for patch in part.PATCHES)
-    return (*first, *(patch for package in _LATE_PARTS for patch in _late.get(package, ())))
+                _patches_by_package[package] = _patches_in(import_patches())
+            except ImportError as error:  # only a part of this package is installed
+                _patches_by_package[package] = (_unloadable_patch(package, error),)
+    others = (_patches_by_package.get(package, ()) for package in _OTHER_PACKAGES)
+    return (*_patches_in(_MODULES), *(patch for each in others for patch in each))
 
 
-def _lost(package: str, error: ImportError) -> Patch:
-    """Make what stands for patches whose module is not there: it does not fit."""
+def _patches_in(modules: Iterable[ModuleType]) -> Tuple[Patch, ...]:
+    return tuple(patch for module in modules for patch in module.PATCHES)
+
+
+def _unloadable_patch(package: str, error: ImportError) -> Patch:
+    """Return what stands for the patches of a module that can't be imported: a skipped one."""
 
     def install(undo: List[Undo]) -> None:
         raise IncompatibleError(str(error))
 
-    lost = Patch(
+    patch = Patch(
         modules=(package,),
-        name="what is done for it",
+        name="patches",
         install=install,
         is_fixed=lambda: False,
         why="",
         since="",
     )
-    lost.apply()
-    return lost
+    patch.apply()
+    return patch
 
 
 def apply(after: Optional[str] = None) -> None:
-    """Put on every patch whose modules have been imported.
+    """Apply every patch whose modules have been imported.
 
     Args:
-        after: The module that has just been imported: patches that work, and do
-            not depend on it, need not be tried again.
+        after: The module that has just been imported: patches that are settled, and do
+            not depend on it, need not be checked again.
     """
-    known = _known()
-    wandb_loaded = after == "wandb" or _executed("wandb")
-    missing = _missing(known) if wandb_loaded else set()
+    loaded = _load_patches()
+    wandb_loaded = after == "wandb" or _is_imported("wandb")
+    # Not before wandb is there, and not under the lock: to find a module, Python imports the
+    # packages that it is in.
+    missing = _missing_modules(loaded) if wandb_loaded else set()
     with _lock:
-        for patch in known:
-            settled = patch.state in ("applied", "not needed")
+        for patch in loaded:
+            settled = patch.state in (State.APPLIED, State.NOT_NEEDED)
             if settled and after and after not in patch.modules:
                 continue
-            if all(name == after or _executed(name) for name in patch.modules):
+            if all(name == after or _is_imported(name) for name in patch.modules):
                 patch.apply()
-            elif patch.state == "off":
-                patch.state = "waiting for import"
-        _note(missing, known)
+            elif patch.state is State.OFF:
+                patch.state = State.WAITING
+        _settle_missing(loaded, missing)
         skipped = [
             patch.reason
-            for patch in known
-            if patch.state == "skipped" and patch.reason not in _warned
+            for patch in loaded
+            if patch.state is State.SKIPPED and patch.reason not in _warned
         ]
         if wandb_loaded:
             _warned.update(skipped)
+    # The lock is free again: a warning may run code of the user's.
     if wandb_loaded and skipped:
+        from . import _lifecycle  # late: importing wandb must stay quick
+
         if missing >= _ESSENTIAL:
-            _warn(f"patches wandb 0.10.23 and later, and not this one: {_version()}")
+            _lifecycle.warn(f"patches wandb 0.10.23 and later, and not this one: {_version()}")
         else:
-            _warn("wandb runs without these patches, which do not fit it: " + "; ".join(skipped))
+            why = "; ".join(skipped)
+            _lifecycle.warn(f"wandb runs without these patches, which do not fit it: {why}")
 
 
 def _version() -> str:
     return str(getattr(sys.modules["wandb"], "__version__", "of unknown version"))
 
 
-def _missing(known: Tuple[Patch, ...]) -> Set[str]:
-    needed = {name for patch in known for name in patch.modules} - set(_LATE_PARTS)
-    return {name for name in needed if name not in sys.modules and not _exists(name)}
+def _missing_modules(patches: Tuple[Patch, ...]) -> Set[str]:
+    """Return which of the modules that these patches wait for this wandb does not have."""
+    needed = {name for patch in patches for name in patch.modules} - set(_OTHER_PACKAGES)
+    return {name for name in needed if name not in sys.modules and not _is_importable(name)}
 
 
-def _note(missing: Set[str], known: Tuple[Patch, ...]) -> None:
-    """Note which patches wait in vain."""
-    for patch in known:
-        if patch.state == "waiting for import" and not missing.isdisjoint(patch.modules):
-            patch.state = "not needed" if patch.optional else "skipped"
+def _settle_missing(patches: Tuple[Patch, ...], missing: Set[str]) -> None:
+    """Set the state of patches that would wait for ever: their module does not exist."""
+    for patch in patches:
+        if patch.state is State.WAITING and not missing.isdisjoint(patch.modules):
+            patch.state = State.NOT_NEEDED if patch.optional else State.SKIPPED
             patch.reason = f"{patch.target} is not there: no such module"
 
 
 def revert() -> None:
-    """Take every patch off, the last one first."""
-    known = _known(everything=True)
+    """Revert every patch, the last one first."""
+    every = _load_patches(all_packages=True)
     with _lock:
-        for patch in reversed(known):
+        for patch in reversed(every):
             patch.revert()
 
 
@@ -150,29 +166,24 @@ def _after_fork_in_child() -> None:
     _lock = threading.RLock()  # another thread of the parent may hold it
 
 
+# Not by _lifecycle.py: to read that takes an eighth of what this package may add to importing
+# wandb, and most processes that import it have no run.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _executed(name: str) -> bool:
+def _is_imported(name: str) -> bool:
+    """Return True if the code of a module has run to its end, and not only begun."""
     module = sys.modules.get(name)
     spec = getattr(module, "__spec__", None)
-    # A lazy or reloaded module is not marked as being initialised.
+    # Python marks a module whose code is running by _initializing, but not one that is lazy or
+    # being reloaded. To patch that one now would amend classes that it is about to replace.
     executing = getattr(spec, "_initializing", False) or name in _import_hook.executing
     return module is not None and not executing
 
 
-def _exists(name: str) -> bool:
+def _is_importable(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
     except Exception:
         return False
-
-
-def _warn(message: str) -> None:
-    try:
-        warnings.warn(f"wandb_ddp_patch: {message}", RuntimeWarning, stacklevel=2)
-    except RuntimeWarning:
-        # The user turned warnings into errors; an import must not fail for ours.
-        if sys.stderr is not None:
-            sys.stderr.write(f"wandb_ddp_patch: {message}\n")

@@ -1,4 +1,4 @@
-"""What became of each patch, for status() and doctor: not loaded before somebody asks."""
+"""What became of each patch, for status() and doctor. Not loaded before somebody asks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Iterator, List
 
 from . import _registry
-from ._patching import Patch
+from ._patching import Patch, State
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,21 @@ class Status:
     since: str
 
 
-def _switched_on() -> Iterator[Patch]:
-    # Not loaded where nobody has asked for it.
+def _spawn_patches() -> Iterator[Patch]:
+    # That of torch's own spawn: not loaded where nobody has asked for it.
     unchanged = sys.modules.get(f"{__package__}.forkserver.unchanged.start_processes")
     if unchanged is not None:
         yield unchanged.PATCH
 
 
 def status(enabled: bool, late: bool = False) -> List[Status]:
-    """Say what became of each patch; and that nothing was patched till now, where that is so."""
+    """Return what became of each patch.
+
+    Args:
+        enabled: Whether this package is on; if not, what waits is shown as off.
+        late: Whether a lazy import of this package has run only now, after wandb's, so that
+            nothing was patched till now: a RuntimeWarning says so.
+    """
     if enabled and late:
         warnings.warn(
             "wandb_ddp_patch has run only now, after wandb: its import is a lazy one. Name it"
@@ -46,12 +52,11 @@ def status(enabled: bool, late: bool = False) -> List[Status]:
             RuntimeWarning,
             stacklevel=3,
         )
-    return [
-        Status(
-            patch.target,
-            patch.state if enabled or patch.state == "applied" else "off",
-            patch.reason if patch.state == "skipped" else patch.why,
-            patch.since,
-        )
-        for patch in (*_registry.patches(), *_switched_on())
-    ]
+    return [_status_of(patch, enabled) for patch in (*_registry.patches(), *_spawn_patches())]
+
+
+def _status_of(patch: Patch, enabled: bool) -> Status:
+    # WANDB_DDP_PATCH may have been set to 0 only after the import: what is applied stays so.
+    state = patch.state if enabled or patch.state is State.APPLIED else State.OFF
+    why = patch.reason if patch.state is State.SKIPPED else patch.why
+    return Status(patch.target, state.value, why, patch.since)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import importlib.metadata
 import json
@@ -12,16 +11,18 @@ import site
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Optional
 
 import wandb_ddp_patch
 
 from . import doctor_text, probes
+from .doctor_text import Environment, Outcome, PatchState, ProbeRow
 from .errors import CommandError
 
-# When a probe counts as hanging, without and with the shim. It takes a second or two,
-# many more on a busy machine; what wandb alone hangs in would take for ever.
-_SECONDS = {"without": 30, "with": 60}
+# Seconds after which a probe counts as hanging, without and with the shim. A probe takes one or
+# two, and many more on a busy machine. Without the shim, several hang for ever where wandb does:
+# there, the limit is most of what the user waits for.
+_TIMEOUT_SECONDS = {"without": 30, "with": 60}
 
 
 def main(as_json: bool) -> int:
@@ -31,10 +32,10 @@ def main(as_json: bool) -> int:
         as_json: Whether to print JSON instead of tables.
 
     Returns:
-        0 if no probe fails with the shim, else 1.
+        The exit status: 0 if some probe passes with the shim and none fails, else 1.
 
     Raises:
-        Failure: There is no wandb here that can be imported.
+        CommandError: wandb is not installed here, or can't be imported.
     """
     facts = environment()
     if not as_json:
@@ -43,18 +44,18 @@ def main(as_json: bool) -> int:
         if as_json:
             print(json.dumps({**facts, "ok": False}, indent=2))
         raise CommandError(facts["wandb_error"])
-    facts["probes"] = _probe()
-    passed = {row["with"]["passed"] for row in facts["probes"]}
-    facts["ok"] = True in passed and False not in passed
+    rows = _probe()
+    passed = {row["with"]["passed"] for row in rows}
+    ok = True in passed and False not in passed
     if as_json:
-        print(json.dumps(facts, indent=2))
+        print(json.dumps({**facts, "probes": rows, "ok": ok}, indent=2))
     else:
-        print(doctor_text.probes(facts["probes"]))
-    return 0 if facts["ok"] else 1
+        print(doctor_text.probes(rows))
+    return 0 if ok else 1
 
 
-def environment() -> Dict[str, Any]:
-    """Say what is installed and patched here; imports wandb and torch to do so."""
+def environment() -> Environment:
+    """Return what is installed and patched here, by name; imports wandb and torch for that."""
     error = None
     try:
         importlib.import_module("wandb")
@@ -62,7 +63,7 @@ def environment() -> Dict[str, Any]:
         error = str(problem) if problem.name != "wandb" else "wandb is not installed here"
     except KeyboardInterrupt:
         raise
-    except BaseException as problem:  # a broken one may do anything
+    except BaseException as problem:  # a broken wandb may raise anything, SystemExit included
         error = f"wandb can't be imported: {type(problem).__name__}: {problem}"
     if _version("torch"):
         try:
@@ -81,7 +82,10 @@ def environment() -> Dict[str, Any]:
         "startup_files": _startup_files(),
         "imported_by": _imported_by(),
         "inactive": _inactive(),
-        "patches": [dataclasses.asdict(patch) for patch in wandb_ddp_patch.status()],
+        "patches": [
+            PatchState(target=each.target, state=each.state, why=each.why, since=each.since)
+            for each in wandb_ddp_patch.status()
+        ],
     }
 
 
@@ -103,9 +107,10 @@ def _startup_files() -> List[str]:
 
 def _imported_by() -> str:
     name, path = wandb_ddp_patch._imported_by
-    command = "wandb-ddp-patch"  # on Windows, a folder in effect: that file's name and .exe
-    places = os.path.basename(path), os.path.basename(os.path.dirname(path))
-    by_command = name == "runpy" or any(place.startswith(command) for place in places)
+    command = "wandb-ddp-patch"
+    # On Windows the command is an .exe file with a zip archive in it: to Python, a folder.
+    names = os.path.basename(path), os.path.basename(os.path.dirname(path))
+    by_command = name == "runpy" or any(each.startswith(command) for each in names)
     startup = sys.modules.get("wandb_ddp_patch_startup")
     if name == "wandb_ddp_patch_startup" or (by_command and hasattr(startup, "install")):
         return "start-up file"
@@ -113,7 +118,7 @@ def _imported_by() -> str:
 
 
 def _inactive() -> Optional[str]:
-    """Say why an unchanged script is not patched here; None where it is."""
+    """Return why an unchanged script is not patched here, or None where it is."""
     if os.environ.get("WANDB_DDP_PATCH") == "0":
         return "not active: WANDB_DDP_PATCH=0"
     if _imported_by() != "nobody":
@@ -125,8 +130,8 @@ def _inactive() -> Optional[str]:
     )
 
 
-def _probe() -> List[Dict[str, Any]]:
-    total = len(_SECONDS) * len(probes.PROBES)
+def _probe() -> List[ProbeRow]:
+    total = len(_TIMEOUT_SECONDS) * len(probes.PROBES)
     lock = threading.Lock()
     count = 0
 
@@ -137,46 +142,57 @@ def _probe() -> List[Dict[str, Any]]:
             word = {True: "passes", False: "fails", None: "can't run here"}[verdict.passed]
             doctor_text.progress(f"{count} of {total}: {verdict.name}, {side} the shim: {word}")
 
-    found = _ask(progress)
+    found = _run_probes(progress)
     doctor_text.progress("")
     return [
         {
             "name": name,
             "what": probe.what,
-            **{
-                side: {"passed": verdicts[name].passed, "reason": verdicts[name].reason}
-                for side, verdicts in found.items()
-            },
+            "without": _outcome(found["without"][name]),
+            "with": _outcome(found["with"][name]),
         }
         for name, probe in probes.PROBES.items()
     ]
 
 
-def _ask(
+def _outcome(verdict: probes.Verdict) -> Outcome:
+    return {"passed": verdict.passed, "reason": verdict.reason}
+
+
+def _run_probes(
     progress: Callable[[str, probes.Verdict], object],
 ) -> Dict[str, Dict[str, probes.Verdict]]:
-    """Run all probes, both sides at once, and those that hang with the shim once more."""
+    """Run all probes, without and with the shim at the same time.
+
+    Those that hang with the shim are run a second time, alone, before that counts.
+
+    Args:
+        progress: Called with the side and each verdict that counts, from any thread.
+
+    Returns:
+        The verdicts by name, for each side.
+    """
 
     def one_side(side: str) -> Dict[str, probes.Verdict]:
         return probes.run_all(
             probes.PROBES,
             shim=side == "with",
-            timeout=_SECONDS[side],
+            timeout=_TIMEOUT_SECONDS[side],
             jobs=2,
-            # Not yet those that will be asked again.
+            # Not those that are going to be run again: each counts once.
             done=lambda verdict: (side == "with" and verdict.hangs) or progress(side, verdict),
         )
 
     with ThreadPoolExecutor() as pool:
         try:
-            found = dict(zip(_SECONDS, pool.map(one_side, _SECONDS)))
+            found = dict(zip(_TIMEOUT_SECONDS, pool.map(one_side, _TIMEOUT_SECONDS)))
         except BaseException:
             probes.stop()
             raise
     found["with"] = probes.again(
         found["with"],
         shim=True,
-        timeout=_SECONDS["with"],
+        timeout=_TIMEOUT_SECONDS["with"],
         done=lambda verdict: progress("with", verdict),
     )
     return found

@@ -1,4 +1,4 @@
-"""What people see of ``doctor``: how far it is, and tables of what it found."""
+"""What people see of ``doctor``: its progress, and tables of what it found."""
 
 from __future__ import annotations
 
@@ -6,13 +6,50 @@ import os
 import shutil
 import sys
 import textwrap
-from typing import Any, Dict, List
+from typing import List, Optional, TypedDict
 
 _COLOURS = {"passes": "32", "applied": "32", "FAILS": "31", "skipped": "33", "fails": "33"}
 
 
+class PatchState(TypedDict):
+    """What became of a patch: the fields of ``Status``."""
+
+    target: str
+    state: str
+    why: str
+    since: str
+
+
+class Environment(TypedDict):
+    """What is installed and patched, by the keys of ``doctor --json``."""
+
+    wandb_ddp_patch: str
+    enabled: bool
+    python: str
+    executable: str
+    platform: str
+    wandb: Optional[str]
+    wandb_error: Optional[str]
+    torch: Optional[str]
+    startup_files: List[str]
+    imported_by: str
+    inactive: Optional[str]
+    patches: List[PatchState]
+
+
+class Outcome(TypedDict):
+    """What a probe found on one side; ``passed`` is None where it can't be run."""
+
+    passed: Optional[bool]
+    reason: str
+
+
+# A probe, and what it found without and with the shim. Not a class: "with" is a keyword.
+ProbeRow = TypedDict("ProbeRow", {"name": str, "what": str, "without": Outcome, "with": Outcome})
+
+
 def progress(line: str) -> None:
-    """Show how far it is: in one line of a terminal, elsewhere line by line."""
+    """Show the progress: a terminal's one line is overwritten, elsewhere lines are added."""
     if sys.stderr.isatty():
         width = shutil.get_terminal_size().columns - 1
         sys.stderr.write("\r" + line[:width].ljust(width) + ("" if line else "\r"))
@@ -22,6 +59,7 @@ def progress(line: str) -> None:
 
 
 def coloured(word: str) -> str:
+    """Return a word in its colour, if standard output is a terminal that shows colours."""
     # https://no-color.org
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     if word.strip() not in _COLOURS or plain or not sys.stdout.isatty():
@@ -29,7 +67,8 @@ def coloured(word: str) -> str:
     return f"\033[{_COLOURS[word.strip()]}m{word}\033[0m"
 
 
-def environment(facts: Dict[str, Any]) -> str:
+def environment(facts: Environment) -> str:
+    """Return the tables of what is installed and patched: see ``doctor.environment()``."""
     shim = facts["wandb_ddp_patch"] + ("" if facts["enabled"] else ", off: WANDB_DDP_PATCH=0")
     rows = [
         ("wandb_ddp_patch", shim),
@@ -45,17 +84,17 @@ def environment(facts: Dict[str, Any]) -> str:
     if facts["inactive"]:
         lines.extend(textwrap.wrap(facts["inactive"], 96, initial_indent="  "))
     lines.append("")
-    targets = [graft["target"] for graft in facts["grafts"]]
-    width = max(map(len, targets))
-    for graft, target in zip(facts["grafts"], targets):
-        state = coloured(f"{graft['state']:18}")
-        lines.append(f"{target:{width}}  {state}  {graft['since']}")
-        if graft["state"] == "skipped":
-            lines.extend(textwrap.wrap(graft["why"], 96, initial_indent="  "))
+    width = max(len(patch["target"]) for patch in facts["patches"])
+    for patch in facts["patches"]:
+        state = coloured(f"{patch['state']:18}")
+        lines.append(f"{patch['target']:{width}}  {state}  {patch['since']}")
+        if patch["state"] == "skipped":
+            lines.extend(textwrap.wrap(patch["why"], 96, initial_indent="  "))
     return "\n".join([*lines, ""])
 
 
-def probes(rows: List[Dict[str, Any]]) -> str:
+def probes(rows: List[ProbeRow]) -> str:
+    """Return the table of probes, without and with the shim, and a verdict on all of them."""
     width = max(len(row["name"]) for row in rows)
     lines = [f"{'probe':{width}}  without  with"]
     for row in rows:
@@ -64,19 +103,20 @@ def probes(rows: List[Dict[str, Any]]) -> str:
             {True: "passes", False: "fails", None: "-"}[without["passed"]],
             {True: "passes", False: "FAILS", None: "-"}[with_["passed"]],
         )
-        # What is amiss with the shim; else what it is good for.
+        # What is wrong with the shim on, if anything; otherwise what it mends.
         reason = with_["reason"] if with_["passed"] is not True else without["reason"]
         reason = "" if with_["passed"] and without["passed"] else reason
         cells = f"{coloured(f'{words[0]:7}')}  {coloured(f'{words[1]:6}')}"
         lines.append(f"{row['name']:{width}}  {cells}  {textwrap.shorten(reason, 90)}".rstrip())
-    passed = [sum(row[side]["passed"] is True for row in rows) for side in ("without", "with")]
+    without_it = sum(row["without"]["passed"] is True for row in rows)
+    with_it = sum(row["with"]["passed"] is True for row in rows)
     lines.append("")
-    lines.append(f"Of {len(rows)} probes, {passed[0]} pass without the shim, {passed[1]} with it.")
+    lines.append(f"Of {len(rows)} probes, {without_it} pass without the shim, {with_it} with it.")
     return "\n".join([*lines, verdict(rows)])
 
 
-def verdict(rows: List[Dict[str, Any]]) -> str:
-    """Say in a sentence whether all is well."""
+def verdict(rows: List[ProbeRow]) -> str:
+    """Return a sentence that says whether all is well."""
     failed = [row["name"] for row in rows if row["with"]["passed"] is False]
     untried = sum(row["with"]["passed"] is None for row in rows)
     if failed:

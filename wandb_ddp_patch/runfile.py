@@ -1,6 +1,6 @@
-"""Read a run's transaction log, the .wandb file, without wandb's own reader.
+"""A reader of a run's transaction log, the .wandb file.
 
-wandb shipped one until 0.30 or so. The format has not changed since 0.10: a
+wandb shipped one of its own until 0.30 or so. The format has not changed since 0.10: a
 header of 7 bytes, then LevelDB's log format
 (https://github.com/google/leveldb/blob/main/doc/log_format.md) with a plain
 CRC32 of type and data, and a protobuf ``Record`` in each entry.
@@ -12,7 +12,7 @@ import glob
 import os
 import struct
 import zlib
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, Optional
 
 _BLOCK = 32768
 _HEADER = struct.Struct("<4sHB")
@@ -25,15 +25,15 @@ class BrokenFile(ValueError):
 
 
 def records(path: str) -> Iterator[Any]:
-    """Yield the protobuf records of a .wandb file, as far as it is whole.
+    """Yield the protobuf records of a .wandb file, up to one that is cut short.
 
-    The last entry of a run that was killed may be cut short: it is left out.
+    The last record of a run that was killed may be so.
 
     Args:
         path: The file.
 
     Raises:
-        BrokenFile: It is no .wandb file, or damaged before its end.
+        BrokenFile: It is no .wandb file, or is damaged before its end.
     """
     from wandb.proto import wandb_internal_pb2 as pb
 
@@ -44,7 +44,7 @@ def records(path: str) -> Iterator[Any]:
 
 
 def history(path: str) -> List[Dict[str, str]]:
-    """Return the rows that were logged: the values, as JSON, by key."""
+    """Return the rows that were logged: in each, values in JSON by their keys."""
     return [
         {".".join(item.nested_key) or item.key: item.value_json for item in record.history.item}
         for record in records(path)
@@ -52,14 +52,16 @@ def history(path: str) -> List[Dict[str, str]]:
     ]
 
 
-def exit_code(path: str) -> Any:
-    """Return the run's exit code, or None where the file tells none."""
-    codes = [r.exit.exit_code for r in records(path) if r.WhichOneof("record_type") == "exit"]
+def exit_code(path: str) -> Optional[int]:
+    """Return the run's exit code, or None if it has not ended."""
+    codes: List[int] = [
+        r.exit.exit_code for r in records(path) if r.WhichOneof("record_type") == "exit"
+    ]
     return codes[-1] if codes else None
 
 
 def find(folder: str) -> List[str]:
-    """List the .wandb files below a folder that runs were started in."""
+    """Return the paths of the .wandb files of runs that were started in a folder."""
     return sorted(glob.glob(os.path.join(folder, "wandb", "*run-*", "*.wandb")))
 
 
@@ -72,14 +74,14 @@ def _entries(path: str) -> Iterator[bytes]:
     while at < len(content):
         left = _BLOCK - at % _BLOCK
         if left < _CHUNK.size:
-            at += left  # too little for a chunk: zeros
+            at += left  # the rest of a block that has no room for a header is zeros
             continue
         if at + _CHUNK.size > len(content):
-            return
+            return  # cut short
         checksum, length, kind = _CHUNK.unpack_from(content, at)
         data = content[at + _CHUNK.size : at + _CHUNK.size + length]
         if len(data) < length:
-            return
+            return  # cut short
         if zlib.crc32(data, zlib.crc32(bytes([kind]))) != checksum:
             raise BrokenFile(f"{path} is damaged at byte {at}")
         at += _CHUNK.size + length

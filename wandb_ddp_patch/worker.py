@@ -1,21 +1,24 @@
-"""The name by which payloads of runs are loaded: kept as it is since 0.1.0.
+"""The name by which payloads of runs are loaded: it never changes, because pickles hold it.
 
-A payload that one release of this package has written is loaded by any other.
+What is in a payload, and its format's number, is in runs/payload_format.py.
 """
 
 from __future__ import annotations
 
-from typing import Any, Dict, Tuple
+from typing import TYPE_CHECKING, Any, Tuple
 
 from .handover import fork  # noqa: F401  (from now on, this process has runs)
 from .handover import payload as payloads
 
+if TYPE_CHECKING:
+    from .runs.payload_format import Payload
 
-def reduce_run(run: Any) -> Tuple[Any, Tuple[Dict[str, Any]]]:
+
+def reduce_run(run: Any) -> Tuple[Any, Tuple[Payload]]:
     """Reduce a run to its payload, for pickle: see handover/payload.py."""
     return load_run, (payloads.dump(run),)
 
 
-def load_run(payload: Dict[str, Any]) -> Any:
+def load_run(payload: Payload) -> Any:
     """Find or make the run that a payload stands for."""
     return payloads.load(payload)

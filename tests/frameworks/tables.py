@@ -1,6 +1,7 @@
 """A script: makes the tables of docs/carriers.md of what the tests in this folder have kept.
 
-Usage: PYTHONPATH=tests tables.py [--write FILE]. Without a file it prints them.
+Usage: PYTHONPATH=tests:tests/helpers:tests/workers tables.py [--write FILE]. Without a file it
+prints them.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """A run that Ray's and Dask's workers on another machine log to.
 
-Machines are namespaces of this one: see tests/machines.py.
+Machines are namespaces of this one: see tests/helpers/machines.py.
 """
 
 import collections

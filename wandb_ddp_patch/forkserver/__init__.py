@@ -1,12 +1,17 @@
 """spawn() and warm_up(): workers from a forkserver that has imported the script.
 
-launch.py starts them, server.py the forkserver, trial.py asks whether that is of use,
-preload.py runs in it, arrival.py in each worker before its function is called, and
-parent.py ends a worker whose parent has ended.
+The life of one start:
 
-unchanged.py has torch's own spawn start them: forked.py makes them what spawned workers
-are, circumstances.py says what that takes, and files.py closes what they hold at their end.
+1. launch.py checks what it is called with (arguments.py), and has server.py start the forkserver,
+   where none is running.
+2. preload.py imports the script there, once, and records what that does (import_audit.py,
+   process_state.py, library_state.py, open_files.py).
+3. selftest.py has a first worker try whether forks of it work. If they don't, workers are spawned,
+   and a warning says why.
+4. torch starts the workers. In each, bootstrap.py restores the environment, the streams, the run
+   and random numbers before the user's function is loaded.
+5. parent_watch.py ends a worker whose parent ends first.
 
-kernel.py compares forks of the forkserver with spawned workers, in what the kernel shows, and
-origin.py tells the script's own code from packages.
+unchanged/ has torch's own spawn start its workers like this, where they would not differ from
+spawned ones.
 """

@@ -5,24 +5,24 @@ from __future__ import annotations
 import functools
 import types
 from multiprocessing import context, reduction
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Sized, Tuple
 
-# What is larger is not looked at to its end: it will be pickled once for each worker.
-_BYTES = 1 << 18
+# A larger pickle is not tried to its end: the arguments are pickled once more for each worker.
+_LONGEST_BYTES = 1 << 18
 
 
-def pickling_problem(fn: Callable[..., object], args: Tuple[Any, ...]) -> Optional[str]:
-    """Say which of them can't be sent to a new process, and why; None where all can."""
+def pickling_problem(fn: Callable[..., object], args: Tuple[object, ...]) -> Optional[str]:
+    """Return which of them can't be sent to a new process, and why; None where all can."""
     name = getattr(fn, "__qualname__", f"the {type(fn).__qualname__}")
     named = [(name, fn), *((f"args[{n}]", arg) for n, arg in enumerate(args))]
     # Locks and queues let themselves be pickled only while a process is being started.
     set_popen: Any = context.set_spawning_popen
-    set_popen(_Popen)
+    set_popen(_TrialPopen)
     try:
         for what, value in named:
             try:
-                _Pickler(_Sink()).dump(value)
-            except _Enough:
+                _TrialPickler(_DiscardingFile()).dump(value)
+            except _LongEnough:
                 pass
             except Exception as error:
                 why = " ".join(str(error).split()).rstrip(".")
@@ -32,51 +32,53 @@ def pickling_problem(fn: Callable[..., object], args: Tuple[Any, ...]) -> Option
     return None
 
 
-class _Enough(BaseException):
+# Not an Exception: a __reduce__ that suppresses these would have the pickle go on.
+class _LongEnough(BaseException):
     pass
 
 
-class _Sink:
-    """A file that keeps nothing."""
-
+class _DiscardingFile:
     def __init__(self) -> None:
-        self.left = _BYTES
+        self._left_bytes = _LONGEST_BYTES
 
-    def write(self, data: Any) -> None:
-        self.left -= len(data)
-        if self.left < 0:
-            raise _Enough
+    def write(self, data: Sized) -> None:
+        self._left_bytes -= len(data)
+        if self._left_bytes < 0:
+            raise _LongEnough
 
 
-class _Pickler(reduction.ForkingPickler):
-    """Passes over tensors, connections and the like, and arrays.
+class _TrialPickler(reduction.ForkingPickler):
+    """Skips tensors, connections and the like, and arrays.
 
-    They can be sent. To pickle them moves tensors to shared memory, opens descriptors, or
-    copies all of an array.
+    They can be sent. Pickling them would move tensors to shared memory, duplicate descriptors, or
+    copy all of an array.
     """
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: _DiscardingFile) -> None:
         super().__init__(file)
-        known: Any = getattr(self, "_extra_reducers", {})
-        self._passed = known.keys() - {functools.partial, types.MethodType}
-        self._seen: Dict[type, Optional[bool]] = {}
+        reducers: Dict[Any, Any] = getattr(self, "_extra_reducers", {})
+        # multiprocessing's reducers for these two only look at what they hold, which may be
+        # anything.
+        self._skipped = reducers.keys() - {functools.partial, types.MethodType}
+        self._is_skipped: Dict[type, Optional[bool]] = {}
 
-    def persistent_id(self, obj: Any) -> Optional[bool]:
+    def persistent_id(self, obj: object) -> Optional[bool]:
+        # Anything but None stands for the object in the pickle.
         cls = type(obj)
-        if cls not in self._seen:
-            # Not with isinstance(), of which torch's classes make something slow.
-            passed = self._passed & set(cls.__mro__) or hasattr(cls, "__array_interface__")
-            self._seen[cls] = True if passed else None
-        return self._seen[cls]
+        if cls not in self._is_skipped:
+            # Not isinstance(), which is slow for torch's classes.
+            skip = self._skipped & set(cls.__mro__) or hasattr(cls, "__array_interface__")
+            self._is_skipped[cls] = True if skip else None
+        return self._is_skipped[cls]
 
 
-class _Popen:
-    """Stands for the process that is being started."""
+class _TrialPopen:
+    """Stands in for the process that would be starting; duplicates no descriptor."""
 
     @staticmethod
-    def duplicate_for_child(handle: Any) -> Any:
+    def duplicate_for_child(handle: int) -> int:
         return handle
 
     @staticmethod
-    def DupFd(descriptor: Any) -> Any:
+    def DupFd(descriptor: int) -> int:
         return descriptor

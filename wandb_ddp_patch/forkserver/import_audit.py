@@ -1,7 +1,7 @@
-"""What importing a script may depend on: as it was for the forkserver, and as it is now.
+"""What importing the script depends on, and what it leaves behind.
 
-A spawned worker imports the script as things are when it is started. A forkserver's worker
-has what was imported before: for unchanged scripts, things must not have changed since.
+A spawned worker imports the script when it is started. A forkserver's worker has what was
+imported before: that is only the same if what the import depends on has not changed since.
 """
 
 from __future__ import annotations
@@ -10,163 +10,233 @@ import atexit
 import contextlib
 import os
 import sys
+import sysconfig
+from dataclasses import dataclass, field
 from multiprocessing import spawn
-from typing import Any, Callable, Dict, Iterator, Optional, Set
+from types import FrameType
+from typing import Any, Callable, ContextManager, Dict, Iterable, Iterator, List, Optional, Set
 
-from . import kernel, package_folders
+from . import process_state
+
+_PATHS = sysconfig.get_paths()
+_STDLIB_FOLDERS = _PATHS["stdlib"], _PATHS["platstdlib"]
+_SITE_FOLDERS = (
+    *(_PATHS["purelib"], _PATHS["platlib"]),
+    *(os.path.join(_PATHS["stdlib"], f"{name}-packages") for name in ("site", "dist")),
+)
+# The methods of os.environ that read all of it.
+_BULK_READS = "__iter__", "copy", "items", "keys", "values"
+# Packages that read all of the environment only for variables of their own, for a proxy, or to
+# pass it to another program. wandb imports git and, up to 0.21, sentry_sdk. If these counted, any
+# changed variable would make all workers slow ones.
+_HARMLESS_READERS = "fsspec", "git", "sentry_sdk", "tqdm", __name__.split(".")[0]
 
 
+@dataclass
 class EnvironUse:
-    """What importing the script has done with the environment's variables."""
+    """What importing the script has done with the environment's variables.
 
-    def __init__(self) -> None:
-        self.read: Set[str] = set()
-        self.whole = False  # whether it may have read any
-        # The values that it has left; None where it has deleted the variable.
-        self.written: Dict[str, Optional[str]] = {}
+    Attributes:
+        read: The names of those that it has read.
+        reads_all: Whether it may have read any other one.
+        written: The values that it has left, by name; None where it has deleted the variable.
+    """
+
+    read: Set[str] = field(default_factory=set)
+    reads_all: bool = False
+    written: Dict[str, Optional[str]] = field(default_factory=dict)
+
+
+@dataclass
+class ImportReport:
+    """What importing the script has done in the forkserver; all its forks have a copy.
+
+    Attributes:
+        problem: Why the script is not imported; None once it is.
+        environ: What the import has done with the environment.
+        atexit_files: The files of code that has registered a function with atexit.
+        open_files: The files and connections that it has left open.
+        resource: The name of a resource it has created that forks share or lack, or None.
+        threads: The names of the Python threads that it has started.
+        timers: The names of the timers that it has set.
+        changes: What else it has changed that each spawned worker gets from its parent.
+        sys_path: sys.path as the script has left it; None where it has not changed that.
+    """
+
+    # As it is where this module is imported but preload.py has nothing to import.
+    problem: Optional[str] = "the forkserver has died, and the next one has imported nothing"
+    environ: EnvironUse = field(default_factory=EnvironUse)
+    atexit_files: Set[str] = field(default_factory=set)
+    open_files: List[str] = field(default_factory=list)
+    resource: Optional[str] = None
+    threads: List[str] = field(default_factory=list)
+    timers: List[str] = field(default_factory=list)
+    changes: List[str] = field(default_factory=list)
+    sys_path: Optional[List[str]] = None
 
 
 class ProcessSnapshot:
-    """Those of this process, as they are now."""
+    """What an import of the script, and the start of a process, depend on: as it is now."""
 
     def __init__(self) -> None:
-        self.environ = dict(os.environ)
+        self._environ = dict(os.environ)
         data = spawn.get_preparation_data("")
-        self._others = {
+        self._settings = {
             "its main module": [data.get(f"init_main_from_{how}") for how in ("name", "path")],
             "sys.argv": [str(argument) for argument in sys.argv],
             "sys.path": [str(folder) for folder in data["sys_path"]],
             "its working directory": data["dir"],
         }
-        self._handed_on = kernel.handed_on()
+        self._inherited = process_state.inherited_state()
 
-    def handed_on_changed(self, server: Optional[int]) -> Optional[str]:
-        """Say why a new process would now be another one to the system, or None.
-
-        Args:
-            server: The number of the forkserver.
-        """
-        name = kernel.changed(self._handed_on, server)
+    def inheritance_problem(self, server_pid: Optional[int]) -> Optional[str]:
+        """Return why a process started now would inherit something else, or None."""
+        name = process_state.changed_name(self._inherited, server_pid)
         return name and (
             f"what this process hands on to a new one has changed ({name}) since the forkserver"
             " was started; let that be done before the first start"
         )
 
-    def changed(self, use: EnvironUse) -> Optional[str]:
-        """Say why importing the script now may be another thing, or None."""
+    def import_problem(self, use: EnvironUse) -> Optional[str]:
+        """Return why importing the script now could have another result, or None."""
         now = ProcessSnapshot()
         since = "has changed since the forkserver has imported the script"
-        every = {*self.environ, *now.environ} if use.whole else set()
-        for name in sorted(use.read | every):
-            if self.environ.get(name) != now.environ.get(name):
+        others = {*self._environ, *now._environ} if use.reads_all else set()
+        for name in sorted(use.read | others):
+            if self._environ.get(name) != now._environ.get(name):
                 return f"the variable {name}, which is read when the script is imported, {since}"
         for name, value in sorted(use.written.items()):
-            # Workers get this process's variables over what the import has left.
-            if value != now.environ.get(name):
+            # A worker gets this process's variables, which replace what the import has set.
+            if value != now._environ.get(name):
                 return f"importing the script sets or deletes the variable {name}, each time"
-        threads = now.environ.get("OMP_NUM_THREADS", "")
-        if threads != self.environ.get("OMP_NUM_THREADS", "") and not threads.isdigit():
-            # Which arrival.py can't hand to a torch that has read it.
+        threads = now._environ.get("OMP_NUM_THREADS", "")
+        if threads != self._environ.get("OMP_NUM_THREADS", "") and not threads.isdigit():
+            # A list of numbers, for nested regions: torch.set_num_threads() takes but one.
             return f"the variable OMP_NUM_THREADS {since}"
-        for name, value in self._others.items():
-            if value != now._others[name]:
+        for name, setting in self._settings.items():
+            if setting != now._settings[name]:
                 return f"{name} {since}"
         return None
 
 
-# --- in the forkserver --------------------------------------------------------
+# --- in the forkserver, while it imports the script ---------------------------
 
 
 @contextlib.contextmanager
-def record_environ_reads(use: EnvironUse) -> Iterator[None]:
-    """Note which of the environment's variables are read, and whether all of them are.
+def replaced(owner: object, **attributes: object) -> Iterator[None]:
+    """Set attributes of a class, module or object, and restore them at the end."""
+    before = {name: vars(owner)[name] for name in attributes if name in vars(owner)}
+    for name, value in attributes.items():
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for name in attributes:
+            if name in before:
+                setattr(owner, name, before[name])
+            else:
+                delattr(owner, name)  # a base class has it
 
-    Some packages look through all for those whose names begin with theirs: of those,
-    what is read by name counts.
+
+def record_environ_reads(use: EnvironUse) -> ContextManager[None]:
+    """Record which variables of the environment are read, and whether all of them are.
+
+    Some packages go through all of them for those with a certain prefix. What these read by
+    name then is recorded.
     """
     environ: Any = type(os.environ)
-    upstream = {name: vars(environ).get(name) for name in ("__getitem__", *_WHOLE)}
+    upstream = environ.__getitem__
 
-    def getitem(self: Any, key: Any) -> Any:
+    def getitem(self: os._Environ[str], key: object) -> Any:
         if isinstance(key, (str, bytes)):
             use.read.add(os.fsdecode(key))
-        return upstream["__getitem__"](self, key)
+        return upstream(self, key)
 
-    def whole(name: str) -> Callable[[Any], Any]:
-        def method(self: Any) -> Any:
-            all_of_it = {self.decodekey(k): self.decodevalue(v) for k, v in self._data.items()}
-            use.whole = use.whole or _reader(sys._getframe(1)) not in _HARMLESS
-            return all_of_it if name == "copy" else getattr(all_of_it, name)()
+    def bulk_read(name: str) -> Callable[[Any], object]:
+        def method(self: Any) -> object:
+            # Not by upstream's method, which reads each variable by __getitem__ of above: then
+            # all would be recorded, for harmless readers as well.
+            variables = {self.decodekey(k): self.decodevalue(v) for k, v in self._data.items()}
+            if not use.reads_all and _reading_package(sys._getframe(1)) not in _HARMLESS_READERS:
+                use.reads_all = True
+            return variables if name == "copy" else getattr(variables, name)()
 
         return method
 
-    environ.__getitem__ = getitem
-    for name in _WHOLE:
-        setattr(environ, name, whole(name))
-    try:
-        yield
-    finally:
-        for name, method in upstream.items():
-            if method is None:
-                delattr(environ, name)
-            else:
-                setattr(environ, name, method)
+    return replaced(environ, __getitem__=getitem, **{name: bulk_read(name) for name in _BULK_READS})
 
 
-@contextlib.contextmanager
-def record_environ_writes(written: Dict[str, Optional[str]]) -> Iterator[None]:
-    """Note the environment's variables that are set or deleted, and their values then."""
-    environ: Any = type(os.environ)
-    upstream = {name: vars(environ)[name] for name in ("__setitem__", "__delitem__")}
-
-    def setitem(self: Any, key: Any, value: Any) -> None:
-        upstream["__setitem__"](self, key, value)
-        written[os.fsdecode(key)] = os.fsdecode(value)
-
-    def delitem(self: Any, key: Any) -> None:
-        upstream["__delitem__"](self, key)
-        written[os.fsdecode(key)] = None
-
-    environ.__setitem__, environ.__delitem__ = setitem, delitem
-    try:
-        yield
-    finally:
-        for name, method in upstream.items():
-            setattr(environ, name, method)
-
-
-@contextlib.contextmanager
-def record_atexit(files: Set[str], is_a_package: Callable[[str], bool]) -> Iterator[None]:
-    """Note the files of functions that have atexit do what may be meant for once only.
-
-    Those are the user's own, and who removes files. What else packages do at the end of a
-    process, each worker does.
-    """
-    module: Any = atexit
-    register = module.register
-
-    def note(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        file = sys._getframe(1).f_code.co_filename
-        removes = getattr(function, "__module__", "") in ("os", "posix", "shutil")
-        if removes or not is_a_package(file):
-            files.add(file)
-        return register(function, *args, **kwargs)
-
-    module.register = note
-    try:
-        yield
-    finally:
-        module.register = register
-
-
-_WHOLE = "__iter__", "copy", "items", "keys", "values"
-# For their own settings, for a proxy, or to hand it to another program. wandb brings git and
-# sentry_sdk up to 0.21.
-_HARMLESS = "fsspec", "git", "sentry_sdk", "tqdm", __name__.split(".")[0]
-
-
-def _reader(frame: Any) -> str:
-    """Name the package of the first that is not of the standard library."""
-    while frame.f_back and package_folders.is_of_python(frame.f_code.co_filename):
+def _reading_package(frame: FrameType) -> str:
+    """Return the name of the first package that is not of the standard library."""
+    while frame.f_back and _is_stdlib(frame.f_code.co_filename):
         frame = frame.f_back
     return str(frame.f_globals.get("__name__", "")).split(".")[0]
+
+
+def record_environ_writes(
+    written: Dict[str, Optional[str]],
+) -> ContextManager[None]:
+    """Record which variables of the environment are set or deleted, and their values then."""
+    environ: Any = type(os.environ)
+    set_upstream, delete_upstream = environ.__setitem__, environ.__delitem__
+
+    def setitem(self: os._Environ[str], key: str, value: str) -> None:
+        set_upstream(self, key, value)
+        written[os.fsdecode(key)] = os.fsdecode(value)
+
+    def delitem(self: os._Environ[str], key: str) -> None:
+        delete_upstream(self, key)
+        written[os.fsdecode(key)] = None
+
+    return replaced(environ, __setitem__=setitem, __delitem__=delitem)
+
+
+def record_atexit(files: Set[str], is_package_file: Callable[[str], bool]) -> ContextManager[None]:
+    """Record the files that register with atexit what may be meant to happen once only.
+
+    That is what the user's own code registers, and what removes files. What else packages
+    register is fine in each worker, as it is in spawned ones.
+    """
+    upstream = atexit.register
+
+    def register(function: Callable[..., object], *args: object, **kwargs: object) -> object:
+        file = sys._getframe(1).f_code.co_filename
+        removes_files = getattr(function, "__module__", "") in ("os", "posix", "shutil")
+        if removes_files or not is_package_file(file):
+            files.add(file)
+        return upstream(function, *args, **kwargs)
+
+    return replaced(atexit, register=register)
+
+
+# --- whose code a file contains ------------------------------------------------
+
+
+class PackageFolders:
+    """Where this interpreter finds modules by itself, before it has the script's sys.path.
+
+    Whether a folder is site-packages says nothing: packages also come from PYTHONPATH (which
+    the modules of a cluster set), the user's site-packages, .pth files and editable installs.
+    So the user's own code is what only the start of the script finds: in the script's folder,
+    the current one, or one that the script adds to sys.path.
+    """
+
+    def __init__(self, script: Dict[str, Any]) -> None:
+        main = script.get("init_main_from_path")
+        own = script["dir"], script.get("orig_dir"), main and os.path.dirname(main)
+        self._own = _folders(filter(None, own))
+        self._package_folders = _folders(sys.path) - self._own
+
+    def is_package_file(self, file: str) -> bool:
+        """Return True if a file is not the user's own code."""
+        folders = self._own | _folders(sys.path)
+        matching = [folder for folder in folders if file.startswith(folder)]
+        return not matching or max(matching, key=len) in self._package_folders
+
+
+def _is_stdlib(file: str) -> bool:
+    return file.startswith(("<", *_STDLIB_FOLDERS)) and not file.startswith(_SITE_FOLDERS)
+
+
+def _folders(names: Iterable[object]) -> Set[str]:
+    return {os.path.join(os.path.abspath(name), "") for name in names if isinstance(name, str)}

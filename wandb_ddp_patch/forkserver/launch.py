@@ -8,15 +8,16 @@ https://docs.python.org/3/library/multiprocessing.html#contexts-and-start-method
 
 from __future__ import annotations
 
-import atexit
 import functools
 import multiprocessing
 import os
 import pickle
 import sys
 import warnings
+from multiprocessing.process import BaseProcess
 from typing import Any, Callable, List, Optional, Tuple
 
+from .. import _lifecycle
 from ..runs import state
 from . import selftest, server
 from .arguments import pickling_problem
@@ -24,12 +25,12 @@ from .bootstrap import WorkerTarget
 from .parent_watch import ParentHandle
 
 # Each tensor on the CPU is a file descriptor.
-TOO_MANY_FDS = "the arguments hold more tensors than a forkserver's workers can be handed"
+_TOO_MANY_TENSORS = "the arguments hold more tensors than a forkserver's workers can be handed"
 
 
 def spawn(
     fn: Callable[..., object],
-    args: Tuple[Any, ...],
+    args: Tuple[object, ...],
     nprocs: int,
     join: bool,
     daemon: bool,
@@ -39,72 +40,81 @@ def spawn(
     """See :func:`wandb_ddp_patch.spawn`."""
     method = start_method or server.default_method()
     if patched:
-        _refuse_what_is_not_here(method)
-    start_processes = _torchs_own()
+        _check_start_method(method)
+    start_processes = _torch_start_processes()
     if not patched:
         return start_processes(fn, args, nprocs, join, daemon, start_method or "spawn")
     if method != "fork":
-        _refuse_what_is_in_no_file(fn)
-        _refuse_what_cannot_be_sent(fn, args)
+        _check_importable(fn)
+        _check_picklable(fn, args)
     run = _current_run()
-    sent = run if method == "fork" or _can_be_sent(run) else None
+    # A fork has all objects of this process as they are: its run is not pickled.
+    sent = run if method == "fork" or _is_picklable(run) else None
     with ParentHandle() as parent:
 
         def start(method: str) -> Any:
-            job = WorkerTarget(fn, method, sent, parent)
-            return start_processes(job, args, nprocs, False, daemon, method)
+            target = WorkerTarget(fn, method, sent, parent)
+            return start_processes(target, args, nprocs, False, daemon, method)
 
-        context = _started(start, method)
+        context = _start(start, method)
     context.join = functools.partial(_join, context.join, run)
     while join and not context.join():
         pass
     return None if join else context
 
 
-def _started(start: Callable[[str], Any], method: str) -> Any:
-    why = selftest.forkserver_problem() if method == "forkserver" else None
-    if why is None:
+def _start(start: Callable[[str], Any], method: str) -> Any:
+    problem = selftest.forkserver_problem() if method == "forkserver" else None
+    if problem is None:
         others = multiprocessing.active_children()
         try:
             return start(method)
         except (OSError, ValueError) as error:
             if method != "forkserver":
                 raise
-            why = start_problem(error, others)
-    _say_why(why)
+            problem = start_problem(error, others)
+    _warn_of_spawn(problem)
     return start("spawn")
 
 
-def start_problem(error: Exception, others: List[Any]) -> str:
-    """Say why the forkserver has started no worker. Raise what is no reason to try otherwise.
+def start_problem(error: Exception, others: List[BaseProcess]) -> str:
+    """Return why the forkserver has started no worker.
 
     Args:
+        error: What starting the workers has raised.
         others: The processes that there were before.
+
+    Raises:
+        Exception: This one, where spawning the workers would be wrong: the user's arguments have
+            raised it, or some workers have started, whose function must not be called again.
     """
     if "too many fds" in str(error):
-        return TOO_MANY_FDS
+        return _TOO_MANY_TENSORS
     if isinstance(error, OSError) and set(multiprocessing.active_children()) <= set(others):
         return f"the forkserver can't be reached: {error}"
     raise error
 
 
-def _torchs_own() -> Any:
+def _torch_start_processes() -> Callable[..., Any]:
     try:
         from torch.multiprocessing import start_processes
     except ImportError:
         raise ImportError("wandb_ddp_patch.spawn() needs PyTorch: pip install torch") from None
-    return getattr(start_processes, "torchs_own", start_processes)  # see unchanged.py
+    # After use_forkserver(), this is ours: see unchanged/start_processes.py.
+    upstream: Callable[..., Any] = getattr(start_processes, "torchs_own", start_processes)
+    return upstream
 
 
-def _say_why(why: str) -> None:
+def _warn_of_spawn(problem: str) -> None:
     warnings.warn(
-        f"wandb_ddp_patch.spawn() starts its workers with spawn, many times slower, because {why}.",
+        "wandb_ddp_patch.spawn() starts its workers with spawn, many times slower, because"
+        f" {problem}.",
         RuntimeWarning,
         stacklevel=5,
     )
 
 
-def _refuse_what_is_not_here(method: str) -> None:
+def _check_start_method(method: str) -> None:
     known = multiprocessing.get_all_start_methods()
     if method not in known:
         raise ValueError(
@@ -112,12 +122,12 @@ def _refuse_what_is_not_here(method: str) -> None:
         )
 
 
-def _refuse_what_is_in_no_file(fn: Callable[..., object]) -> None:
-    """Say at once what else each worker would say of itself, and not where to put it."""
+def _check_importable(fn: Callable[..., object]) -> None:
+    """Raise at once what else each worker would raise, without saying where to put it."""
     name = getattr(fn, "__qualname__", fn)
-    if is_in_no_file(fn):
+    if is_interactive(fn):
         where = f"{name} is defined in a notebook's cell, or at a prompt,"
-    elif _is_from_standard_input():
+    elif _is_from_stdin():
         where = "this script is read from standard input,"
     else:
         return
@@ -127,27 +137,27 @@ def _refuse_what_is_in_no_file(fn: Callable[..., object]) -> None:
     )
 
 
-def is_in_no_file(fn: Callable[..., object]) -> bool:
-    """Say whether a function is of a notebook's cell, or the like."""
+def is_interactive(fn: Callable[..., object]) -> bool:
+    """Return True if a function is defined in a notebook's cell, or the like."""
     main = sys.modules["__main__"]
     has_file = hasattr(main, "__file__") or getattr(main, "__spec__", None) is not None
     return getattr(fn, "__module__", None) == "__main__" and not has_file
 
 
-def _is_from_standard_input() -> bool:
-    # Python calls that a file, which each new process then tries to run.
+def _is_from_stdin() -> bool:
+    # Python gives such a script a file's name, "<stdin>", which each new process tries to run.
     main = sys.modules["__main__"]
     spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
     return spec is None and file == "<stdin>" and not os.path.exists(file)
 
 
-def _refuse_what_cannot_be_sent(fn: Callable[..., object], args: Tuple[Any, ...]) -> None:
-    """Say it before a forkserver and workers are started, which takes seconds."""
-    why = pickling_problem(fn, args)
-    if why is not None:
+def _check_picklable(fn: Callable[..., object], args: Tuple[object, ...]) -> None:
+    """Raise it before a forkserver and workers are started, which takes seconds."""
+    problem = pickling_problem(fn, args)
+    if problem is not None:
         raise ValueError(
-            f"{why}. Put functions and classes at the top of a module, and have the workers make"
-            ' what can\'t be pickled; or pass start_method="fork"'
+            f"{problem}. Put functions and classes at the top of a module, and have the workers"
+            ' make what can\'t be pickled; or pass start_method="fork"'
         )
 
 
@@ -158,7 +168,7 @@ def _current_run() -> Any:
     return getattr(sys.modules.get("wandb"), "run", None)
 
 
-def _can_be_sent(run: Any) -> bool:
+def _is_picklable(run: Any) -> bool:
     try:
         pickle.dumps(run)
     except Exception as error:
@@ -171,22 +181,21 @@ def _can_be_sent(run: Any) -> bool:
     return True
 
 
-def _join(join: Callable[..., bool], run: Any, *args: Any, **kwargs: Any) -> bool:
+def _join(join: Callable[..., bool], run: Any, *args: object, **kwargs: object) -> bool:
     try:
         return join(*args, **kwargs)
     except Exception:  # torch's two, that say how a worker ended
-        owned = state.get_state(run) if run is not None else None
-        if isinstance(owned, state.OwnerState) and owned.exit_code is None:
-            owned.exit_code = 1
+        owner = state.get_state(run) if run is not None else None
+        if isinstance(owner, state.OwnerState) and owner.exit_code is None:
+            owner.exit_code = 1
             # One for all runs, and at the end: it must come before wandb's own hook.
-            atexit.unregister(_finish_failed)
-            atexit.register(_finish_failed)
+            _lifecycle.at_interpreter_exit(_finish_failed)
         raise
 
 
 def _finish_failed() -> None:
     # wandb's own hook knows only how this process ends.
     run = _current_run()
-    owned = state.get_state(run) if run is not None else None
-    if isinstance(owned, state.OwnerState) and owned.exit_code:
-        run.finish(exit_code=owned.exit_code)
+    owner = state.get_state(run) if run is not None else None
+    if isinstance(owner, state.OwnerState) and owner.exit_code:
+        run.finish(exit_code=owner.exit_code)

@@ -1,113 +1,127 @@
-"""Whether the forkserver is of use: a first worker tries what the workers will do."""
+"""Whether the forkserver can be used: a first worker tries what all workers will do."""
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import os
 import sys
 import threading
+from dataclasses import dataclass, field
 from multiprocessing import connection
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional
 
-from . import kernel, preload, server
+from . import preload, process_state, server
 from .bootstrap import reuse_process_number
 from .import_audit import EnvironUse
 from .parent_watch import ParentHandle, exit_with_parent
 
-# A worker that can do it has done it in a moment, but for other work on the machine.
-# So these are no limits of time: how often, a second apart, nothing of it may be seen to
-# move, nor to be ready to; and, because some wait without sleeping, how many seconds of
-# processor time it may take.
-_STILL, _SPINNING_SECONDS = 5, 10
-# The limit in seconds where that is not to be seen, which is on Linux.
-_UNSEEN_SECONDS = 60
+# See StallDetector.
+_IDLE_LOOKS, _SPINNING_SECONDS, _UNSEEN_LOOKS = 5, 10, 60
 
 _HANGS = "a process that imports the script and is forked then hangs"
 _INSTEAD = 'do it in a function that the workers call, or under if __name__ == "__main__":'
 
-# Why a forkserver, by its address, is not to be used; None where it is.
-_unfit: Dict[Any, Optional[str]] = {}
-# The same for workers that are to be as spawned ones are; and what importing the script does
-# with its environment.
-_unlike: Dict[Any, Tuple[Optional[str], EnvironUse]] = {}
+
+@dataclass
+class SelfTestResult:
+    """What the first worker has found out.
+
+    Attributes:
+        forkserver_problem: Why the forkserver is not to be used, or None.
+        equivalence_problem: Why its workers would not be as spawned ones are, or None.
+        environ: What importing the script does with its environment.
+    """
+
+    forkserver_problem: Optional[str]
+    equivalence_problem: Optional[str] = None
+    environ: EnvironUse = field(default_factory=EnvironUse)
+
+
+# By the forkserver's address: Python starts another one where one has died.
+_results: Dict[object, SelfTestResult] = {}
 
 
 def forkserver_problem() -> Optional[str]:
-    """Ask a first worker whether the forkserver's workers can do their job."""
-    forkserver: Any = importlib.import_module("multiprocessing.forkserver")
+    """Return why the workers of the forkserver couldn't do their job, or None.
+
+    It starts the forkserver, and its first worker, where that has not been done.
+    """
     try:
         server.start()
         if server.started_in is not None:
-            why = server.started_in.handed_on_changed(forkserver._forkserver._forkserver_pid)
-            if why is not None:
-                return why  # before its socket is touched, which may be another user's by now
-        address = forkserver._forkserver._forkserver_address
-        if address not in _unfit:
-            why, unlike = _try()
-            # It may be another one by now: Python starts one where one has died.
-            address = forkserver._forkserver._forkserver_address
-            # In this order: other threads look for the second where they have found the first.
-            _unlike[address] = unlike
-            _unfit[address] = why
+            # Before its socket is touched: after setuid(), for one, that is out of reach.
+            problem = server.started_in.inheritance_problem(server.pid())
+            if problem is not None:
+                return problem
+        address = server.address()
+        if address not in _results:
+            result = _run()
+            # To start a worker may have started another forkserver: the result is of that one.
+            address = server.address()
+            _results[address] = result
     except ChildProcessError:
         return "this process is a fork of the one that has the forkserver"
     except OSError as error:
         return f"no forkserver can be started, or reached: {error}"
-    return _unfit[address]
+    return _results[address].forkserver_problem
 
 
 def equivalence_problem() -> Optional[str]:
-    """Say why its workers would not be as spawned ones are, once it can be used."""
-    forkserver: Any = importlib.import_module("multiprocessing.forkserver")
+    """Return why workers would not be as spawned ones are, or None.
+
+    To be called after :func:`forkserver_problem` has returned None.
+    """
     if server.started_in is None:
         return "the program has started a forkserver itself, which has not imported the script"
-    address = forkserver._forkserver._forkserver_address
-    if address not in _unlike:  # another thread has started the next one
-        return preload.why_not_loaded
-    why, use = _unlike[address]
-    return server.started_in.changed(use) if why is None else why
+    result = _results.get(server.address())
+    if result is None:  # it has died since, and another thread has started the next one
+        return preload.report.problem
+    return result.equivalence_problem or server.started_in.import_problem(result.environ)
 
 
-def _try() -> Tuple[Optional[str], Tuple[Optional[str], EnvironUse]]:
+# --- in the process that starts workers ------------------------------------------
+
+
+def _run() -> SelfTestResult:
     context = multiprocessing.get_context("forkserver")
     receiver, sender = context.Pipe(duplex=False)
     is_ours = server.started_in is not None
-    why: Optional[str] = _HANGS
-    unlike: Tuple[Optional[str], EnvironUse] = (None, EnvironUse())
+    problem = _HANGS
     with ParentHandle() as parent, receiver:
         process = context.Process(target=_report, args=(sender, parent, is_ours), daemon=True)
+        # Else the user's first worker would be number 2, and be named so.
         reuse_process_number(process)
         try:
             with sender:
                 process.start()
-            is_stuck = _stuck(process.pid or 0)
-            # Where the forkserver is not ours, it imports the script, which takes its time.
-            script: str = _answer(receiver, process, is_stuck if is_ours else lambda: False)
-            why = _not_survived(script, "starts threads (of OpenMP)")
-            answer: Optional[str] = _answer(receiver, process, is_stuck)
-            why = _HANGS
-            unlike = _answer(receiver, process, is_stuck)
+            is_stuck = StallDetector(process.pid or 0).is_stuck
+            # Where the program has started the forkserver, the worker has yet to import the
+            # script, which may wait for whatever it likes.
+            script: str = _receive(receiver, process, is_stuck if is_ours else lambda: False)
+            problem = _unforkable(script, "starts threads (of OpenMP)")
+            result: SelfTestResult = _receive(receiver, process, is_stuck)
+            problem = _HANGS  # at its end
             _wait([process.sentinel], is_stuck)
-            why = answer
         except (EOFError, ConnectionError):
-            return "a process that imports the script and is forked then dies", unlike
-        except _Stuck:
+            return SelfTestResult("a process that imports the script and is forked then dies")
+        except _StuckError:
             process.kill()
+            result = SelfTestResult(problem)
         process.join()
-    return why, unlike
+    return result
 
 
-def _not_survived(script: str, what: str) -> str:
+def _unforkable(script: str, what: str) -> str:
     return f"importing {script} {what}, which no fork survives; {_INSTEAD}"
 
 
-class _Stuck(Exception):
+class _StuckError(Exception):
     pass
 
 
-def _answer(receiver: Any, process: Any, is_stuck: Callable[[], bool]) -> Any:
-    # The process, too: a fork of this one may hold the pipe open.
+def _receive(receiver: Any, process: Any, is_stuck: Callable[[], bool]) -> Any:
+    # The process is waited for as well: where it dies, a fork of this process may hold the other
+    # end of the pipe open, and no end of file would ever come.
     _wait([receiver, process.sentinel], is_stuck)
     if not receiver.poll():
         raise EOFError
@@ -117,84 +131,92 @@ def _answer(receiver: Any, process: Any, is_stuck: Callable[[], bool]) -> Any:
 def _wait(objects: List[Any], is_stuck: Callable[[], bool]) -> None:
     while not connection.wait(objects, 1):
         if is_stuck():
-            raise _Stuck
+            raise _StuckError
 
 
-def _stuck(pid: int) -> Callable[[], bool]:
-    """Give what says, asked each second, whether that process will never go on."""
-    looks = still = first = last = 0
+class StallDetector:
+    """Looks at a process once a second, to see whether it will never go on.
 
-    def is_stuck() -> bool:
-        nonlocal looks, still, first, last
-        looks += 1
-        seen = _threads(pid)
+    A limit of time would not do: on a busy machine a healthy worker may wait minutes for a
+    processor, and all workers would be slow ones for no reason. A worker that waits for a
+    processor or for the disk is not asleep ("S"), so one all of whose threads are asleep, and
+    that has used no processor time, counts as hung after a few such looks.
+
+    Some deadlocks spin: OpenMP's threads wait like that. So there is also a limit for the
+    processor time that the worker may use, which needs nearly none. Only where the threads can't
+    be seen, which is not on Linux, is there a limit of time.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._looks = self._idle_looks = self._first_ticks = self._last_ticks = 0
+
+    def is_stuck(self) -> bool:
+        """Return True if the process hangs; to be called once a second."""
+        self._looks += 1
+        seen = process_state.thread_states(self._pid)
         if seen is None:
-            return looks >= _UNSEEN_SECONDS
+            return self._looks >= _UNSEEN_LOOKS
         states, ticks = seen
-        still = still + 1 if states == {b"S"} and ticks == last else 0
-        first, last = first or ticks, ticks
-        spun = (ticks - first) / os.sysconf("SC_CLK_TCK")
-        return still >= _STILL or spun >= _SPINNING_SECONDS
+        is_idle = states == {b"S"} and ticks == self._last_ticks
+        self._idle_looks = self._idle_looks + 1 if is_idle else 0
+        self._first_ticks, self._last_ticks = self._first_ticks or ticks, ticks
+        used_seconds = (ticks - self._first_ticks) / os.sysconf("SC_CLK_TCK")
+        return self._idle_looks >= _IDLE_LOOKS or used_seconds >= _SPINNING_SECONDS
 
-    return is_stuck
 
-
-def _threads(pid: int) -> Optional[Tuple[Set[bytes], int]]:
-    """The states of its threads, and the processor time of its first, in ticks."""
-    states, ticks = set(), 0
-    try:
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/stat", "rb") as file:
-                fields = file.read().rpartition(b")")[2].split()
-            states.add(fields[0])
-            if thread == str(pid):
-                ticks = int(fields[11]) + int(fields[12])
-    except OSError:
-        return None
-    return states, ticks
+# --- in the first worker -----------------------------------------------------------
 
 
 def _report(sender: Any, parent: ParentHandle, is_ours: bool) -> None:
-    lost = kernel.lost_threads()  # first: this process starts its own now
+    # Before anything else: this process starts threads of its own now, which would be
+    # mistaken for some that the forkserver has.
+    lost = process_state.threads_lost_by_fork()
     exit_with_parent(parent, True, threading.Event())
     import torch
 
     script = getattr(sys.modules["__main__"], "__file__", "the script")
     sender.send(script)
-    why = _unfit_to_fork(script, lost, is_ours)
-    if why is None:
-        # Where the script has used torch's own threads, this never returns.
+    result = SelfTestResult(
+        _forkserver_problem(script, lost, is_ours),
+        _equivalence_problem(script),
+        preload.report.environ,
+    )
+    if result.forkserver_problem is None:
+        # Large enough to be shared out among torch's threads. Where the script has used these, a
+        # fork waits here for threads that it has not, and the parent sees that it hangs.
         torch.ones(1 << 18).add_(1)
-    sender.send(why)
-    sender.send((_unlike_spawned(script), preload.use))
+    sender.send(result)
 
 
-def _unfit_to_fork(script: str, lost: List[str], is_ours: bool) -> Optional[str]:
-    torch = sys.modules["torch"]
+def _forkserver_problem(script: str, lost: List[str], is_ours: bool) -> Optional[str]:
+    report, torch = preload.report, sys.modules["torch"]
+    if is_ours and report.problem:
+        return report.problem
     xpu = getattr(torch, "xpu", None)  # from torch 2.4 on
-    if is_ours and preload.why_not_loaded:
-        return preload.why_not_loaded
     if any(getattr(kind, "_is_in_bad_fork", bool)() for kind in (torch.cuda, xpu)):
-        return _not_survived(script, "initialises CUDA, or another accelerator")
-    threads = preload.threads or lost
+        return _unforkable(script, "initialises CUDA, or another accelerator")
+    threads = report.threads or lost
     if threads:
-        return _not_survived(script, f"starts threads ({', '.join(threads)})")
-    if preload.made:
-        what = f"sets up {preload.made}, of which a spawned worker has its own"
+        return _unforkable(script, f"starts threads ({', '.join(threads)})")
+    if report.resource:
+        what = f"sets up {report.resource}, of which a spawned worker has its own"
         return f"importing {script} {what}; {_INSTEAD}"
-    if preload.timers:
-        return f"importing {script} changes a timer ({', '.join(preload.timers)})"
+    if report.timers:
+        return f"importing {script} changes a timer ({', '.join(report.timers)})"
     return None
 
 
-def _unlike_spawned(script: str) -> Optional[str]:
-    what = None
-    if preload.at_exit:
-        what = f"has atexit do something ({', '.join(sorted(preload.at_exit))})"
-    elif preload.left_open:
-        what = f"leaves files or connections open ({', '.join(preload.left_open)})"
+def _equivalence_problem(script: str) -> Optional[str]:
+    report = preload.report
+    if report.atexit_files:
+        what = f"has atexit do something ({', '.join(sorted(report.atexit_files))})"
+    elif report.open_files:
+        what = f"leaves files or connections open ({', '.join(report.open_files)})"
     elif getattr(sys.modules.get("wandb"), "run", None) is not None:
         what = "starts a run"
-    elif preload.changed:
-        return f"importing {script} changes {', '.join(preload.changed)}"
-    return what and f"importing {script} {what}, which its workers would share"
+    elif report.changes:
+        return f"importing {script} changes {', '.join(report.changes)}"
+    else:
+        return None
+    return f"importing {script} {what}, which its workers would share"

@@ -1,4 +1,4 @@
-"""The forkserver of spawn(): started early, with what it is to import."""
+"""The forkserver of spawn(): starts it, with what it is to import."""
 
 from __future__ import annotations
 
@@ -12,36 +12,34 @@ import sys
 import tempfile
 import threading
 from multiprocessing import spawn, util
-from typing import Any, Iterator, List, Optional
+from typing import Any, ContextManager, Iterator, List, Optional, Sequence
 
+from .. import _lifecycle
 from . import preload
-from .import_audit import ProcessSnapshot
+from .import_audit import ProcessSnapshot, replaced
 
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-# Linux takes variables of up to 128 KiB.
-_LONGEST_VARIABLE = 100_000
 _lock = threading.Lock()
-# How Python starts it; and what is to be done before.
+# How the command begins by which Python starts the forkserver; and what is put before it.
 _COMMAND = "from multiprocessing.forkserver import main;"
-_FIRST = "import sys; sys.path[:] = filter(None, sys.path); "
-# Those in which this process has started a forkserver; None where it found its program's.
+_WITHOUT_CURRENT_FOLDER = "import sys; sys.path[:] = filter(None, sys.path); "
+# This process as it was when it started the forkserver; None where there was one already, which
+# the program has started.
 started_in: Optional[ProcessSnapshot] = None
 
 
+@_lifecycle.in_forked_child(_lifecycle.ForkStage.RENEW_LOCKS)
 def _after_fork_in_child() -> None:
     global _lock
     _lock = threading.Lock()  # another thread of the parent may hold it
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+class _FalsyList(List[str]):
+    """The modules to preload, as a list that Python takes for an empty one.
 
-
-class _Names(List[str]):
-    """The names of modules, of which Python is not to know how many there are.
-
-    Else it puts all of sys.path beside them on the forkserver's command line, which
-    may be too long for the system then. preload.py sets sys.path.
+    Where Python sees that there are some, it also puts all of sys.path on the forkserver's
+    command line. A long one would be more than the system takes, and a path that is no string
+    would end the server. preload.py sets sys.path.
     """
 
     def __bool__(self) -> bool:
@@ -49,7 +47,7 @@ class _Names(List[str]):
 
 
 def default_method() -> str:
-    """Say how spawn() starts workers where it is not told."""
+    """Return the start method of spawn() where it is not told one."""
     # Python's own default on macOS is spawn, because its system libraries may
     # start threads: they do not survive the fork of a process that loads torch.
     methods = multiprocessing.get_all_start_methods()
@@ -58,10 +56,25 @@ def default_method() -> str:
 
 def warm_up() -> None:
     """See :func:`wandb_ddp_patch.warm_up`."""
-    importing_main = getattr(multiprocessing.current_process(), "_inheriting", False)
-    if default_method() == "forkserver" and not importing_main:
-        with contextlib.suppress(OSError):  # spawn() will say it
+    if default_method() == "forkserver" and not is_importing_main():
+        with contextlib.suppress(OSError):  # spawn() will meet it again, and warn
             start()
+
+
+def is_importing_main() -> bool:
+    """Return True in a worker that is importing the script, where no process can be started."""
+    return getattr(multiprocessing.current_process(), "_inheriting", False)
+
+
+def pid() -> Optional[int]:
+    """Return the forkserver's process number; None where there is none."""
+    number: Optional[int] = _forkserver()._forkserver_pid
+    return number
+
+
+def address() -> object:
+    """Return what tells the forkserver from earlier ones: the name of its socket."""
+    return _forkserver()._forkserver_address
 
 
 def start() -> None:
@@ -72,78 +85,85 @@ def start() -> None:
         OSError: It can't be started.
     """
     global started_in
-    forkserver: Any = importlib.import_module("multiprocessing.forkserver")
-    server = forkserver._forkserver
-    with _lock:  # what is set here is seen by all threads
-        if _is_running(server):
+    forkserver = _forkserver()
+    # Held until the snapshot is set: another thread that finds the forkserver running would else
+    # take it for the program's.
+    with _lock:
+        if _is_running(forkserver):
             return
         ours = preload.__name__
-        users = [n for n in server._preload_modules if n not in ("__main__", ours)]
-        multiprocessing.set_forkserver_preload(_Names([ours, *users]))
-        circumstances = ProcessSnapshot()
-        what = json.dumps(_what_to_import(), default=str)  # a Path in sys.path
-        with _handed_over(what), _current_folder_left_out():
+        users = [n for n in forkserver._preload_modules if n not in ("__main__", ours)]
+        multiprocessing.set_forkserver_preload(_FalsyList([ours, *users]))
+        snapshot = ProcessSnapshot()
+        request = json.dumps(_preload_request(), default=str)  # sys.path may contain a Path
+        with _passed_by_environment(request), _current_folder_left_out():
             forkserver.ensure_running()
-        started_in = circumstances
+        started_in = snapshot
 
 
-@contextlib.contextmanager
-def _current_folder_left_out() -> Iterator[None]:
-    """Have a forkserver that starts now find nothing in the current folder.
+def _forkserver() -> Any:
+    # Late: Windows has no such module.
+    return importlib.import_module("multiprocessing.forkserver")._forkserver
 
-    For ``python -c`` that is first on sys.path: a random.py there, which may be another
-    user's, would be run by imports that a spawned worker does with the script's sys.path.
+
+def _current_folder_left_out() -> ContextManager[None]:
+    """Keep a forkserver that starts now from importing what is in the current folder.
+
+    For ``python -c`` that folder is first on sys.path, as "". A random.py there, which may be
+    another user's, would be run by the forkserver's own imports; a spawned worker, which has the
+    script's sys.path by then, does not run it.
     """
     module: Any = util
     upstream = module.spawnv_passfds
 
-    def spawnv_passfds(path: Any, args: Any, passfds: Any) -> Any:
+    def spawnv_passfds(path: bytes, args: Sequence[str], passfds: Sequence[int]) -> int:
         *others, command = args
+        # Another thread may start another process meanwhile, such as the resource tracker.
         if command.startswith(_COMMAND):
-            args = [*others, _FIRST + command]
-        return upstream(path, args, passfds)
+            args = [*others, _WITHOUT_CURRENT_FOLDER + command]
+        number: int = upstream(path, args, passfds)
+        return number
 
-    module.spawnv_passfds = spawnv_passfds
-    try:
-        yield
-    finally:
-        module.spawnv_passfds = upstream
+    return replaced(module, spawnv_passfds=spawnv_passfds)
 
 
-def _is_running(server: Any) -> bool:
-    # As ensure_running() asks; but that it has ended is left there, to be seen again.
-    pid = server._forkserver_pid
-    if pid is None or not hasattr(os, "waitid"):  # macOS has it from Python 3.13 on
-        return pid is not None
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+def _is_running(forkserver: Any) -> bool:
+    # As ensure_running() finds out, but with WNOWAIT: that it has ended is for ensure_running()
+    # to collect, which else raises because there is no such child.
+    number = forkserver._forkserver_pid
+    if number is None or not hasattr(os, "waitid"):  # macOS has it from Python 3.13 on
+        return number is not None
+    return os.waitid(os.P_PID, number, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
-def _what_to_import() -> Any:
-    # A script may ask for the process's name, to see whether it is a worker.
+def _preload_request() -> preload.PreloadRequest:
+    # The script may look at the process's name, to see whether it is in a worker.
     data = spawn.get_preparation_data("SpawnProcess-1")
-    about_it = "name", "start_method", "init_main_from_name", "init_main_from_path"
-    keys = ("sys_path", "sys_argv", "dir", "orig_dir", *about_it)
+    main = "init_main_from_name", "init_main_from_path"
+    keys = ("sys_path", "sys_argv", "dir", "orig_dir", "name", "start_method", *main)
     return {
-        "script": {key: data[key] for key in keys if key in data},
-        # In this order: the script may seed NumPy.
+        # Before the script, which may seed it.
         "before": ["numpy.random"] if "numpy.random" in sys.modules else [],
-        "after": ["torch.multiprocessing", *_modules_of("wandb")],
-        "PYTHONPATH": os.environ.get("PYTHONPATH"),
+        "script": {key: data[key] for key in keys if key in data},
+        # All of wandb's modules that are loaded here: what the run has needed in this process,
+        # it will need in workers.
+        "after": ["torch.multiprocessing", *_loaded_modules("wandb")],
+        "pythonpath": os.environ.get("PYTHONPATH"),
     }
 
 
-def _modules_of(package: str) -> List[str]:
-    # Of the whole package: what a run has needed here, its workers will.
+def _loaded_modules(package: str) -> List[str]:
     return sorted(name for name in list(sys.modules) if name.split(".")[0] == package)
 
 
 @contextlib.contextmanager
-def _handed_over(text: str) -> Iterator[None]:
-    """Have the environment, for a process that starts now, lead to this text."""
+def _passed_by_environment(request: str) -> Iterator[None]:
+    """Have a process that starts now find the request, and this package."""
     before = dict(os.environ)
-    os.environ[preload.VARIABLE] = _file_of(text)
+    os.environ[preload.VARIABLE] = _write_request(request)
+    # The forkserver starts with nothing of this process's sys.path. Without this, it could not
+    # import preload.py where only the script's sys.path leads to this package.
     if _PACKAGES not in (*site.getsitepackages(), site.getusersitepackages()):
-        # The server starts with nothing of this process's sys.path.
         os.environ["PYTHONPATH"] = os.pathsep.join(
             filter(None, [_PACKAGES, before.get("PYTHONPATH")])
         )
@@ -156,19 +176,13 @@ def _handed_over(text: str) -> Iterator[None]:
                 os.environ[name] = before[name]
 
 
-def _file_of(text: str) -> str:
-    # A file of this user's alone, in a folder that goes with this process; so long may
-    # sys.argv and sys.path be. The server removes it.
-    try:
-        descriptor, path = tempfile.mkstemp(prefix="preload-", dir=util.get_temp_dir())
-        try:
-            with open(descriptor, "w", encoding="ascii") as file:
-                file.write(text)
-        except OSError:
-            os.remove(path)
-            raise
-    except OSError:  # the disk is full
-        if len(text) > _LONGEST_VARIABLE:
-            raise
-        return text
+def _write_request(request: str) -> str:
+    """Write the request to a file, which the forkserver removes, and return its path.
+
+    sys.argv and sys.path may be longer than the 128 KiB that Linux takes in a variable. The file
+    is this user's alone, and in a folder that goes with this process.
+    """
+    descriptor, path = tempfile.mkstemp(prefix="preload-", dir=util.get_temp_dir())
+    with open(descriptor, "w", encoding="ascii") as file:
+        file.write(request)
     return path

@@ -15,7 +15,7 @@ import sys
 from importlib.machinery import PathFinder
 from typing import Any, Callable, List, Optional, Tuple
 
-from .. import _multiprocessing
+from .. import _lifecycle, _multiprocessing
 from ..runs.globals import set_global_run
 
 _KEY = "_wandb_ddp_patch_run"
@@ -107,7 +107,7 @@ def _load(payload: bytes) -> Any:
         # Its config may hold what can't be imported here. That is no reason for another error
         # than that of wandb, which scripts expect.
         forget()
-        sys.modules["wandb"].termwarn(
+        _lifecycle.termwarn(
             "The run of the process that started this one can't be used here:"
             f" {type(error).__name__}: {error}"
         )

@@ -16,29 +16,27 @@ from ..transports import selection
 
 def share(run: Any, host: Optional[str], port: int) -> Optional[str]:
     """See wandb_ddp_patch.share."""
-    run = _given(run)
+    run = _run_or_global(run)
     if get_field(run, "disabled"):
         return None
-    owned = (
-        state.owner_state(run) if not isinstance(state.get_state(run), state.WorkerState) else None
-    )
-    if owned is None:
+    if isinstance(state.get_state(run), state.WorkerState):
         raise state.usage_error("share() is for the process that called wandb.init()")
-    if owned.share is None:
+    owner_state = state.owner_state(run)
+    if owner_state.share is None:
         why = selection.sharing_problem(run)
         if why is not None:
             raise state.usage_error(why)
         selection.publish(run)
-        if not owned.shared:
+        if not owner_state.shared:
             raise state.usage_error("a run that is finished can't be shared")
-    from ..transports.remote import owner  # late: only runs that are shared need it
+    from ..transports.remote import shared_runs  # late: only runs that are shared need it
 
-    shared = owner.listen_tcp(owned, host, port)
-    where = "[%s]" if ":" in shared["host"] else "%s"
-    return f"{where % shared['host']}:{shared['port']}"
+    told = shared_runs.listen_tcp(owner_state, host, port)
+    host = f"[{told['host']}]" if ":" in told["host"] else told["host"]  # IPv6
+    return f"{host}:{told['port']}"
 
 
-def _given(run: Any) -> Any:
+def _run_or_global(run: Any) -> Any:
     run = run if run is not None else getattr(sys.modules.get("wandb"), "run", None)
     if run is None:
         _wandb()  # nobody may have imported it
@@ -66,27 +64,29 @@ def broadcast(run: Any, src: int, group: Any) -> Any:
         raise ImportError("wandb_ddp_patch.broadcast() needs PyTorch: pip install torch") from None
     if not dist.is_available():
         raise ImportError("wandb_ddp_patch.broadcast() needs a PyTorch with torch.distributed")
-    where = [host_fingerprint()]
-    dist.broadcast_object_list(where, src=src, group=group)
+    # Whether the group spans machines: each rank says whether it is on that of rank src.
+    host = [host_fingerprint()]
+    dist.broadcast_object_list(host, src=src, group=group)
     here = [False for _ in range(dist.get_world_size(group))]
-    dist.all_gather_object(here, is_same_host(where[0]), group=group)
-    sent = [_packed(run, not all(here)) if dist.get_rank() == src else None]
+    dist.all_gather_object(here, is_same_host(host[0]), group=group)
+    sent = [_pickle(run, not all(here)) if dist.get_rank() == src else None]
     dist.broadcast_object_list(sent, src=src, group=group)
     wandb = _wandb()  # its modules are needed to load the run
-    arrived = pickle.loads(sent[0])  # type: ignore[arg-type]
-    if isinstance(arrived, Exception):
-        raise arrived
-    if not get_field(arrived, "disabled"):
-        set_global_run(arrived)
+    received = pickle.loads(sent[0])  # type: ignore[arg-type]
+    if isinstance(received, Exception):
+        raise received
+    if not get_field(received, "disabled"):
+        set_global_run(received)
     elif wandb.run is None:
-        wandb.run = arrived
-    return arrived
+        wandb.run = received
+    return received
 
 
-def _packed(run: Any, spans_machines: bool) -> bytes:
-    # Whatever happens, the other ranks must not wait for ever.
+def _pickle(run: Any, spans_machines: bool) -> bytes:
+    # Whatever happens, something is sent, if only the error: else the other ranks would wait
+    # for ever in broadcast_object_list().
     try:
-        run = _given(run)
+        run = _run_or_global(run)
         if isinstance(state.get_state(run), state.WorkerState) or get_field(run, "disabled"):
             pass
         elif spans_machines:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 
 class MissingNameError(AttributeError, KeyError):
-    """Both errors at once, for classes of wandb's that raise KeyError for it.
+    """Both errors at once, for classes whose own ``__getattr__`` raises KeyError.
 
-    Python's protocols (``hasattr``, ``copy``, ``pickle``) ask for an
-    AttributeError; code written against wandb catches the KeyError.
+    Python's protocols (``hasattr``, ``copy``, ``pickle``) need an AttributeError;
+    code written against wandb catches the KeyError.
     """
 
     def __str__(self) -> str:

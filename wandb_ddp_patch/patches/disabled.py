@@ -1,27 +1,26 @@
-"""Disabled runs: what wandb.init(mode="disabled") returns.
+"""RunDisabled: pickle gets nonsense from a disabled run (issue 4458; 0.10.23 to 0.17.5).
 
-To 0.17.5 that is a str that answers any name with another one, so that pickle
-meets nonsense (issue 4458); a NoopRun or a Run with local functions since.
+What wandb.init(mode="disabled") returns is there a str that answers any name with another
+such object. Since then it is a NoopRun, or a Run with local functions.
 """
 
 from __future__ import annotations
 
 import copy
 import sys
-from typing import Any, List
 
-from .._patching import Patch, Undo, patch_class, require_class, throwaway_subclass, wraps_original
+from .._patching import Patch, patch_class, require_class, throwaway_subclass, wraps_original
 
 
 class RunDisabled:
     """What wandb.sdk.lib.disabled.RunDisabled should have had."""
 
     @wraps_original
-    def __init__(upstream, self, *args, **kwargs):
-        from ..runs import state  # late: importing wandb must stay quick
+    def __init__(original, self, *args, **kwargs):
+        from ..runs.state import owner_state  # late: importing wandb must stay quick
 
-        upstream(self, *args, **kwargs)
-        state.owner_state(self)
+        original(self, *args, **kwargs)
+        owner_state(self)
 
     def __reduce__(self):
         from ..worker import reduce_run  # late, as above
@@ -35,18 +34,10 @@ class RunDisabled:
 _MODULE = "wandb.sdk.lib.disabled"
 
 
-def _class() -> Any:
-    return require_class(_MODULE, "RunDisabled")
-
-
-def _install(undo: List[Undo]) -> None:
-    patch_class(undo, _class(), RunDisabled)
-
-
 def _is_fixed() -> bool:
     run_disabled = getattr(sys.modules[_MODULE], "RunDisabled", None)
     if run_disabled is None or not issubclass(run_disabled, str):
-        return True  # gone, or a name kept for isinstance: nothing makes one
+        return True  # gone, or a name kept for isinstance: there are no instances
     run = throwaway_subclass(run_disabled)()
     run.config = run.summary = {}
     return copy.copy(run) is run
@@ -56,7 +47,7 @@ PATCHES = [
     Patch(
         modules=(_MODULE,),
         name="RunDisabled",
-        install=_install,
+        install=lambda undo: patch_class(undo, require_class(_MODULE, "RunDisabled"), RunDisabled),
         is_fixed=_is_fixed,
         why="a disabled run can be copied, pickled and sent to a worker (issue 4458)",
         since="0.10.23 or earlier, to 0.17.5",

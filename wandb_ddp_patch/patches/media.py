@@ -1,9 +1,9 @@
-"""Artifacts, and the tables, images and plots that refer to one.
+"""Artifact, and media that refer to one: pickle refuses the clients in it (since 0.10.23).
 
-An artifact holds what talks to the server: until 0.21 its storage policy has an
-``Api`` with locks and ``os.environ`` in it, which pickle and deepcopy refuse
-(https://github.com/Lightning-AI/pytorch-lightning/issues/6869). Once it has been
-logged online, it has a client, with the API key, and a handle of the upload too.
+An artifact holds what talks to the server: until 0.21 its storage policy has an ``Api`` with
+locks and ``os.environ`` in it, which pickle and deepcopy refuse
+(https://github.com/Lightning-AI/pytorch-lightning/issues/6869). Once it has been logged
+online, it also has a client, with the API key, and a handle of the upload, up to 0.31.0.
 Until 0.12 it has such an ``Api`` itself.
 """
 
@@ -11,22 +11,23 @@ from __future__ import annotations
 
 import copy
 import threading
-from typing import Any, List
+from typing import Any
 
-from .._patching import Patch, Undo, patch_class, require_class, throwaway_subclass
+from .._patching import Patch, patch_class, require_class, throwaway_subclass
 
 
 class WandbStoragePolicy:
     """What wandb's WandbStoragePolicy should have had."""
 
     def __reduce__(self):
-        # Making one anew is what every new artifact does.
+        # A new one is as good: every new artifact makes one from its config.
         return type(self), (self.config(),)
 
     def __copy__(self):
-        twin = type(self).__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        return twin
+        # By default, copy would call __reduce__, and so make another connection.
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
 
 
 class Artifact:
@@ -36,10 +37,10 @@ class Artifact:
         state = dict(self.__dict__)
         for name in ("_save_handle", "_save_future"):
             if name in state:
-                state[name] = None  # only the process that uploads it can wait for that
+                state[name] = None  # only the process that uploads it can wait for the upload
         for name in ("_client", "_service_api"):
             if state.get(name) is not None:
-                del state[name]  # made anew when it is asked for
+                del state[name]  # __getattr__ makes a new one
         return state
 
     def __getattr__(self, name):
@@ -54,16 +55,17 @@ class Artifact:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __copy__(self):
-        twin = type(self).__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        return twin
+        # By default, copy would call __getstate__, and the copy could not wait for the upload.
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
 
 
 class Api:
-    """What wandb.apis.internal.Api, which makes the real one, lacked until 0.12."""
+    """What wandb.apis.internal.Api, a proxy of the real one, should have had until 0.12."""
 
     def __reduce__(self):
-        return type(self), ()  # not what it was made with: those are settings
+        return type(self), ()  # its arguments are settings, which stay in their process
 
 
 _API = "wandb.apis.internal"
@@ -75,59 +77,48 @@ def _policy_class() -> Any:
     return require_class(_POLICY, "WandbStoragePolicy", ("config",))
 
 
-def _install_policy(undo: List[Undo]) -> None:
-    patch_class(undo, _policy_class(), WandbStoragePolicy)
-
-
-def _works_policy() -> bool:
-    # Not upstream's __init__, which takes tens of milliseconds.
-    kind = throwaway_subclass(_policy_class())
-    kind.__init__, kind.config = (lambda self, config: None), (lambda self: {})
-    return _copies_with_a_lock(kind({}), "_api")
+def _is_policy_fixed() -> bool:
+    # Without wandb's own __init__, which takes tens of milliseconds.
+    subclass = throwaway_subclass(_policy_class())
+    subclass.__init__, subclass.config = (lambda self, config: None), (lambda self: {})
+    return _copies_with_locks(subclass({}), "_api")
 
 
 def _artifact_class() -> Any:
     return require_class(_ARTIFACT, "Artifact")
 
 
-def _install_artifact(undo: List[Undo]) -> None:
-    patch_class(undo, _artifact_class(), Artifact)
-
-
-def _works_artifact() -> bool:
-    kind = throwaway_subclass(_artifact_class())
+def _is_artifact_fixed() -> bool:
+    subclass = throwaway_subclass(_artifact_class())
     names = "_client", "_service_api", "_save_handle", "_save_future"
-    return _copies_with_a_lock(kind.__new__(kind), *names)
+    return _copies_with_locks(subclass.__new__(subclass), *names)
 
 
 def _api_class() -> Any:
     return require_class(_API, "Api")
 
 
-def _install_api(undo: List[Undo]) -> None:
-    patch_class(undo, _api_class(), Api)
+def _is_api_fixed() -> bool:
+    subclass = throwaway_subclass(_api_class())
+    subclass.__init__ = lambda self: None
+    return _copies_with_locks(subclass(), "_api")
 
 
-def _works_api() -> bool:
-    kind = throwaway_subclass(_api_class())
-    kind.__init__ = lambda self: None
-    return _copies_with_a_lock(kind(), "_api")
-
-
-def _copies_with_a_lock(thing: Any, *names: str) -> bool:
-    vars(thing).update(dict.fromkeys(names, threading.Lock()))
-    copy.deepcopy(thing)
+def _copies_with_locks(instance: Any, *names: str) -> bool:
+    """Return True if an object can be copied whose attributes of these names can't; or raise."""
+    vars(instance).update(dict.fromkeys(names, threading.Lock()))
+    copy.deepcopy(instance)
     return True
 
 
-# All are optional. The last two are in another module in old releases, where the first
-# one is all that they lack.
+# All are optional: old releases have an artifact's classes in another module, and lack only
+# the first; later ones have no such Api.
 PATCHES = [
     Patch(
         modules=(_API,),
         name="Api",
-        install=_install_api,
-        is_fixed=_works_api,
+        install=lambda undo: patch_class(undo, _api_class(), Api),
+        is_fixed=_is_api_fixed,
         why="an artifact can be copied, pickled and sent to a worker",
         since="0.10.23 or earlier, to 0.12.21",
         optional=True,
@@ -135,8 +126,8 @@ PATCHES = [
     Patch(
         modules=(_POLICY,),
         name="WandbStoragePolicy",
-        install=_install_policy,
-        is_fixed=_works_policy,
+        install=lambda undo: patch_class(undo, _policy_class(), WandbStoragePolicy),
+        is_fixed=_is_policy_fixed,
         why="an artifact, and a table or plot that was logged, can be copied, pickled and"
         " sent to a worker",
         since="0.16.0, to 0.21.4",
@@ -145,8 +136,8 @@ PATCHES = [
     Patch(
         modules=(_ARTIFACT,),
         name="Artifact",
-        install=_install_artifact,
-        is_fixed=_works_artifact,
+        install=lambda undo: patch_class(undo, _artifact_class(), Artifact),
+        is_fixed=_is_artifact_fixed,
         why="the same for an artifact that was logged online, without the API key in it",
         since="0.16.0",
         optional=True,

@@ -1,7 +1,7 @@
-"""The module wandb itself, which objects of users and of integrations hold.
+"""The module wandb: no module can be pickled, nor what holds one (since 0.10.23).
 
-``self._wandb = wandb`` in transformers' WandbCallback makes it an object that can be
-neither copied nor sent: no module can be pickled.
+``self._wandb = wandb`` in transformers' WandbCallback, for one, makes that an object that
+can be neither copied nor sent to a worker.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class Wandb:
 
 
 def _install(undo: List[Undo]) -> None:
-    # The class of this one module: to teach copyreg modules would change them all.
+    # The class of this one module: copyreg knows a class only, and would change all modules.
     wandb = sys.modules["wandb"]
     before = type(wandb)
     members = {"__reduce__": Wandb.__reduce__, "__module__": before.__module__}
     ours = type(before.__name__, (before,), {"__doc__": before.__doc__, **members})
 
     def revert() -> None:
-        if type(wandb) is ours:  # else somebody has set it after us: theirs to take off
+        if type(wandb) is ours:  # else somebody has set it after us: see set_attribute()
             wandb.__class__ = before
 
     wandb.__class__ = ours

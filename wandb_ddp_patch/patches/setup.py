@@ -1,60 +1,55 @@
-"""wandb.teardown() in a worker: sends what it has logged, and ends nothing of its owner's.
+"""wandb.teardown() in a worker: drops rows, raises, or ends the owner's service (since 0.13).
 
-W&B's guide has workers call it at their end. Until 0.31.0 it drops what was not sent yet
-(from 0.21 on), raises (0.18), or ends the service of the process that owns the run (0.13 to 0.17).
+W&B's guide has workers call it at their end. It ends the service of the process that owns
+the run (0.13 to 0.17), raises (0.18), or drops what was not sent yet (0.21 to 0.31.0).
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import Any, List
+from typing import Any
 
-from .._patching import IncompatibleError, Patch, Undo, patch_class, wraps_original
+from .._patching import IncompatibleError, Patch, patch_class, wraps_original
 
 
 class Setup:
-    """What the class of wandb's one setup object should have had."""
+    """What the class of wandb's setup object, a singleton, should have had."""
 
     @wraps_original
-    def _teardown(upstream, self, *args, **kwargs):
+    def _teardown(original, self, *args, **kwargs):
         if getattr(self, "_pid", os.getpid()) != os.getpid():
-            return  # a fork's copy: the service is its parent's
+            return  # a fork's copy of the object: the service is its parent's
+        # Not imported where it is not loaded: then this process has had no run.
         flush = sys.modules.get(f"{__package__.rpartition('.')[0]}.runs.flush")
         if flush is not None and flush.detach_all():
             from ..transports import service_connection  # late: importing wandb must stay quick
 
             service_connection.disown_service(self)
-        upstream(self, *args, **kwargs)
+        original(self, *args, **kwargs)
 
 
 _MODULE = "wandb.sdk.wandb_setup"
 
 
 def _class() -> Any:
-    for kind in vars(sys.modules[_MODULE]).values():  # its name has changed
-        if isinstance(kind, type) and "_teardown" in vars(kind):
-            return kind
+    for cls in vars(sys.modules[_MODULE]).values():  # its name has changed
+        if isinstance(cls, type) and "_teardown" in vars(cls):
+            return cls
     raise IncompatibleError(f"{_MODULE} has no class with _teardown")
 
 
-def _has_teardown() -> bool:
-    return hasattr(sys.modules[_MODULE], "teardown")  # from 0.12 on
-
-
-def _install(undo: List[Undo]) -> None:
-    patch_class(undo, _class(), Setup)
-
-
 def _is_fixed() -> bool:
-    return not _has_teardown() or hasattr(_class()._teardown, "__wrapped__")
+    # __wrapped__: the patch is on. To see what teardown() does would end this process's service.
+    has_teardown = hasattr(sys.modules[_MODULE], "teardown")  # from 0.12 on
+    return not has_teardown or hasattr(_class()._teardown, "__wrapped__")
 
 
 PATCHES = [
     Patch(
         modules=(_MODULE,),
         name="teardown",
-        install=_install,
+        install=lambda undo: patch_class(undo, _class(), Setup),
         is_fixed=_is_fixed,
         why="a worker's wandb.teardown() loses no rows, and leaves W&B's service to its owner",
         since="0.13.0 or earlier",

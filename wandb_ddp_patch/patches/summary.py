@@ -1,9 +1,12 @@
-"""run.summary: the run's own wherever it is sent, a snapshot when copied.
+"""Summary: hasattr raises KeyError, and so copy and pickle fail (issue 2007; since 0.10.23).
 
 ``__getattr__ = __getitem__`` in wandb's SummaryDict is the bug of
-https://github.com/wandb/wandb/issues/2007 word for word, from 0.10.23 to
-0.31.0: ``hasattr(run.summary, "x")`` raises KeyError, and copy and pickle,
-which ask for dunder names, die of it.
+https://github.com/wandb/wandb/issues/2007 word for word, up to 0.31.0:
+``hasattr(run.summary, "x")`` raises KeyError, and copy and pickle, which ask for dunder
+names, fail with it.
+
+With the patch, a pickled summary is the run's own wherever it is loaded, and a copied one
+is a snapshot.
 """
 
 from __future__ import annotations
@@ -20,16 +23,16 @@ class SummaryDict:
     """What wandb.sdk.wandb_summary.SummaryDict should have had."""
 
     def __getattr__(self, key):
-        # The names in _OWN are instance attributes: asked for here, they are
-        # missing, and _as_dict, which needs them, would recurse.
-        if key[:2] == "__" == key[-2:] or key in self._OWN:
+        # Those in _INSTANCE_ATTRIBUTES get here only where the instance has none yet, as copy
+        # and pickle make it: self[key] would ask _as_dict, which needs them, and recurse.
+        if key[:2] == "__" == key[-2:] or key in self._INSTANCE_ATTRIBUTES:
             raise AttributeError(f"{self.__class__!r} object has no attribute {key!r}")
         try:
             return self[key]
         except KeyError as ke:
             raise MissingNameError(key) from ke
 
-    _OWN = (
+    _INSTANCE_ATTRIBUTES = (
         "_get_current_summary_callback",
         "_update_callback",
         "_items",
@@ -44,25 +47,28 @@ class SummaryDict:
         return self._detached(copy.deepcopy(dict(self._as_dict()), memo))
 
     def _apply(self, record):
-        """Make the changes of a SummaryRecord in this object's own items."""
-        for item, remove in [(item, False) for item in record.update] + [
-            (item, True) for item in record.remove
-        ]:
-            *path, last = item.key
-            items = self._items
-            for key in path:
-                items = items.setdefault(key, {})
-            if remove:
-                items.pop(last, None)
-            else:
-                items[last] = item.value
+        """Apply the changes of a SummaryRecord to a snapshot's own items."""
+
+        def parent_and_key(item):
+            *path, key = item.key
+            parent = self._items
+            for name in path:
+                parent = parent.setdefault(name, {})
+            return parent, key
+
+        for item in record.update:
+            parent, key = parent_and_key(item)
+            parent[key] = item.value
+        for item in record.remove:
+            parent, key = parent_and_key(item)
+            parent.pop(key, None)
 
 
 class Summary:
     """What wandb.sdk.wandb_summary.Summary should have had.
 
-    With ``_items``, it is a snapshot of its own; else its callbacks are bound
-    methods of the run.
+    One that has ``_items`` is a snapshot; the callbacks of any other are bound methods of
+    its run.
     """
 
     @classmethod
@@ -75,8 +81,7 @@ class Summary:
     def _of_run(cls, run, items):
         summary = run.__dict__.get("summary")
         if not isinstance(summary, cls):
-            # A run that has not attached to its service yet: these callbacks
-            # make it do so.
+            # The run has not attached to its service yet: these callbacks make it do so.
             summary = cls(run._summary_get_current_summary_callback)
             summary._set_update_callback(run._summary_update_callback)
             summary.__dict__["_last_known"] = items
@@ -94,12 +99,13 @@ class Summary:
         try:
             items = self._get_current_summary_callback()
         except Exception:
-            # Where the run can't be reached, what was known when the summary
-            # was pickled can still be read.
+            # The run can't be reached. What was known when the summary was pickled can still
+            # be read.
             if "_last_known" in self.__dict__:
                 return self.__dict__["_last_known"]
             raise
-        self.__dict__.pop("_last_known", None)  # from now on, only the truth
+        # Once the run has answered, stale items must not hide that it has become unreachable.
+        self.__dict__.pop("_last_known", None)
         return items
 
     def _update(self, record):
@@ -112,7 +118,7 @@ class Summary:
 class SummarySubDict:
     """What wandb.sdk.wandb_summary.SummarySubDict should have had.
 
-    With no ``_parent``, it is a snapshot of its own.
+    One that has no ``_parent`` is a snapshot.
     """
 
     @classmethod
@@ -156,13 +162,13 @@ def _install(undo: List[Undo]) -> None:
 def _is_fixed() -> bool:
     live = {"nested": {"key": 1}}
     summary = throwaway_subclass(require_class(_MODULE, "Summary"))(lambda: live)
-    twin = copy.deepcopy(summary)
-    sub = copy.copy(twin["nested"])
-    twin["nested"]["key"] = sub["key"] = 2
+    copied = copy.deepcopy(summary)
+    sub = copy.copy(copied["nested"])
+    copied["nested"]["key"] = sub["key"] = 2
     return (
         not hasattr(summary, "missing")
         and live == {"nested": {"key": 1}}
-        and twin._as_dict() == {"nested": {"key": 2}}
+        and copied._as_dict() == {"nested": {"key": 2}}
         and sub._as_dict() == {"key": 2}
     )
 
@@ -171,11 +177,7 @@ def _disabled_class() -> Any:
     return require_class("wandb.sdk.lib.disabled", "SummaryDisabled", ("__getitem__",))
 
 
-def _install_disabled(undo: List[Undo]) -> None:
-    patch_class(undo, _disabled_class(), SummaryDisabled)
-
-
-def _works_disabled() -> bool:
+def _is_disabled_fixed() -> bool:
     summary = throwaway_subclass(_disabled_class())(nested={"key": 1})
     return not hasattr(summary, "missing") and copy.deepcopy(summary).nested.key == 1
 
@@ -193,8 +195,8 @@ PATCHES = [
     Patch(
         modules=("wandb.sdk.lib.disabled",),
         name="SummaryDisabled",
-        install=_install_disabled,
-        is_fixed=_works_disabled,
+        install=lambda undo: patch_class(undo, _disabled_class(), SummaryDisabled),
+        is_fixed=_is_disabled_fixed,
         why="the same for the summary of a disabled run (issue 2007)",
         since="0.10.23 or earlier",
     ),

@@ -1,9 +1,9 @@
-"""Models under wandb.watch(): copies of them, and what arrives elsewhere, are unwatched.
+"""A model under wandb.watch() can't be pickled (issues 961, 2588 and 5573; since 0.10.23).
 
-wandb's hooks are local functions, which pickle refuses (wandb issues 5573, 2588 and
-961), and its notes are attributes of the model. So whatever is copied or pickled gets
-neither: for the classes of a watched model, copyreg knows a function that leaves them
-out. Payloads are those of torch alone.
+wandb's hooks are local functions, which pickle refuses, and it keeps notes in attributes of
+the model. With the patch, what is copied or pickled gets neither: for the classes of a
+watched model, a function is registered with copyreg that leaves them out. Payloads are
+those of torch alone, and what arrives is not watched.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import functools
 import sys
 import weakref
 from collections import OrderedDict
-from typing import Any, Dict, List, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Tuple, cast
 
 from .._patching import (
     IncompatibleError,
@@ -26,86 +26,93 @@ from .._patching import (
     wraps_original,
 )
 
-# What wandb notes on a module, and where torch keeps a module's forward hooks.
+if TYPE_CHECKING:
+    _Hooks = OrderedDict[int, Callable[..., Any]]
+
+# Attributes that wandb sets on a module, and the one where torch keeps its forward hooks.
 _NOTES = ("_wandb_hook_names", "_wandb_watch_called")
 _HOOKS = "_forward_hooks"
-# Where wandb has its hooks: since 0.18, and before.
-_PLACES = ("wandb.integration.torch.wandb_torch", "wandb.wandb_torch")
+# Which module of wandb's defines the hooks: since 0.18, and before.
+_MODULES = ("wandb.integration.torch.wandb_torch", "wandb.wandb_torch")
 
 
-def _is_wandbs(hook):
-    return getattr(hook, "__module__", None) in _PLACES
+def _is_wandb_hook(hook: Any) -> bool:
+    return getattr(hook, "__module__", None) in _MODULES
 
 
-# --- what stands for a watched module in copies and payloads ----------------
+# --- copying and pickling a watched module -----------------------------------
 
-# A dictionary of hooks, by its id, and the one without wandb's that stands for it. One
-# for all who ask at the same time: a module that arrives must share it with the handles
-# that take its other hooks off.
-_without_wandbs: Dict[int, Tuple[Any, Any]] = {}
+# By the id of a dict of hooks, weak references to it and to its copy without wandb's hooks.
+# While somebody has that copy, everybody gets the same one: within one payload, pickle sees
+# by identity that a module and the handles that remove its other hooks share a dict, and
+# with two copies, a handle would remove its hook from the wrong one where it arrives.
+_cleaned_hooks: Dict[int, Tuple[Any, Any]] = {}
 
 
-def _other_hooks(hooks):
-    if not any(map(_is_wandbs, list(hooks.values()))):
+def _without_wandb_hooks(hooks: _Hooks) -> _Hooks:
+    if not any(map(_is_wandb_hook, list(hooks.values()))):
         return hooks
-    others = OrderedDict(item for item in list(hooks.items()) if not _is_wandbs(item[1]))
-    known, known_others = _without_wandbs.get(id(hooks), (bool, bool))
-    if known() is hooks and known_others() == others:
-        return known_others()
+    others = OrderedDict(item for item in list(hooks.items()) if not _is_wandb_hook(item[1]))
     key = id(hooks)
-    forget = lambda _: _without_wandbs.pop(key, None)  # noqa: E731
-    _without_wandbs[key] = weakref.ref(hooks, forget), weakref.ref(others)
+    references = _cleaned_hooks.get(key)
+    if references is not None:
+        original, cleaned = (reference() for reference in references)
+        # Not by the id alone, which Python may have given to another dict since.
+        if original is hooks and cleaned == others:
+            return cast("_Hooks", cleaned)
+
+    def forget(_: object) -> None:
+        _cleaned_hooks.pop(key, None)
+
+    _cleaned_hooks[key] = weakref.ref(hooks, forget), weakref.ref(others)
     return others
 
 
-def _clean(state):
-    """Return the ``__dict__`` of a module as it was before wandb.watch()."""
+def _clean(state: Any) -> Any:
+    """Return the ``__dict__`` of a module as it was before wandb.watch(); all else as it is."""
     if not isinstance(state, dict) or not (_HOOKS in state or any(n in state for n in _NOTES)):
         return state
     state = {name: value for name, value in state.items() if name not in _NOTES}
     if isinstance(state.get(_HOOKS), OrderedDict):
-        state[_HOOKS] = _other_hooks(state[_HOOKS])
+        state[_HOOKS] = _without_wandb_hooks(state[_HOOKS])
     return state
 
 
-def _reduce_module(module):
+def _reduce_module(module: Any) -> Any:
     reduced = module.__reduce_ex__(4)
     if isinstance(reduced, str):
         return reduced
     function, args, *rest = reduced
-    # Some classes hand their state over as an argument, as torch.fx does.
+    # Some classes, as in torch.fx, pass their state as an argument.
     return (function, tuple(map(_clean, args)), *map(_clean, rest))
 
 
-def _reduce_handle(handle):
+def _reduce_handle(handle: Any) -> Any:
     function, args, (hooks, *rest), *more = handle.__reduce_ex__(4)
     if hooks is not None:
-        hooks = _other_hooks(hooks)
+        hooks = _without_wandb_hooks(hooks)
     return (function, args, (hooks, *rest), *more)
 
 
-def _teach_copyreg(kind, reduce):
-    # Who has taught it something else will have a reason.
-    copyreg.dispatch_table.setdefault(kind, reduce)
+def _register_reducers(module: Any) -> None:
+    """Have copy and pickle leave out what is wandb's in a module and those in it."""
+    # setdefault: who has registered something else for such a class will have a reason.
+    handle_class = sys.modules["torch"].utils.hooks.RemovableHandle
+    copyreg.dispatch_table.setdefault(handle_class, _reduce_handle)
+    for each in module.modules():
+        copyreg.dispatch_table.setdefault(type(each), _reduce_module)
 
 
-def _hide(module):
-    """Let nothing of wandb's be copied with a module, or one in it."""
-    _teach_copyreg(sys.modules["torch"].utils.hooks.RemovableHandle, _reduce_handle)
-    for part in module.modules():
-        _teach_copyreg(type(part), _reduce_module)
-
-
-# --- where wandb's hooks are put on ------------------------------------------
+# --- where wandb registers its hooks -----------------------------------------
 
 
 class TorchHistory:
     """What wandb's TorchHistory should have had."""
 
     @wraps_original
-    def _hook_variable_gradient_stats(upstream, self, *args, **kwargs):
-        handle = upstream(self, *args, **kwargs)
-        # torch leaves out hooks of tensors, and warns unless they say that this is meant.
+    def _hook_variable_gradient_stats(original, self, *args, **kwargs):
+        handle = original(self, *args, **kwargs)
+        # torch pickles no hooks of tensors, and warns of each that is not marked so.
         hooks = handle.hooks_dict_ref()
         if handle.id in hooks:
             hooks[handle.id].__torch_unserializable__ = True
@@ -113,12 +120,12 @@ class TorchHistory:
 
 
 @wraps_original
-def _watch(upstream, self, module, *args, **kwargs):
-    """Stand for each method of wandb's that is given a module to put hooks on."""
+def _watch(original, self, module, *args, **kwargs):
+    """Wrap each method of wandb's that registers hooks on a module."""
     try:
-        return upstream(self, module, *args, **kwargs)
-    finally:
-        _hide(module)
+        return original(self, module, *args, **kwargs)
+    finally:  # it may have registered some before it raised
+        _register_reducers(module)
 
 
 _METHODS = {
@@ -131,50 +138,50 @@ _METHODS = {
 }
 
 
-def _install(place: str, undo: List[Undo]) -> None:
-    undo.append(_forget)
+def _install(module: str, undo: List[Undo]) -> None:
+    undo.append(_unregister_reducers)
     for name, methods in _METHODS.items():
-        kind = require_class(place, name)
-        body = {method: _watch for method in methods if method in vars(kind)}
+        cls = require_class(module, name)
+        body = {method: _watch for method in methods if method in vars(cls)}
         if not body:
-            raise IncompatibleError(f"{place}.{name} has no {methods[0]}")
-        patch_class(undo, kind, type(name, (), body))
-    patch_class(undo, require_class(place, "TorchHistory"), TorchHistory)
+            raise IncompatibleError(f"{module}.{name} has no {methods[0]}")
+        patch_class(undo, cls, type(name, (), body))
+    patch_class(undo, require_class(module, "TorchHistory"), TorchHistory)
 
 
-def _forget() -> None:
+def _unregister_reducers() -> None:
     ours = _reduce_module, _reduce_handle
-    for kind in [kind for kind, reduce in copyreg.dispatch_table.items() if reduce in ours]:
-        del copyreg.dispatch_table[kind]
+    for cls in [cls for cls, reduce in copyreg.dispatch_table.items() if reduce in ours]:
+        del copyreg.dispatch_table[cls]
 
 
-def _is_fixed(place: str) -> bool:
-    kind = throwaway_subclass(sys.modules["torch"].nn.Identity)
-    model = kind()
-    history_kind = throwaway_subclass(require_class(place, "TorchHistory"))
-    history = history_kind.__new__(history_kind)  # upstream's __init__ asks for a run, once
+def _is_fixed(module: str) -> bool:
+    model_class = throwaway_subclass(sys.modules["torch"].nn.Identity)
+    model = model_class()
+    history_class = throwaway_subclass(require_class(module, "TorchHistory"))
+    history = history_class.__new__(history_class)  # some releases' __init__ asks for a run
     history._hook_handles = {}
     for method in _METHODS["TorchHistory"]:
         getattr(history, method, bool)(model)
     try:
-        twin = copy.copy(model)
+        copied = copy.copy(model)
     finally:
-        copyreg.dispatch_table.pop(kind, None)
-    clean = vars(twin).keys() == vars(kind()).keys() and not twin._forward_hooks
-    return clean and len(model._forward_hooks) == 1
+        copyreg.dispatch_table.pop(model_class, None)
+    is_clean = vars(copied).keys() == vars(model_class()).keys() and not copied._forward_hooks
+    return is_clean and len(model._forward_hooks) == 1
 
 
 # Both are optional, because each release has one of them.
 PATCHES = [
     Patch(
-        modules=(place, "torch"),
+        modules=(module, "torch"),
         name="TorchHistory",
-        install=functools.partial(_install, place),
-        is_fixed=functools.partial(_is_fixed, place),
+        install=functools.partial(_install, module),
+        is_fixed=functools.partial(_is_fixed, module),
         why="a model under wandb.watch() can be pickled, saved whole and sent to a worker,"
         " and arrives unwatched (issues 5573, 2588, 961)",
         since="0.10.23 or earlier",
         optional=True,
     )
-    for place in _PLACES
+    for module in _MODULES
 ]

@@ -1,9 +1,9 @@
-"""Probes: functions that do what breaks, and what runs them.
+"""Probes: functions that each reproduce one failure of wandb, and what runs them.
 
-To add one, write a function in a file of ``catalogue/``; its neighbours show how.
-It is built from what ``offline.py`` (a run) and ``workers.py`` (other processes)
-offer. ``python -m wandb_ddp_patch.probes NAME`` runs one here; :func:`run_all`
-runs them in processes of their own, with a time limit.
+To add one, write a function in a file of ``catalogue/``; its neighbours show how. It is
+built from ``offline_run.py`` (a run) and ``multiprocess.py`` (other processes).
+``python -m wandb_ddp_patch.probes NAME`` runs one; :func:`run_all` runs many, in processes of
+their own, with a time limit.
 """
 
 from .catalogue import PROBES

@@ -1,7 +1,7 @@
-"""``python -m wandb_ddp_patch.probes NAME ...``: run probes, and say what each found.
+"""``python -m wandb_ddp_patch.probes NAME ...``: run probes and print their verdicts.
 
-Each says in a line whether it passes, and why not. With ``--json`` they run here, in this
-process, and the lines are for machines; ``-`` for a name reads names from standard input,
+There is one line for each: whether it passes, and why not. With ``--json`` they run in this
+process, and the lines are for interpreter.py; the name ``-`` reads names from standard input,
 one a line.
 """
 
@@ -36,14 +36,15 @@ def main(arguments: List[str]) -> int:
         return 2
     failed = False
     for name in map(str.strip, sys.stdin) if names == ["-"] else names:
-        verdict = _here(name) if as_json else _elsewhere(name)
+        verdict = _run_here(name) if as_json else _run_in_subprocess(name)
         print("\n" + verdict.to_line() if as_json else _line(verdict), flush=True)
         failed = failed or verdict.passed is False
     return int(failed)
 
 
-def _elsewhere(name: str) -> Verdict:
-    # What a probe's workers write as they fail may be thousands of lines.
+def _run_in_subprocess(name: str) -> Verdict:
+    # There, what a probe's workers print as they fail, perhaps thousands of lines, is read and
+    # cut; here it would bury the verdict.
     return runner.run(name, shim=os.environ.get("WANDB_DDP_PATCH") != "0")
 
 
@@ -52,7 +53,7 @@ def _line(verdict: Verdict) -> str:
     return f"{verdict.name}: {word} ({verdict.seconds:.1f} s): {verdict.reason}"
 
 
-def _here(name: str) -> Verdict:
+def _run_here(name: str) -> Verdict:
     begun = time.monotonic()
     passed: Optional[bool] = True
     reason, trace = "as it should be", ""
@@ -60,7 +61,7 @@ def _here(name: str) -> Verdict:
         PROBES[name].function()
     except CannotRun as error:
         passed, reason = None, str(error)
-    except BaseException as error:
+    except BaseException as error:  # also SystemExit: what a probe raises is its verdict
         passed = False
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
         trace = last_lines(traceback.format_exc().splitlines())

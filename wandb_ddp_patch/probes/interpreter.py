@@ -1,4 +1,4 @@
-"""An interpreter, of whatever environment, that runs the probes it is told to."""
+"""A subprocess that runs probes, with the interpreter of any environment."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ from .verdict import TRACE_LINES, Verdict, from_line, hanging, last_lines
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-class Process:
-    """An interpreter that runs probes, and imports wandb once for all of them."""
+class Interpreter:
+    """A subprocess that runs one probe after the other, and imports wandb once for all."""
 
     def __init__(self, python: str, shim: bool) -> None:
-        """Start it.
+        """Start the subprocess.
 
         Args:
             python: The interpreter. This package need not be installed there.
             shim: Whether the patches are on.
         """
-        # It is killed, and with it what would have tidied up. A short name: the services'
-        # sockets lie there, and no system takes a path of much more than 100 bytes.
+        # Temporary files of its own: it is going to be killed, together with whatever would have
+        # removed them. A short name: the services' sockets are in there, and no system takes a
+        # socket's path of much more than 100 bytes.
         self._folder = tempfile.mkdtemp(prefix="wdp-")
         self._process = subprocess.Popen(
             [python, "-m", "wandb_ddp_patch.probes", "--json", "-"],
-            cwd=os.path.join(_alone(), "empty"),
-            env={**environment(python, shim), **_places(self._folder)},
+            cwd=os.path.join(_isolated_copy(), "empty"),
+            env={**environment(python, shim), **_write_below(self._folder)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -46,7 +47,8 @@ class Process:
             start_new_session=True,
         )
         self._lines: queue.Queue[Optional[str]] = queue.Queue()
-        # A thread, because what a hanging worker leaves open can't be waited for.
+        # In a thread: a worker that hangs keeps the pipe open, and a read from it can have no
+        # time limit.
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -56,23 +58,27 @@ class Process:
                 self._lines.put(line)
         self._lines.put(None)
 
-    def ask(self, name: str, timeout: float) -> Tuple[Verdict, bool]:
-        """Get a probe's verdict, and whether the process can be asked again.
+    def run(self, name: str, timeout: float) -> Tuple[Verdict, bool]:
+        """Run a probe.
 
         Args:
             name: A key of ``PROBES``.
-            timeout: Seconds after which it counts as hanging.
+            timeout: Seconds after which the probe counts as hanging.
+
+        Returns:
+            Its verdict, and whether the subprocess can run another probe.
         """
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it died; the reader says so
+        with contextlib.suppress(OSError):  # it has died, which is found below
             self._process.stdin.write(name + "\n")
             self._process.stdin.flush()
         begun = time.monotonic()
         last: Deque[str] = collections.deque(maxlen=TRACE_LINES)
-        verdict = self._answer(begun + timeout, last)
+        verdict = self._read_verdict(begun + timeout, last)
         if verdict is not None:
             return verdict, True
-        with contextlib.suppress(subprocess.TimeoutExpired):  # it hangs
+        # Its end of the pipe is closed, or the time is up. Wait for its exit code, if it has one.
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(max(0, begun + timeout - time.monotonic()))
         code = self._process.poll()
         reason = hanging(timeout)
@@ -81,15 +87,15 @@ class Process:
         seconds = round(time.monotonic() - begun, 2)
         return Verdict(name, False, reason, last_lines(last), seconds), False
 
-    def _answer(self, deadline: float, last: Deque[str]) -> Optional[Verdict]:
-        """Wait for a verdict, and gather what else the process writes."""
+    def _read_verdict(self, deadline: float, last: Deque[str]) -> Optional[Verdict]:
+        """Return the verdict once it is printed, or None; collect what else is printed."""
         while time.monotonic() < deadline:
             try:
                 line = self._lines.get(timeout=0.5)
             except queue.Empty:
                 if self._process.poll() is None:
                     continue
-                break  # its end is not always seen: a service may have the pipe, too
+                break  # there may be no end of file: a service may have inherited the pipe
             if line is None:
                 break
             verdict = from_line(line)
@@ -100,7 +106,7 @@ class Process:
         return None
 
     def kill(self) -> None:
-        """End it and what it has left behind: hanging workers, services."""
+        """Kill the subprocess and what it has started: hanging workers, services."""
         if hasattr(os, "killpg"):
             with contextlib.suppress(OSError):
                 os.killpg(self._process.pid, 9)
@@ -115,21 +121,21 @@ class Process:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _places(folder: str) -> Dict[str, str]:
-    """Give the variables that have what it writes be in a folder, not in the user's home."""
+def _write_below(folder: str) -> Dict[str, str]:
+    """Return environment variables that keep what wandb writes out of the user's home."""
     names = ("TMPDIR", "TEMP", "TMP", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR")
     return dict.fromkeys(names, folder)
 
 
 def environment(python: str, shim: bool) -> Dict[str, str]:
-    """Give the environment variables for an interpreter that gets this package, and no more.
+    """Return environment variables by which an interpreter finds this package, and no other.
 
     Args:
-        python: The interpreter; this package need not be installed there.
+        python: The interpreter. This package need not be installed there.
         shim: Whether the patches are on.
     """
-    path = [os.path.join(_alone(), "path")]
-    if python == sys.executable:  # to another one, these packages mean nothing
+    path = [os.path.join(_isolated_copy(), "path")]
+    if python == sys.executable:  # another one might load packages that are not made for it
         path += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     env = {key: val for key, val in os.environ.items() if not key.startswith("WANDB_")}
     env.update(
@@ -145,15 +151,18 @@ _copying = threading.Lock()
 
 
 @functools.lru_cache(maxsize=None)
-def _copy_of_us() -> tempfile.TemporaryDirectory[str]:
+def _copy_package() -> tempfile.TemporaryDirectory[str]:
     folder = tempfile.TemporaryDirectory(prefix="wandb_ddp_patch-")
     os.mkdir(os.path.join(folder.name, "empty"))
     shutil.copytree(_PACKAGE, os.path.join(folder.name, "path", "wandb_ddp_patch"))
     return folder
 
 
-def _alone() -> str:
-    # What lies beside this package, and in the current folder, may be another
-    # wandb than the one that is probed.
-    with _copying:  # lru_cache would let two threads make two, and drop one
-        return _copy_of_us().name
+def _isolated_copy() -> str:
+    """Return a folder with an ``empty`` folder in it, and this package alone in ``path``."""
+    # What is beside this package, or in the current folder, may be another wandb than the one
+    # that is probed.
+    # The lock: lru_cache would let two threads make two copies, and drop one, whose folder
+    # would be removed while an interpreter uses it.
+    with _copying:
+        return _copy_package().name

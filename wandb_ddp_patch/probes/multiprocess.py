@@ -1,4 +1,4 @@
-"""Calling functions in other processes: workers, and sessions that come later."""
+"""Calling functions in other processes: in workers, and in a later session."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from typing import Any, Callable, List, Tuple
 
 from .verdict import last_line
 
-# For whoever runs a probe without a time limit: the runner's own is shorter. A
-# worker needs seconds, but many of them where the machine is busy.
+# For probes that are run without a time limit: the runner's own is shorter. A worker needs
+# seconds, but many of them where the machine is busy.
 HANG_SECONDS = 300
 
-# What happens at once takes a moment, and seconds where the machine is busy. What
-# waits for a service that is gone, or that answers nobody here, waits 10 s or more.
+# What counts as at once: on a busy machine, it may take seconds. wandb's own waits, for a
+# service that is gone or does not answer, take 10 s or more.
 AT_ONCE_SECONDS = 9
 
-# What wandb alone says where a worker can't use the run that it was handed.
+# A regular expression: what wandb alone says where a worker can't use the run it was passed.
 UNUSABLE = "attach(ing)? to run|'Run' object has no attribute '_"
 
 Job = Tuple[str, Callable[..., Any], Tuple[Any, ...]]
 
 
 def start_methods() -> List[str]:
-    """List the start methods, of those that import a worker's modules anew, there are."""
+    """Return those of spawn and forkserver that this platform has."""
     return [m for m in ("spawn", "forkserver") if m in multiprocessing.get_all_start_methods()]
 
 
 def fork() -> str:
-    """Return ``"fork"``, or what stands for it where there is none."""
+    """Return ``"fork"``, or ``"spawn"`` where the platform has no fork."""
     return "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
 
 
@@ -42,20 +42,20 @@ def in_worker(function: Callable[..., Any], *args: Any, method: str = "spawn") -
     """Call a function in a worker process and return what it returns.
 
     Raises:
-        RuntimeError: It raised, died, or hangs.
+        RuntimeError: The function raised, or the worker died or hangs.
     """
     return in_workers([(method, function, args)])[0]
 
 
 def in_workers(jobs: List[Job], meanwhile: Callable[[], object] = bool) -> List[Any]:
-    """Call functions in worker processes, all at once, and return their results.
+    """Call functions in worker processes, all at the same time, and return their results.
 
     Args:
-        jobs: Start methods, functions and their arguments.
+        jobs: For each worker, its start method, the function and its arguments.
         meanwhile: Called once all have been started.
 
     Raises:
-        RuntimeError: One of them raised, died, or hangs.
+        RuntimeError: A function raised, or a worker died or hangs.
     """
     started, results = [], []
     try:
@@ -76,16 +76,20 @@ def in_workers(jobs: List[Job], meanwhile: Callable[[], object] = bool) -> List[
 
 
 class _Arguments:
-    """A worker's arguments: that they can't be loaded is its answer, not its silent death."""
+    """A worker's arguments, which it unpickles itself.
+
+    Otherwise multiprocessing would, before it calls anything of ours: where that fails, the
+    worker just dies, and the error that the probe is about is on stderr only.
+    """
 
     def __init__(self, values: Tuple[Any, ...], error: str = "") -> None:
         self.values, self.error = values, error
 
     def __reduce__(self) -> Tuple[Any, ...]:
-        return _loaded, (bytes(ForkingPickler.dumps(self.values)),)
+        return _load_arguments, (bytes(ForkingPickler.dumps(self.values)),)
 
 
-def _loaded(data: bytes) -> _Arguments:
+def _load_arguments(data: bytes) -> _Arguments:
     try:
         return _Arguments(pickle.loads(data))
     except Exception as error:
@@ -96,16 +100,16 @@ def _start(
     method: str, function: Callable[..., Any], args: Tuple[Any, ...]
 ) -> Tuple[multiprocessing.Process, Any]:
     context: Any = multiprocessing.get_context(method)
-    if method == "forkserver":  # to save time
+    if method == "forkserver":  # saves time
         context.set_forkserver_preload(["wandb", __name__])
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(sender, function, _Arguments(args)))
+    process = context.Process(target=_run_job, args=(sender, function, _Arguments(args)))
     process.start()
     sender.close()
     return process, receiver
 
 
-def _work(sender: Any, function: Callable[..., Any], args: _Arguments) -> None:
+def _run_job(sender: Any, function: Callable[..., Any], args: _Arguments) -> None:
     try:
         sender.send((False, args.error) if args.error else (True, function(*args.values)))
     except Exception as error:
@@ -124,14 +128,17 @@ def _receive(method: str, process: multiprocessing.Process, receiver: Any) -> An
 
 
 def load_in_new_session(data: bytes, function: Callable[..., Any]) -> Any:
-    """Unpickle in a process that knows no service, as a later session does.
+    """Unpickle in a process that knows of no service, as in a later session.
 
     Args:
         data: A pickle.
-        function: Called there with what the pickle holds; its result is returned.
+        function: Called there with what was unpickled.
+
+    Returns:
+        What the function returns.
 
     Raises:
-        RuntimeError: It raised, or the pickle can't be loaded there.
+        RuntimeError: The function raised, or the pickle can't be loaded there.
         subprocess.TimeoutExpired: It hangs.
     """
     env = {k: v for k, v in os.environ.items() if k not in ("WANDB_SERVICE", "WANDB_API_KEY")}

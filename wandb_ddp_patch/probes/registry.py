@@ -1,4 +1,4 @@
-"""What a probe is: a function that raises where wandb has a fault, and its name."""
+"""The registry of probes: functions that raise where wandb has a fault, by name."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Probe:
     """One failure of the catalogue.
 
     Attributes:
-        name: Its name there.
+        name: The key in ``PROBES``.
         function: Raises where wandb has the fault.
-        what: What a user does, in a line.
-        issues: Its upstream issues.
-        fails: What the error says where wandb has the fault: a regular expression.
-        first: Whether no other may have run before it in its process.
+        what: What a user does and should get, in a line.
+        issues: The numbers of wandb's issues.
+        fails: A regular expression that matches the error where wandb has the fault.
+        first: Whether it needs a process in which no other probe has run.
     """
 
     name: str
@@ -30,17 +30,17 @@ class Probe:
     first: bool
 
     def is_why(self, reason: str, trace: str) -> bool:
-        """Return True if that is the fault that it is about, and not some other.
+        """Return True if a failure is the fault that this probe is about, and not another.
 
         Args:
-            reason: A failure's, in a line, which is cut where it is long.
+            reason: The failure's reason, in a line, which may have been cut.
             trace: The end of its traceback.
         """
         return re.search(self.fails, f"{reason}\n{last_line(trace)}") is not None
 
 
 class CannotRun(Exception):
-    """What a probe needs is not installed."""
+    """A probe can't run here, since something that it needs is not there; the message names it."""
 
 
 PROBES: Dict[str, Probe] = {}
@@ -49,15 +49,15 @@ PROBES: Dict[str, Probe] = {}
 def probe(
     *issues: int, fails: str, first: bool = False
 ) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Enter a function into ``PROBES``, as the probe of its name.
+    """Register a function in ``PROBES``, by its name with hyphens.
 
-    The first line of its docstring says what a user does.
+    The first line of its docstring says what a user does and should get.
 
     Args:
-        issues: Numbers of wandb's issues that it is about.
-        fails: What the error says where wandb has the fault: a regular expression.
-            Whatever fails otherwise proves nothing.
-        first: Whether no other probe may have run before it in its process.
+        issues: The numbers of wandb's issues that it is about.
+        fails: A regular expression that matches the error where wandb has the fault. A
+            probe that fails with another error proves nothing.
+        first: Whether it needs a process in which no other probe has run.
     """
 
     def register(function: Callable[[], None]) -> Callable[[], None]:
@@ -70,6 +70,6 @@ def probe(
 
 
 def check(condition: Any, failure: str) -> None:
-    """Raise AssertionError, with what is amiss, unless a condition holds."""
+    """Raise AssertionError, with a message that says what is wrong, unless a condition holds."""
     if not condition:
         raise AssertionError(failure)

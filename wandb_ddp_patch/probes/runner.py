@@ -1,4 +1,4 @@
-"""Runs probes in other processes, each with a time limit; each process runs many."""
+"""Runs probes in subprocesses, each probe with a time limit; one subprocess runs many."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, Dict, Iterable, List, Mapping, Optional
 
 from .catalogue import PROBES
-from .interpreter import Process
+from .interpreter import Interpreter
 from .verdict import Verdict
 
 
 def run(name: str, *, shim: bool, python: str = sys.executable, timeout: float = 120) -> Verdict:
-    """Run one probe in a process of its own; see :func:`run_all`."""
+    """Run one probe in a subprocess and return its verdict; see :func:`run_all`."""
     return run_all([name], shim=shim, python=python, timeout=timeout)[name]
 
 
@@ -27,32 +27,32 @@ def run_all(
     jobs: int = 1,
     done: Callable[[Verdict], object] = bool,
 ) -> Dict[str, Verdict]:
-    """Run probes in other processes; each process runs many, and imports wandb once.
+    """Run probes in subprocesses, each of which runs many and imports wandb once.
 
     Args:
         names: Keys of ``PROBES``.
         shim: Whether the patches are on.
         python: The interpreter whose wandb is probed. This package need not be
             installed there.
-        timeout: Seconds after which a probe counts as hanging. Its process is
-            ended, with all that it has started; another one goes on.
-        jobs: How many processes run at once.
+        timeout: Seconds after which a probe counts as hanging. Its subprocess is killed,
+            with all that it has started, and another one goes on.
+        jobs: The number of subprocesses at a time.
         done: Called with each verdict as it comes, from any thread.
 
     Returns:
         The verdicts, in the order of the names.
     """
     names = list(names)
-    work = _Work(names, shim, python, timeout, done)
-    _at_work.append(work)
+    batch = _Batch(names, shim, python, timeout, done)
+    _active.append(batch)
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            for future in [pool.submit(work.go_on) for _ in range(min(jobs, len(names)))]:
+            for future in [pool.submit(batch.work) for _ in range(min(jobs, len(names)))]:
                 future.result()
         finally:
-            work.end()
-            _at_work.remove(work)
-    return {name: work.verdicts[name] for name in names if name in work.verdicts}
+            batch.stop()
+            _active.remove(batch)
+    return {name: batch.verdicts[name] for name in names if name in batch.verdicts}
 
 
 def again(
@@ -63,20 +63,20 @@ def again(
     timeout: float = 120,
     done: Callable[[Verdict], object] = bool,
 ) -> Dict[str, Verdict]:
-    """Run the probes that hung once more, one after the other, before they count.
+    """Run the probes that hung a second time, one after the other, before they count.
 
-    On a busy machine, a probe may run into its limit for no fault: old services fail
-    to start now and then where several start at once. What hangs by itself hangs again.
+    On a busy machine, a probe may hit its time limit where there is no fault: old services
+    fail to start now and then where several start at once. A true hang happens again.
 
     Args:
-        verdicts: What :func:`run_all` has returned, called with the same arguments.
+        verdicts: What :func:`run_all` returned for the same arguments.
         shim: Whether the patches are on.
         python: The interpreter whose wandb is probed.
         timeout: Seconds after which a probe counts as hanging.
         done: Called with each new verdict as it comes.
 
     Returns:
-        All the verdicts. The reason of a new one says that it is one.
+        All the verdicts, old and new. The reason of a new one says that it is the second.
     """
     found = dict(verdicts)
 
@@ -91,13 +91,13 @@ def again(
 
 
 def stop() -> None:
-    """End all that :func:`run_all` is running, in all threads; for Ctrl-C."""
-    for work in list(_at_work):
-        work.end()
+    """Stop every :func:`run_all`, in all threads; for Ctrl-C."""
+    for batch in list(_active):
+        batch.stop()
 
 
-class _Work:
-    """What one run_all() has still to ask, whom it asks, and what it was told."""
+class _Batch:
+    """One run_all(): the names that are left, the subprocesses, and the verdicts so far."""
 
     def __init__(
         self,
@@ -108,40 +108,40 @@ class _Work:
         done: Callable[[Verdict], object],
     ) -> None:
         self.verdicts: Dict[str, Verdict] = {}
-        self._todo = collections.deque(names)
-        self._processes: List[Process] = []
+        self._names = collections.deque(names)
+        self._interpreters: List[Interpreter] = []
         self._shim, self._python, self._timeout, self._done = shim, python, timeout, done
 
-    def go_on(self) -> None:
-        """Take names and ask for their verdicts until none is left; in each thread."""
-        process: Optional[Process] = None
-        while self._todo:
+    def work(self) -> None:
+        """Run probes until no name is left; called in each thread."""
+        interpreter: Optional[Interpreter] = None
+        while self._names:
             try:
-                name = self._todo.popleft()
+                name = self._names.popleft()
             except IndexError:  # another thread was faster
                 break
-            if process is not None and PROBES[name].first:
-                self._drop(process)
-                process = None
-            if process is None:
-                process = Process(self._python, self._shim)
-                self._processes.append(process)
-            verdict, usable = process.ask(name, self._timeout)
+            if interpreter is not None and PROBES[name].first:
+                self._drop(interpreter)
+                interpreter = None
+            if interpreter is None:
+                interpreter = Interpreter(self._python, self._shim)
+                self._interpreters.append(interpreter)
+            verdict, usable = interpreter.run(name, self._timeout)
             if not usable:
-                self._drop(process)
-                process = None
+                self._drop(interpreter)
+                interpreter = None
             self.verdicts[name] = verdict
             self._done(verdict)
 
-    def _drop(self, process: Process) -> None:
-        self._processes.remove(process)
-        process.kill()
+    def _drop(self, interpreter: Interpreter) -> None:
+        self._interpreters.remove(interpreter)
+        interpreter.kill()
 
-    def end(self) -> None:
-        """End all processes; threads that wait for one are told that it died."""
-        self._todo.clear()
-        for process in list(self._processes):
-            process.kill()
+    def stop(self) -> None:
+        """Kill all subprocesses; a thread that waits for one gets the verdict that it died."""
+        self._names.clear()
+        for interpreter in list(self._interpreters):
+            interpreter.kill()
 
 
-_at_work: List[_Work] = []  # of each run_all() that is not over
+_active: List[_Batch] = []  # one for each run_all() that is running

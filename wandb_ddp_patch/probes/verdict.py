@@ -1,4 +1,4 @@
-"""What a probe was found to do, and how its own process tells it."""
+"""What a probe found, and the line by which its subprocess reports it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Verdict:
     """What one probe found.
 
     Attributes:
-        name: The probe.
+        name: The probe's.
         passed: True, False, or None where it can't be run here.
         reason: Why, in a line.
-        trace: The traceback's, or the output's, last lines.
+        trace: The last lines of the traceback, or of the output.
         seconds: How long it took.
     """
 
@@ -31,25 +31,26 @@ class Verdict:
 
     @property
     def hangs(self) -> bool:
-        """Whether it ran into its time limit."""
+        """Whether it hit its time limit."""
         return self.reason.startswith(_HANGS)
 
     def to_line(self) -> str:
+        """Return the line that :func:`from_line` reads."""
         return _MARK + json.dumps(vars(self))
 
 
 def from_line(line: str) -> Optional[Verdict]:
-    """Read a verdict from a line of a process's output; None where it is none."""
+    """Return the verdict that is in a line of a subprocess's output, or None."""
     if not line.startswith(_MARK):
         return None
     try:
         return Verdict(**json.loads(line[len(_MARK) :]))
-    except ValueError:  # a worker has written into it
+    except ValueError:  # a worker has printed in the middle of it
         return None
 
 
 def hanging(seconds: float) -> str:
-    """Return the reason for a probe that did not end within its time limit."""
+    """Return the reason of a probe that did not end within this time limit."""
     return f"{_HANGS}{seconds:g} s"
 
 
@@ -59,6 +60,6 @@ def last_lines(lines: Iterable[str]) -> str:
 
 
 def last_line(text: str) -> str:
-    """Return the last line that is not empty, or say that there is none."""
+    """Return the last line that is not empty, or ``"no output"``."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "no output"

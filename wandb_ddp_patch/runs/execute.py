@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pickle
 import threading
-from typing import Any
+from typing import Any, Dict, Tuple
 
+from .. import _lifecycle
 from ..errors import NotSerializableError
 
 # Held while a row is put together, for the owner or for a worker, in releases whose runs
@@ -15,24 +16,27 @@ history_lock = threading.RLock()
 deferred_rows = threading.local()
 
 
-def execute(run: Any, name: str, args: Any, kwargs: Any) -> Any:
+def execute(run: Any, name: str, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
     """Make a call on a run of this process.
 
     Raises:
-        NotPlain: What was asked for is an object of the run's own.
+        NotSerializableError: What was asked for is an object of the run's own.
         Exception: What the call raises.
     """
     if name == "_config_callback":  # of the owner's config, which then makes its own
-        key, val, data = (lambda key=None, val=None, data=None: (key, val, data))(*args, **kwargs)
-        return run.config.update({key: val} if key else data, allow_val_change=True)
+        return _update_config(run.config, *args, **kwargs)
     result = getattr(run, name)(*args, **kwargs)
     if name == "__getattribute__" and not is_json_like(result):
         raise NotSerializableError
     return result
 
 
-def is_json_like(value: Any) -> bool:
-    """Say whether a value is made of numbers, strings, lists and dicts only."""
+def _update_config(config: Any, key: Any = None, val: Any = None, data: Any = None) -> Any:
+    return config.update({key: val} if key else data, allow_val_change=True)
+
+
+def is_json_like(value: object) -> bool:
+    """Return True if a value is made of numbers, strings, lists and dicts only."""
     if isinstance(value, dict):
         return all(map(is_json_like, value.values()))
     if isinstance(value, (list, tuple)):
@@ -41,7 +45,7 @@ def is_json_like(value: Any) -> bool:
 
 
 def picklable_error(error: BaseException) -> Exception:
-    """Make of an error one that can be sent: itself, if that can be."""
+    """Return an error that can be sent: this one, if it can be, else one with its text."""
     try:
         if isinstance(error, Exception) and type(pickle.loads(pickle.dumps(error))) is type(error):
             return error
@@ -50,7 +54,8 @@ def picklable_error(error: BaseException) -> Exception:
     return RuntimeError(f"{type(error).__name__}: {error}")
 
 
+@_lifecycle.in_forked_child(_lifecycle.ForkStage.RENEW_LOCKS)
 def after_fork_in_child() -> None:
-    """Make anew what another thread of the parent may have held."""
+    """Make a new lock: another thread of the parent may have held it."""
     global history_lock
     history_lock = threading.RLock()

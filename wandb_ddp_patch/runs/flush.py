@@ -8,26 +8,24 @@ for the rows that were logged before. Copies of multiprocessing count as it does
 
 from __future__ import annotations
 
-import atexit
-import functools
 import os
 import sys
 import threading
-from typing import Any, List, Optional
+from typing import Any, Callable, List, Optional, Tuple, Union
 
-from .. import _multiprocessing
+from .. import _lifecycle, _multiprocessing
 from . import state
+from .state import OwnerState, WorkerState
+from .transport import Transport
 
 # Runs that this process uses, with their transports.
-_used: List[Any] = []
-_hooked = 0  # the process whose end flushes them
+_used: List[Tuple[Any, Transport]] = []
+_hooked = 0  # the process that flushes them at its end, and before it sends anything
 _flushing = threading.local()
 _MARK = "_flushes_runs"  # what we have put around a function
-# The modules by which multiprocessing, and its copies, end their forks.
-_LIBRARIES = (".pool", ".popen_fork", ".forkserver")
 
 
-def register(run: Any, transport: state.Transport) -> None:
+def register(run: Any, transport: Transport) -> None:
     """Flush a run when this process ends, and before it sends anything."""
     if all(used is not run for used, _ in _used):
         _used.append((run, transport))
@@ -35,41 +33,37 @@ def register(run: Any, transport: state.Transport) -> None:
 
 
 def unregister(run: Any) -> None:
-    """Flush a run no more: it is over for this process."""
+    """Flush a run no more: this process is done with it."""
     _used[:] = [pair for pair in _used if pair[0] is not run]
 
 
 def detach_finished(but: Any) -> None:
-    """Let go of the runs that are over, for one that is connected next."""
+    """Detach the runs that their owner has finished, before another one is connected."""
     for run, transport in registered():
         if run is not but and transport.is_closed():
-            _leave(run, transport)
+            _detach(run, transport)
 
 
 def detach_all() -> bool:
-    """Let go of all runs, for wandb.teardown(); return False where there are none."""
-    left = registered()
-    for run, transport in left:
-        _leave(run, state.get_state(run))
+    """Detach all runs, for wandb.teardown(); return False where there are none."""
+    used = registered()
+    for run, transport in used:
+        run_state = state.get_state(run)
+        if isinstance(run_state, WorkerState):
+            _detach(run, run_state)
         transport.attached = False  # the connection does not stay for the next task
-    return bool(left)
+    return bool(used)
 
 
-def _leave(run: Any, by: Any) -> None:  # by its link, or by its transport alone
+def _detach(run: Any, holder: Union[WorkerState, Transport]) -> None:
     try:
-        by.leave(run)
+        holder.detach(run)
     except Exception as error:  # of an earlier call, and nobody has heard of it
-        warn(f"A call on an earlier run failed: {type(error).__name__}: {error}")
+        _lifecycle.termwarn(f"A call on an earlier run failed: {type(error).__name__}: {error}")
 
 
-def warn(message: str) -> None:
-    """Say what nobody is there to catch, where wandb says the like."""
-    wandb: Any = sys.modules["wandb"]
-    wandb.termwarn(message)
-
-
-def registered() -> List[Any]:
-    """Give the runs that are to be flushed, with their transports."""
+def registered() -> List[Tuple[Any, Transport]]:
+    """Return the runs that are to be flushed, with their transports."""
     return list(_used)
 
 
@@ -78,12 +72,8 @@ def _hook() -> None:
     if _hooked == os.getpid():
         return
     _hooked = os.getpid()
-    # Worker processes of multiprocessing run its finalizers at their end,
-    # others what atexit has.
-    _multiprocessing.at_worker_exit(flush_all, 100)
-    atexit.unregister(flush_all)  # a fork has inherited it
-    atexit.register(flush_all)
-    _hook_exit()
+    _lifecycle.at_exit(flush_all, _lifecycle.FLUSH_ROWS)
+    _lifecycle.before_os_exit(_before_os_exit)
     # Who has not loaded it has no connection of it.
     for module in _multiprocessing.modules("connection", "Connection"):
         for name in ("Connection", "PipeConnection"):
@@ -95,36 +85,19 @@ def _hook() -> None:
 def flush_all() -> None:
     """Flush what was logged since the last time."""
     for run, transport in registered():
-        if transport.dirty:  # else all is there, though the run may be over by now
+        if transport.dirty:  # else all is there, though the run may be finished by now
             transport.flush(run)
 
 
-def _hook_exit() -> None:
-    """Have os._exit flush first: forks end by it, and workers of billiard's pools."""
-    upstream: Any = os._exit
-    if hasattr(upstream, _MARK):  # a fork has inherited it
-        return
-
-    @functools.wraps(upstream)
-    def _exit(status: int) -> None:
-        # Whatever happens, the process ends.
-        try:
-            # Not where a watchdog's thread ends a process that hangs.
-            if threading.current_thread() is threading.main_thread():
-                flush_all()
-                # Nor is a run finished, which may take long, where it is not the end that the
-                # library of this process has for it.
-                if sys._getframe(1).f_globals.get("__name__", "").endswith(_LIBRARIES):
-                    recycled = getattr(sys.modules.get("billiard.pool"), "EX_RECYCLE", 0)
-                    _finish_own(int(status not in (0, recycled)))
-        finally:
-            upstream(status)
-
-    setattr(_exit, _MARK, True)
-    os._exit = _exit  # type: ignore[assignment]
+def _before_os_exit(exit_code: Optional[int]) -> None:
+    flush_all()
+    # To finish a run may take long: not where it is not the end that the library of this
+    # process has for it.
+    if exit_code is not None:
+        _finish_own(exit_code)
 
 
-def _flushing_first(upstream: Any) -> Any:
+def _flushing_first(upstream: Callable[..., Any]) -> Callable[..., Any]:
     def _send_bytes(self: Any, *args: Any, **kwargs: Any) -> Any:
         for run, transport in _used:
             # Not while it is flushed: that may send something itself.
@@ -140,8 +113,9 @@ def _flushing_first(upstream: Any) -> Any:
     return _send_bytes
 
 
+@_lifecycle.in_forked_child()
 def after_fork_in_child() -> None:
-    """Let go of what the parent uses: each process connects by itself."""
+    """Forget the parent's runs, which it flushes itself."""
     _used.clear()
 
 
@@ -159,8 +133,8 @@ def finish_own_runs_at_exit() -> None:
     if _finishing == os.getpid() or not _multiprocessing.is_worker():
         return
     _finishing = os.getpid()
-    _multiprocessing.at_worker_exit(_finish_own, 90)
-    _hook_exit()
+    _lifecycle.at_worker_exit(_finish_own, _lifecycle.FINISH_OWN_RUNS)
+    _lifecycle.before_os_exit(_before_os_exit)
 
 
 def _finish_own(exit_code: Optional[int] = None) -> None:
@@ -172,9 +146,5 @@ def _finish_own(exit_code: Optional[int] = None) -> None:
     for run in state.live_runs():
         own = run.__dict__
         mine = own.get("_init_pid", own.get("_pid")) == os.getpid()
-        if (
-            mine
-            and isinstance(state.get_state(run), state.OwnerState)
-            and not own.get("_is_finished")
-        ):
+        if mine and isinstance(state.get_state(run), OwnerState) and not own.get("_is_finished"):
             run.finish(exit_code=exit_code)

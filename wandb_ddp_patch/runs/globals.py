@@ -8,13 +8,14 @@ from typing import Any
 
 
 def set_global_run(run: Any) -> None:
-    """Let them be this run's, where they are nobody's.
+    """Make a run this process's global one, where there is none.
 
-    Attaching does it by itself, where wandb attaches.
+    Where wandb attaches a run, it does this itself.
     """
     wandb: Any = sys.modules["wandb"]
     preinit = sys.modules["wandb.sdk.lib.preinit"]
     stand_ins = [getattr(preinit, name) for name in ("PreInitObject", "PreInitCallable")]
+    # In some releases the second is a function that makes one: no type to look for.
     kinds = tuple(kind for kind in stand_ins if isinstance(kind, type))
     for name, value in list(vars(wandb).items()):
         if isinstance(value, kinds) and hasattr(run, name):
@@ -24,6 +25,6 @@ def set_global_run(run: Any) -> None:
 
 
 def clear_global_run(run: Any) -> None:
-    """Let them be nobody's, where they are this run's."""
+    """Put wandb's stand-ins back, where a run is this process's global one."""
     if sys.modules["wandb"].run is run:
         importlib.import_module("wandb.sdk.lib.module").unset_globals()

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Dict
+from typing import TYPE_CHECKING, Any
 
-# The entry of a run's __dict__ that is ours: its link. Here, so that importing wandb need
-# not read link.py, which only runs need.
-ENTRY = "_ddp_link"
+if TYPE_CHECKING:
+    from .payload_format import Metadata
+
+# The entry of a run's __dict__ that is ours: its state. Here, so that importing wandb need
+# not read state.py, which only runs need.
+STATE_ENTRY = "_ddp_state"
 
 # No more: all else in a run comes from its settings, which do not leave the process.
 FIELDS = ("id", "name", "project", "entity", "group", "url", "offline", "disabled")
 
 
-def collect_metadata(run: Any) -> Dict[str, Any]:
-    """Tell what a run knows of itself, without attaching it: see ``KNOWN``."""
-    known = {name: get_field(run, name) for name in FIELDS}
-    known["url"] = known["url"] and strip_credentials(known["url"])
-    return known
+def collect_metadata(run: Any) -> Metadata:
+    """Return what a run knows of itself, the names in ``FIELDS``, without attaching it."""
+    found = {name: get_field(run, name) for name in FIELDS}
+    found["url"] = found["url"] and strip_credentials(found["url"])
+    return found  # type: ignore[return-value]
 
 
 def get_field(run: Any, name: str) -> Any:
-    """Tell one thing of a run, or None where it does not know."""
+    """Return one thing that a run knows of itself, or None where it does not."""
     try:
         if name == "url" and get_field(run, "offline"):
             return None  # wandb would warn that there is none
@@ -38,7 +41,7 @@ def get_field(run: Any, name: str) -> Any:
 
 
 def strip_credentials(url: str) -> str:
-    """Take from a URL what may be secret: an anonymous user's holds the API key."""
+    """Return a URL without what may be secret: an anonymous user's holds the API key."""
     from urllib.parse import urlsplit  # late: importing wandb must stay quick
 
     parts = urlsplit(url)

@@ -1,7 +1,7 @@
 """A transport to an owner on this machine, for releases whose runs work in one process: to 0.12.
 
-The owner makes each call and answers once it is made: see local_server.py. So nothing is under
-way when a worker ends, or tells anybody.
+The owner executes each call and then answers: see local_server.py. So nothing is under way when
+a worker ends, or tells anybody anything.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from multiprocessing import AuthenticationError, process
 from multiprocessing.connection import Client, answer_challenge, deliver_challenge
 from typing import Any, Callable, ContextManager, Dict, Optional, Tuple
 
+from .. import _lifecycle
 from .._process import has_exited, process_fingerprint
 from ..errors import FINISHED, NotSerializableError, RunUnreachableError
 from ..runs.globals import set_global_run
-from ..runs.state import Transport, usage_error
+from ..runs.payload_format import Payload
+from ..runs.state import usage_error
+from ..runs.transport import Transport
 
-# What a worker may call, besides what the run calls itself. The rest would have to give
-# it the run's inside, or a folder of the owner's.
+# What a worker may call, besides what the run calls itself. The rest would have to return the
+# run's internals, or a folder of the owner's.
 CALLS = ("log", "define_metric", "_define_metric", "save", "alert", "mark_preempting")
-_OWN_CALLS: Tuple[str, ...] = (
-    "__getattribute__",
-    "__setattr__",
-    "_config_callback",
-    "_config_artifact_callback",
-)
-_OWN_CALLS += ("_history_callback", "_partial_history_callback", "_log", "_metric_callback")
-_OWN_CALLS += ("_summary_get_current_summary_callback", "_summary_update_callback")
-_OWN_CALLS += ("_tensorboard_callback", "pin_config_keys")
+_OWN_CALL_NAMES = """
+    __getattribute__ __setattr__ _config_callback _config_artifact_callback _history_callback
+    _partial_history_callback _log _metric_callback _summary_get_current_summary_callback
+    _summary_update_callback _tensorboard_callback pin_config_keys
+"""
+_OWN_CALLS = frozenset(_OWN_CALL_NAMES.split())
 _WORKS = ", ".join(name for name in CALLS if name[0] != "_")
 
 # Every Python that this package runs on has it; the owner's may be older than ours.
 PICKLE_PROTOCOL = 5
-# What an owner sends, unasked or instead of a reply, where the run is over.
-OVER = b""
+# What an owner sends, unasked or instead of a reply, where the run is finished.
+FINISHED_REPLY = b""
 
-# How long an owner may be silent where it can't be told whether its process lives. Else
-# it is waited for: it may be stopped, or in a long call of its own.
+# How long an owner may be silent where it can't be told whether its process lives. Where that
+# can be told, it is waited for as long as it lives: it may be stopped, or in a long call.
 _TIMEOUT_SECONDS = 300.0
 # How long an owner that lives may refuse to speak with us before it counts as not ours.
 _REFUSED_SECONDS = 3.0
@@ -52,13 +52,13 @@ _STRANGE = "this process was not started with multiprocessing by the one that ca
 
 
 class LocalTransport(Transport):
-    """Calls on a run, made by its owner, another process of this machine.
+    """Calls on a run that its owner, another process of this machine, executes.
 
     Args:
         payload: What the run came with.
     """
 
-    def __init__(self, payload: Dict[str, Any]) -> None:
+    def __init__(self, payload: Payload) -> None:
         self.payload = payload
 
     def connecting(self) -> ContextManager[Any]:
@@ -71,20 +71,20 @@ class LocalTransport(Transport):
     def call(
         self, run: Any, name: str, upstream: Callable[..., Any], args: Any, kwargs: Any
     ) -> Any:
-        """Have the owner make a call.
+        """Have the owner execute a call.
 
         Returns:
             What the call returned, or None where that can't be sent.
 
         Raises:
-            Unreachable: The owner has finished the run, has ended or does not answer.
+            RunUnreachableError: The owner has finished the run, has ended or does not answer.
             TypeError: What the call was given can't be pickled.
             wandb.errors.UsageError: It is one that only the owner itself can make.
             Exception: What the call itself raised.
         """
         if name not in CALLS and name not in _OWN_CALLS:
             raise _one_process_only(f"run.{name}()")
-        # The owner may be in another folder.
+        # The owner may have another current folder.
         if name == "save":
             args, kwargs = _absolute(*args, **kwargs)
         elif name == "_tensorboard_callback":
@@ -107,7 +107,10 @@ class LocalTransport(Transport):
         while True:
             connection = _connection(self.payload)
             with connection.lock:
-                if connection.busy:  # this thread's own call: a signal's handler has come between
+                if connection.busy:
+                    # By this thread, for the lock is reentrant: a signal's handler has interrupted
+                    # its call, whose answer would come for this one. So this one gets a
+                    # connection of its own.
                     break
                 if not connection.closed:  # as it is where another thread's call has failed
                     return connection.request(body)
@@ -147,12 +150,14 @@ class OwnerConnection:
         closed: Whether it is of no more use.
 
     Raises:
-        Unreachable: The owner is gone, or this is no worker of its process tree.
+        RunUnreachableError: The owner is gone, or this is no worker of its process tree.
     """
 
-    def __init__(self, payload: Dict[str, Any]) -> None:
-        self._address, self._pid = payload["local_address"], payload["owner"]
-        self._owner: Optional[str] = payload.get("process")  # not in payloads of 0.1.0
+    def __init__(self, payload: Payload) -> None:
+        address = payload["local_address"]
+        assert address is not None  # see selection.py
+        self._address, self._pid = address, payload["owner_pid"]
+        self._owner = payload["owner_fingerprint"]  # None where no system tells it
         self.lock = threading.RLock()
         self.busy = self.closed = False
         self._connection = self._connect(payload["key"].encode())
@@ -199,14 +204,15 @@ class OwnerConnection:
                 raise EOFError
 
     def request(self, body: bytes) -> Tuple[bool, Any]:
-        """Have a call made; return whether it has returned, and what it has returned or raised.
+        """Have a call executed; return whether it has returned, and what it has returned or raised.
 
         Raises:
-            Unreachable: The owner has finished the run, has ended, or does not answer.
+            RunUnreachableError: The owner has finished the run, has ended, or does not answer.
         """
         try:
             self.busy = True
-            with contextlib.suppress(ConnectionError):  # why, it may have said before
+            # If the owner has closed the connection, its reply, FINISHED_REPLY, may still be there.
+            with contextlib.suppress(ConnectionError):
                 self._connection.send_bytes(body)
             self._await(self._connection)
             reply = self._connection.recv_bytes()
@@ -215,10 +221,10 @@ class OwnerConnection:
             self.close()
             raise RunUnreachableError(self._why_gone()) from None
         except BaseException:
-            # An answer that comes late must not be taken for the next one.
+            # KeyboardInterrupt, say: an answer that comes late must not be read by the next call.
             self.close()
             raise
-        if reply == OVER:
+        if reply == FINISHED_REPLY:
             self.close()
             raise RunUnreachableError(FINISHED)
         try:
@@ -228,7 +234,7 @@ class OwnerConnection:
         return done, result
 
     def is_over(self) -> bool:
-        """Return True if the owner has said that the run is over, or has gone."""
+        """Return True if the owner has said that the run is finished, or has gone."""
         if self.busy or not self.lock.acquire(blocking=False):
             return False  # it is being used
         try:
@@ -247,7 +253,7 @@ class OwnerConnection:
             self._connection.close()
 
     def _why_refused(self) -> str:
-        # As local_server.py tells it the owner, who then says nothing: on Linux alone.
+        # local_server.py refuses other users, without a word. Only Linux tells it who we are.
         with contextlib.suppress(OSError, AttributeError):
             if os.geteuid() not in (os.stat(f"/proc/{self._pid}").st_uid, 0):
                 return "this process runs as another user than the one that called wandb.init()"
@@ -275,7 +281,7 @@ _connections: Dict[str, OwnerConnection] = {}
 _connecting = threading.RLock()
 
 
-def _connection(payload: Dict[str, Any]) -> OwnerConnection:
+def _connection(payload: Payload) -> OwnerConnection:
     """Return this process's connection to the owner of a run; connect, if there is none."""
     key = payload["key"]
     connection = _connections.get(key)
@@ -291,14 +297,14 @@ def _connection(payload: Dict[str, Any]) -> OwnerConnection:
     return connection
 
 
-# --- what both ends prove that they have ----------------------------------------
+# --- what both ends prove that they hold ----------------------------------------
 
-# The parent's key, in a fork: billiard puts a process with another one in its place there.
+# The parent's key, in a fork: billiard replaces the current process there by one with another.
 _inherited: Optional[bytes] = None
 
 
 def tree_token() -> bytes:
-    """Return the key by which workers of this process's tree are known: no payload holds it.
+    """Return the key by which workers of this process's tree are recognised: no payload holds it.
 
     multiprocessing gives one key to all processes of a tree.
     https://docs.python.org/3/library/multiprocessing.html#authentication-keys
@@ -309,6 +315,7 @@ def tree_token() -> bytes:
     return hmac.digest(authkey, b"wandb_ddp_patch token", "sha256")
 
 
+@_lifecycle.in_forked_child()
 def after_fork_in_child() -> None:
     """Let go of the parent's connections; keep its key before anything else is run here."""
     global _connecting, _inherited

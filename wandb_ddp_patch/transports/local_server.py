@@ -1,7 +1,11 @@
-"""Makes workers' calls on runs of this process, for releases whose runs work in no other.
+"""Executes workers' calls on runs of this process, for releases whose runs work in no other.
 
 Each worker has a thread here, so that a call that takes long, or a stranger that says nothing,
-holds up nobody else. Nothing is unpickled before multiprocessing's challenge is passed.
+delays nobody else. Nothing is unpickled before multiprocessing's challenge is passed.
+
+multiprocessing.managers does much the same, but its server has no limit for those who have not
+proven anything yet, its proxies wait for ever for an owner that is stopped or gone, and nothing
+tells them that a run is finished.
 """
 
 from __future__ import annotations
@@ -17,14 +21,20 @@ import time
 import uuid
 from multiprocessing import util
 from multiprocessing.connection import Listener, answer_challenge, deliver_challenge
-from typing import Any, Dict, Optional, Set
+from typing import TYPE_CHECKING, Dict, Optional, Set
 
+from .. import _lifecycle
+from .._process import raise_fd_limit
 from ..runs import state
 from ..runs.execute import execute, picklable_error
-from .local import OVER, PICKLE_PROTOCOL, tree_token
-from .remote.listeners import raise_fd_limit
+from ..runs.payload_format import Address
+from .local import FINISHED_REPLY, PICKLE_PROTOCOL, tree_token
 
-# So many may be about to prove that they are no strangers, and so long may each be silent.
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+# So many may be about to prove that they are no strangers, and so long may each be silent:
+# else anybody of this user could take all threads and descriptors of the owner.
 _UNAUTHENTICATED, _AUTHENTICATION_SECONDS = 256, 5
 _BACKLOG, _KEY_BYTES = 1024, 64
 # How long a run that ends waits for calls that are under way.
@@ -34,7 +44,7 @@ _RETRY_SECONDS = 0.05
 
 
 class LocalServer:
-    """Where workers of this process's tree connect.
+    """Accepts the workers of this process's tree.
 
     Attributes:
         address: Where they find it.
@@ -45,15 +55,15 @@ class LocalServer:
     """
 
     def __init__(self) -> None:
-        self._connections: Set[Any] = set()
+        self._connections: Set[Connection] = set()
         self._unauthenticated = threading.BoundedSemaphore(_UNAUTHENTICATED)
         # The connections of each run that is open; and those on which a call is under way.
-        self._runs: Dict[str, Set[Any]] = {}
-        self._calling: Set[Any] = set()
+        self._runs: Dict[str, Set[Connection]] = {}
+        self._calling: Set[Connection] = set()
         self._changed = threading.Condition()
         self._listener = listen()
-        known: Any = self._listener.address
-        self.address: state.Address = known.decode() if isinstance(known, bytes) else known
+        address = self._listener.address
+        self.address: Address = address.decode() if isinstance(address, bytes) else address
         try:
             threading.Thread(target=self._accept, name="wandb_ddp_patch", daemon=True).start()
         except BaseException:
@@ -61,26 +71,26 @@ class LocalServer:
             raise
 
     def open(self, key: str) -> None:
-        """Let workers use a run."""
+        """Let workers call a run."""
         with self._changed:
             self._runs.setdefault(key, set())
 
-    def end(self, key: str) -> None:
-        """Tell workers that a run is over, once the calls that are under way are made."""
+    def close_run(self, key: str) -> None:
+        """Tell workers that a run is finished, once the calls that are under way have returned."""
         with self._changed:
             workers = self._runs.pop(key, set())
             self._changed.wait_for(lambda: not workers & self._calling, _CALLS_SECONDS)
             for connection in workers - self._calling:
                 with contextlib.suppress(OSError):  # it has gone
-                    connection.send_bytes(OVER)
+                    connection.send_bytes(FINISHED_REPLY)
 
-    def end_all(self) -> None:
-        """Tell them that all are over."""
+    def close_all(self) -> None:
+        """Tell them that all are finished."""
         for key in list(self._runs):
-            self.end(key)
+            self.close_run(key)
 
     def close(self) -> None:
-        """Let go of all sockets, without a word: they are another process's."""
+        """Close all sockets, without a word: they are the parent process's."""
         self._listener.close()
         for connection in list(self._connections):
             with contextlib.suppress(OSError):  # else the others stay open
@@ -92,7 +102,7 @@ class LocalServer:
         while True:
             self._unauthenticated.acquire()
             try:
-                connection: Any = self._listener.accept()
+                connection: Connection = self._listener.accept()
             except Exception:  # no descriptors are left, or who came has gone already
                 self._unauthenticated.release()
                 raise_fd_limit()
@@ -110,23 +120,24 @@ class LocalServer:
 
     # --- the thread of a worker -----------------------------------------------
 
-    def _serve(self, connection: Any) -> None:
+    def _serve(self, connection: Connection) -> None:
         try:
             with contextlib.suppress(Exception):  # it has gone, or is a stranger
                 try:
                     key = _authenticated(connection)
                 finally:
                     self._unauthenticated.release()
-                self._make_calls(key, connection)
+                self._execute_calls(key, connection)
         finally:
-            with self._changed:  # else end() may write to another one's descriptor
-                # First: a fork that comes in between would close another one's.
+            # Under the lock: else close_run() may write to a descriptor that is another file's.
+            with self._changed:
+                # Before it is closed: a fork in between would close that other file.
                 self._connections.discard(connection)
                 for workers in self._runs.values():
                     workers.discard(connection)
                 connection.close()
 
-    def _make_calls(self, key: str, connection: Any) -> None:
+    def _execute_calls(self, key: str, connection: Connection) -> None:
         with self._changed:
             self._runs.get(key, set()).add(connection)
         while key in self._runs:
@@ -138,18 +149,21 @@ class LocalServer:
             try:
                 connection.send_bytes(_reply(key, call))
             finally:
-                # Not before it is sent: this process may end once no call is under way.
+                # Not before the reply is sent: this process may end once no call is under way,
+                # and the worker would take a row for lost that is in the run.
                 with self._changed:
                     self._calling.discard(connection)
                     self._changed.notify_all()
-        connection.send_bytes(OVER)
+        connection.send_bytes(FINISHED_REPLY)
 
 
-def _authenticated(connection: Any) -> str:
+def _authenticated(connection: Connection) -> str:
     """Return the key of the run that a worker asks for, once it has proven that it is one."""
     opened = socket.socket(fileno=connection.fileno())
     try:
-        opened.setblocking(True)  # socket.setdefaulttimeout() has made it another one
+        # A program may have called socket.setdefaulttimeout(); multiprocessing reads by the
+        # descriptor, which then is a non-blocking one.
+        opened.setblocking(True)
         if _is_of_another_user(opened):
             raise PermissionError
         _limit_reading(opened, _AUTHENTICATION_SECONDS)
@@ -179,12 +193,12 @@ def _is_of_another_user(opened: socket.socket) -> bool:
 
 
 def _reply(key: str, call: bytes) -> bytes:
-    """Make a call on a run; return what it has returned or raised, for the worker."""
+    """Execute a call on a run; return what it has returned or raised, as bytes for the worker."""
     try:
         name, args, kwargs = pickle.loads(call)
         run = state.lookup(key)
-        if run is None or state.owner_state(run).over:
-            return OVER
+        if run is None or state.owner_state(run).finished:
+            return FINISHED_REPLY
         done, result = True, execute(run, name, args, kwargs)
     except BaseException as error:  # also SystemExit, of a module that it imports
         done, result = False, picklable_error(error)
@@ -195,13 +209,13 @@ def _reply(key: str, call: bytes) -> bytes:
 
 
 def listen() -> Listener:
-    """Listen where only processes of this machine connect."""
+    """Listen where only processes of this machine can connect."""
     name = uuid.uuid4().hex
     if sys.platform == "linux":
         # Without a file: workers may have another temporary folder, and cleaners remove it.
         return Listener(f"\0wandb_ddp_patch-{name}", "AF_UNIX", _BACKLOG)
     with contextlib.suppress(OSError, ValueError):
-        # There is none on Windows; or the folder is missing or full, or its name too long.
+        # Windows has none; or the folder is missing or full, or its name too long.
         return Listener(os.path.join(util.get_temp_dir(), name), "AF_UNIX", _BACKLOG)
     return Listener(("127.0.0.1", 0), "AF_INET", _BACKLOG)
 
@@ -210,8 +224,8 @@ _server: Optional[LocalServer] = None
 _starting = threading.RLock()
 
 
-def listen_local(owned: state.OwnerState) -> Optional[state.Address]:
-    """Let workers of this process's tree, and on this machine, connect to a run of its.
+def listen_local(owned: state.OwnerState) -> Optional[Address]:
+    """Let workers of this process's tree, on this machine, connect to a run of this process.
 
     Returns:
         The address for payloads; None where there can be no local socket.
@@ -226,18 +240,19 @@ def listen_local(owned: state.OwnerState) -> Optional[state.Address]:
         return _server.address
 
 
-def end(owned: state.OwnerState) -> None:
-    """End a run of this process for its workers."""
+def close_run(owned: state.OwnerState) -> None:
+    """Close a run of this process to its workers."""
     if _server is not None:
-        _server.end(owned.key)
+        _server.close_run(owned.key)
 
 
-def end_all() -> None:
-    """End all runs of this process for workers: it ends."""
+def close_all() -> None:
+    """Close all runs of this process to workers: it ends."""
     if _server is not None:
-        _server.end_all()
+        _server.close_all()
 
 
+@_lifecycle.in_forked_child()
 def after_fork_in_child() -> None:
     """Let go of what belongs to the parent."""
     global _server, _starting

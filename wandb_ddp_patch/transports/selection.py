@@ -1,48 +1,50 @@
-"""Which way home there is for a run: asked here, and nowhere else."""
+"""Which transport reaches a run's owner: chosen here, and nowhere else."""
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
+import importlib
 import os
 import sys
 import threading
 import time
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Optional, Tuple
 
+from .. import _lifecycle
 from .._process import is_same_host, process_fingerprint
-from ..runs import owner_file, state
-from ..runs.state import Transport
+from ..runs import liveness, state
+from ..runs.payload_format import Payload
+from ..runs.transport import Transport, UnreachableTransport
 
 _sharing = threading.RLock()
 
 
-def select(payload: Dict[str, Any]) -> Optional[Transport]:
-    """Choose how a run that came with a payload reaches its owner.
-
-    Returns:
-        The way, which is not connected yet; None where there is none.
-    """
-    kind_of_way = transport_class(payload)
-    if kind_of_way is None:
-        return None
-    way = kind_of_way(payload)
-    if payload.get("share") and payload["attach_id"] and not way.is_remote_host:
-        way.fallback = functools.partial(_elsewhere, payload)  # another user's, or container's
-    return way
+NO_TRANSPORT = "this release's runs work in one process, and no local socket could be made"
 
 
-def _elsewhere(payload: Dict[str, Any]) -> Transport:
+def select(payload: Payload) -> Transport:
+    """Return the transport, not connected yet, by which a run reaches its owner."""
+    kind = transport_class(payload)
+    if kind is None:
+        return UnreachableTransport(NO_TRANSPORT)
+    transport = kind(payload)
+    if payload["share"] and payload["attach_id"] and not transport.is_remote_host:
+        # This process may be another user's, or in a container: then the service is not reached.
+        transport.fallback = functools.partial(_tunnel, payload)
+    return transport
+
+
+def _tunnel(payload: Payload) -> Transport:
     from .tunnel import TunnelTransport  # late: only runs that are shared need it
 
     return TunnelTransport(payload)
 
 
-def transport_class(payload: Dict[str, Any]) -> Optional[Callable[[Dict[str, Any]], Transport]]:
-    """Choose the class of that way; its module has been read then."""
-    shared = payload.get("share")  # not in payloads of runs that are not shared
-    if shared and not is_same_host(shared["machine"]):
+def transport_class(payload: Payload) -> Optional[Callable[[Payload], Transport]]:
+    """Return the class of that transport, whose module has been read then; None for none."""
+    share = payload["share"]
+    if share and not is_same_host(share["host_fingerprint"]):
         from .tunnel import TunnelTransport  # late: only runs that are shared need it
 
         return TunnelTransport
@@ -65,10 +67,11 @@ def publish(run: Any) -> None:
 
 def _share(run: Any, owned: state.OwnerState) -> None:
     own = run.__dict__
-    if own.get("_is_finished") or owned.over:
+    if own.get("_is_finished") or owned.finished:
         return
     if own.get("_attach_id"):
-        owned.owner_file = owner_file.ensure_owner_file()  # each time: it may have to be put back
+        # Each time: a cleaner may have removed it since the last worker was handed the run.
+        owned.owner_file = liveness.ensure_owner_file()
     elif owned.shared:
         return
     elif own.get("_backend") is not None:
@@ -78,21 +81,20 @@ def _share(run: Any, owned: state.OwnerState) -> None:
     else:
         return
     if not owned.shared:
-        owned.shared, owned.process = True, process_fingerprint()
+        owned.shared, owned.fingerprint = True, process_fingerprint()
         _hook(os.environ.get("WANDB_SERVICE"))
     if os.environ.get("WANDB_DDP_PATCH_SHARE", "0") not in ("", "0"):
-        _share_by_environment(run, owned)
+        _share_from_environment(run, owned)
 
 
-def _share_by_environment(run: Any, owned: state.OwnerState) -> None:
+def _share_from_environment(run: Any, owned: state.OwnerState) -> None:
     why = sharing_problem(run)
     if why is None:
-        from .remote import owner  # late: only runs that are shared need it
+        from .remote import shared_runs  # late: only runs that are shared need it
 
-        owner.share_from_environment(owned)
+        shared_runs.share_from_environment(owned)
     else:
-        wandb: Any = sys.modules["wandb"]
-        wandb.termwarn(f"WANDB_DDP_PATCH_SHARE does nothing here: {why}.", repeat=False)
+        _lifecycle.termwarn(f"WANDB_DDP_PATCH_SHARE does nothing here: {why}.", repeat=False)
 
 
 def sharing_problem(run: Any) -> Optional[str]:
@@ -106,62 +108,61 @@ def sharing_problem(run: Any) -> Optional[str]:
 
 
 def close(run: Any, owned: state.OwnerState) -> None:
-    """Tell workers that a run of this process is over; it is about to be finished."""
-    if owned.over:
+    """Tell workers that a run of this process is finished, just before it is."""
+    if owned.finished:
         return
     if owned.share is not None:
-        from .remote import owner  # late, as above
+        # Before the file tells workers on this machine, and before wandb finishes the run: rows
+        # from elsewhere can come only as long as the service knows it.
+        from .remote import shared_runs  # late, as above
 
-        owner.end(owned)
+        shared_runs.close(owned)
     if owned.local_address is not None:
         from . import local_server  # late, as above
 
-        local_server.end(owned)
+        local_server.close_run(owned)
     if run.__dict__.get("_attach_id"):
-        if owner_file.mark_finished(owned.key) and owned.service:
+        if liveness.mark_finished(owned.key) and owned.service:
             from . import service_queue  # late, as above
 
             now = time.monotonic()
             with contextlib.suppress(Exception):  # the run is finished all the same
                 if service_queue.wait_until_read(owned.service):
-                    owner_file.mark_read(owned.key, now)
+                    liveness.mark_read(owned.key, now)
     else:
-        owned.over = True
+        owned.finished = True
 
 
-# The process at whose end they are over, and its service.
+# The process at whose exit the runs are closed to workers, and its service.
 _hooked: Tuple[int, Optional[str]] = (0, None)
 
 
 def _hook(service: Optional[str]) -> None:
-    from multiprocessing import util  # late: importing wandb must stay quick
+    # First, else its own hook would come before ours, and wait for workers that have not been
+    # told that this process ends. Late: importing wandb must stay quick.
+    importlib.import_module("multiprocessing.util")
 
     global _hooked
     before, _hooked = _hooked, (os.getpid(), service)
-    if before == _hooked:
-        return
-    # Anew for each service: to come before the hook with which wandb ends that. Not for
-    # each run: up to Python 3.12, what atexit has forgotten keeps its place.
-    atexit.unregister(_before_the_end)
-    atexit.register(_before_the_end, os.getpid())
-    if before[0] != os.getpid():
-        util.Finalize(None, _before_the_end, (os.getpid(),), exitpriority=100)
+    if before != _hooked:
+        # Anew for each service: to come before the hook with which wandb ends that.
+        _lifecycle.at_exit(_close_all, _lifecycle.CLOSE_SHARED_RUNS, anew=True)
 
 
-def _before_the_end(pid: int) -> None:
-    if pid == os.getpid():  # not a fork, which has inherited the hook
-        for run in state.live_runs():
-            owned = state.get_state(run)
-            if isinstance(owned, state.OwnerState) and owned.shared:
-                close(run, owned)
-        for name in ("remote.owner", "local_server"):
-            module: Any = sys.modules.get(f"{__package__}.{name}")
-            if module is not None:
-                module.end_all()
-        owner_file.mark_all_finished()
+def _close_all() -> None:
+    for run in state.live_runs():
+        owned = state.get_state(run)
+        if isinstance(owned, state.OwnerState) and owned.shared:
+            close(run, owned)
+    for name in ("remote.shared_runs", "local_server"):
+        module: Any = sys.modules.get(f"{__package__}.{name}")
+        if module is not None:
+            module.close_all()
+    liveness.mark_all_finished()
 
 
+@_lifecycle.in_forked_child()
 def after_fork_in_child() -> None:
-    """Make anew what another thread of the parent may have held."""
+    """Replace a lock that another thread of the parent may have held: nobody would release it."""
     global _sharing
     _sharing = threading.RLock()

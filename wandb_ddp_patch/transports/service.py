@@ -1,4 +1,4 @@
-"""A way home through wandb's service, which a run of a worker attaches to.
+"""A transport through W&B's service on this machine, to which a worker's run attaches.
 
 For releases whose runs attach: 0.13 and later, 0.12.12 on with
 ``wandb.require("service")``. For the others there is local.py.
@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 import time
 from _thread import get_ident
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, List, Optional, Protocol, Tuple
 
+from .. import _lifecycle
 from ..errors import FINISHED, RunUnreachableError
 from ..runs import flush
 from ..runs.liveness import OwnerWatch, is_service_gone
-from ..runs.state import Transport
+from ..runs.payload_format import Payload
+from ..runs.transport import Transport
 from . import service_connection
-from .service_barrier import ServiceBarrier, queues_before_sending
 
 # How long a run is tried to be attached to a service that is busy: many workers at once.
 _ATTACH_SECONDS = 60
@@ -29,6 +31,73 @@ _END_SECONDS = 2
 
 # Threads of former runs that end, with what wakes them: see _end_routers.
 _routers: List[Tuple[Any, Callable[[], None]]] = []
+
+
+class Watch(Protocol):
+    """Whether a run's owner still has it: as its file tells, or as the tunnel does.
+
+    Attributes:
+        sees_owner: Whether the last look has shown that it has the run.
+        cached_until: When the next look is due, by the monotonic clock.
+    """
+
+    sees_owner: bool
+    cached_until: float
+
+    def is_finished(self) -> bool:
+        """Return True if the run is finished; False where nothing can be told."""
+
+    def read_until(self) -> float:
+        """Return until when, by the monotonic clock, all that was sent is in the run; else 0."""
+
+    def invalidate(self) -> None:
+        """Have the next question asked anew: something is wrong."""
+
+
+class ServiceBarrier:
+    """A round trip to the service: once it answers, it has read all that was sent before.
+
+    In a thread, because even to send the question may have to wait: for a service that reads
+    nothing more, behind what was sent before.
+
+    Args:
+        interface: What the run sends its messages by.
+        seconds: How long the answer is waited for.
+
+    Attributes:
+        error: Why the service could not be asked, or None.
+    """
+
+    def __init__(self, interface: Any, seconds: float) -> None:
+        self._interface, self._seconds = interface, seconds
+        self._is_answered = False
+        self.error: Optional[Exception] = None
+
+    def wait(self, is_over: Callable[[], bool]) -> bool:
+        """Return True once the service has answered; False if not, or if the run is over."""
+        deadline = time.monotonic() + self._seconds
+        thread = threading.Thread(target=self._ask, name="wandb_ddp_patch", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no thread can be started any more: the interpreter ends
+            self._ask()
+            return self._is_answered
+        while thread.is_alive() and time.monotonic() < deadline:
+            thread.join(1)
+            if thread.is_alive() and is_over():
+                thread.join(1)  # the answer may be on its way
+                break
+        return self._is_answered
+
+    def _ask(self) -> None:
+        try:
+            handle = self._interface.deliver_get_summary()
+            wait = getattr(handle, "wait_or", None) or handle.wait
+            self._is_answered = wait(timeout=self._seconds) is not None
+        except TimeoutError:
+            pass  # not answered
+        except Exception as error:
+            self.error = error
 
 
 class ServiceTransport(Transport):
@@ -43,11 +112,12 @@ class ServiceTransport(Transport):
 
     is_native = True
 
-    def __init__(self, payload: Dict[str, Any]) -> None:
+    def __init__(self, payload: Payload) -> None:
         self.payload = payload
-        self.service: str = payload["service"]
-        # "process": not in payloads of 0.1.0.
-        self.watch = OwnerWatch(payload["owner_file"], payload["key"], payload.get("process"))
+        self.service: str = payload["service"] or ""  # never None: see selection.py
+        self.watch: Watch = OwnerWatch(
+            payload["owner_file"], payload["key"], payload["owner_fingerprint"]
+        )
         self.attached = False
         self.called_at = 0.0  # when the last call was made, by the monotonic clock
 
@@ -59,7 +129,7 @@ class ServiceTransport(Transport):
         self.has_attached(run)
 
     def has_attached(self, run: Any) -> None:
-        """Take note that the run has attached."""
+        """Set up what an attached run needs."""
         self.attached = True
         flush.register(run, self)
         _send_at_once(interface_of(run))
@@ -69,13 +139,13 @@ class ServiceTransport(Transport):
 
     def root_dir(self) -> Optional[str]:
         """Return the folder below which this process puts the run's files."""
-        root: Optional[str] = self.payload.get("root_dir")  # not in payloads of 0.1.0
-        return root
+        return self.payload["root_dir"]
 
     def _attach(self, run: Any) -> None:
         deadline, pause = time.monotonic() + _ATTACH_SECONDS, 0.05
         while True:
-            # Not where its owner is seen: to ask would take a place in the line.
+            # Not where its owner is seen: to ask is to connect, and would take a place in the
+            # service's backlog, which a thousand workers that attach at once fill.
             if not self.watch.sees_owner:
                 self._refuse_if_gone()
             before = dict(run.__dict__)
@@ -104,16 +174,16 @@ class ServiceTransport(Transport):
         if is_service_gone(self.service):
             raise RunUnreachableError(
                 "its service is gone: the process that called wandb.init()"
-                f" (process id {self.payload['owner']}) has ended, or it is on another machine,"
+                f" (process id {self.payload['owner_pid']}) has ended, or it is on another machine,"
                 " with which the run was not shared (wandb_ddp_patch.share)"
             )
 
     def is_closed(self) -> bool:
-        return self.watch.is_over()
+        return self.watch.is_finished()
 
     def check(self) -> None:
-        # Asked here, too: the answer is wanted for each row.
-        if time.monotonic() >= self.watch.cached_until and self.watch.is_over():
+        # The cache is looked at here as well: a call of is_finished() for each row costs more.
+        if time.monotonic() >= self.watch.cached_until and self.watch.is_finished():
             raise RunUnreachableError(FINISHED)
 
     def call(
@@ -130,12 +200,15 @@ class ServiceTransport(Transport):
                 self._refuse_if_ended(error)
             raise
         finally:
-            self.calling_thread = None  # also where another thread is in one: it only asks more
-            # Not before the call: a flush by another thread might come between.
+            # Where another thread is in a call as well, its own calls within that are checked
+            # once more, and no harm is done.
+            self.calling_thread = None
+            # Not before the call: a flush by another thread might come between, and clear it
+            # before the row is there.
             self.dirty, self.called_at = True, time.monotonic()
 
     def _refuse_if_ended(self, error: Exception) -> None:
-        """Say so where the service has ended, and whether its owner has.
+        """Raise an error that says so where the service has ended, or the run is finished.
 
         Of an owner that is killed the service may know a moment before its file tells, and
         the sockets of a process that is killed are closed one after the other.
@@ -164,27 +237,27 @@ class ServiceTransport(Transport):
         interface = interface_of(run)
         late = queues_before_sending(interface)
         seconds = _LONG_FLUSH_SECONDS if late else _FLUSH_SECONDS
-        question = ServiceBarrier(interface, seconds)
-        if not self.watch.is_over() and question.wait(self.watch.is_over):
+        barrier = ServiceBarrier(interface, seconds)
+        if not self.watch.is_finished() and barrier.wait(self.watch.is_finished):
             return
-        if self.watch.is_over():
+        if self.watch.is_finished():
             if not late and self._was_read():
                 return
             why = FINISHED
-        elif question.error is not None:
-            why = f"W&B's service can't be asked ({type(question.error).__name__})"
+        elif barrier.error is not None:
+            why = f"W&B's service can't be asked ({type(barrier.error).__name__})"
         else:
             why = (
                 f"W&B's service has not said within {seconds} s that it has them. They arrive"
                 " if it goes on before the run is finished"
             )
-        flush.warn(
+        _lifecycle.termwarn(
             f"The last rows that this worker logged to run {self.payload['metadata']['id']} may be"
             f" lost: {why}."
         )
 
     def _was_read(self) -> bool:
-        """Return True if all that was sent is in the run, which is over: its owner says so."""
+        """Return True if all that was sent is in the run, which is finished, as its owner says."""
         deadline = time.monotonic() + _END_SECONDS
         while self.called_at > self.watch.read_until():
             if time.monotonic() > deadline:
@@ -192,14 +265,15 @@ class ServiceTransport(Transport):
             time.sleep(0.02)  # its owner may be about to
         return True
 
-    def leave(self, run: Any) -> None:
+    def detach(self, run: Any) -> None:
         self.calling_thread = None
         flush.unregister(run)
         # wandb keeps a run that it attaches in hooks on imports, until it is finished.
         unhook = getattr(run, "_unregister_telemetry_import_hooks", None)
         if unhook is not None:
             unhook(self.payload["metadata"]["id"])
-        if all(getattr(way, "service", None) != self.service for _, way in flush.registered()):
+        used = [getattr(transport, "service", None) for _, transport in flush.registered()]
+        if self.service not in used:
             service_connection.release(self.service)
         # From 0.13 to 0.17 a thread reads the service's answers, and would go on to
         # take those for the next run.
@@ -212,7 +286,7 @@ class ServiceTransport(Transport):
 
     def _wake(self, interface: Any) -> None:
         self.watch.invalidate()
-        if not self.watch.is_over():  # else the service knows the run no more
+        if not self.watch.is_finished():  # else the service knows the run no more
             interface.deliver_get_summary()
 
     def resume(self, run: Any) -> bool:
@@ -240,11 +314,18 @@ def interface_of(run: Any) -> Any:
     return own.get("_interface") or own["_backend"].interface
 
 
+def queues_before_sending(interface: Any) -> bool:
+    """Return True if wandb sends rows later than log() returns (0.21.2 to 0.22.0)."""
+    publish = getattr(type(getattr(interface, "_client", None)), "publish", None)
+    return "run_soon" in getattr(getattr(publish, "__code__", None), "co_names", ())
+
+
 def _send_at_once(interface: Any) -> None:
     """Have the kernel hold each row when log() returns, not a buffer that ends with the worker.
 
-    asyncio keeps up to 64 KiB back where the service is behind (from 0.22.1 on). Until all has
-    been sent, rows take no longer so.
+    asyncio keeps up to 64 KiB back where the service is behind (from 0.22.1 on): a worker that
+    is killed would lose these rows, and the owner could not see that they are missing. A row
+    takes no longer for it, unless the service is behind.
     """
     writer: Any = getattr(getattr(interface, "_client", None), "_writer", None)
     asyncer = getattr(interface, "_asyncer", None)
@@ -277,6 +358,7 @@ def _is_of_connection(error: Exception) -> bool:
     return named and kind.__module__.startswith("wandb.sdk")
 
 
+@_lifecycle.in_forked_child()
 def after_fork_in_child() -> None:
     """Let go of what the parent has: each process attaches by itself."""
     _routers.clear()

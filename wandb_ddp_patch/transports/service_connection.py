@@ -1,8 +1,8 @@
-"""wandb's connection to a service, of which a process has one: whose it is.
+"""wandb's connection to a service, of which a process has one: which run uses it.
 
 A worker may have a run of its own, or be handed runs of several owners. Then a run
-that attaches gets a connection by itself, and the process keeps its own, with its
-environment and with what wandb.run, wandb.log and the like stand for.
+that attaches gets a separate connection, and the process keeps its own, with its
+environment and with what wandb.run, wandb.log and the like refer to.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import selectors
 import sys
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
+from .. import _lifecycle
 from ..runs import state
 
 _SERVICE = "WANDB_SERVICE"
@@ -23,55 +24,57 @@ _SERVICE = "WANDB_SERVICE"
 _others: Dict[str, Any] = {}
 # Connections that no run uses at the moment, for the next run of that service.
 _parked: Dict[str, Any] = {}
-# The one that is this process's own because a run has attached by it, the service, and
-# WANDB_SERVICE before that.
-_taken: Optional[Tuple[Any, str, Optional[str]]] = None
+# wandb's object that has become this process's own because a run has attached by it, its service,
+# and WANDB_SERVICE before that.
+_adopted: Optional[Tuple[Any, str, Optional[str]]] = None
 # What a fork has of its parent's, see after_fork_in_child.
 _inherited: List[Any] = []
 
 
 def _slot() -> Tuple[Any, str]:
-    """Where wandb keeps the process's one object for its connection."""
+    """Return where wandb keeps the process's one object for its connection: holder and name."""
     module = importlib.import_module("wandb.sdk.wandb_setup")
     kept = getattr(module, "_WandbSetup", None)
     return (kept, "_instance") if hasattr(kept, "_instance") else (module, "_singleton")
 
 
 def _connects(setup: Any) -> bool:
-    """Say whether it is this process's, and connected."""
+    """Return True if wandb's object is this process's, and connected."""
     if getattr(setup, "_pid", None) != os.getpid():
         return False
     return bool(getattr(setup, "_connection", None) or getattr(setup, "_manager", None))
 
 
-def _comes_apart(name: str, connected: bool, service: str, always: bool) -> bool:
+def _is_separate(name: str, connected: bool, service: str, always: bool) -> bool:
     """Return True if a run attaches by an object that is not the process's one afterwards."""
     if name != "_singleton":
-        return always  # up to 0.18 runs ask for the one object again and again: it can't be lent
+        # Up to 0.18 a run looks up the one object for each message, so it can't be replaced
+        # only while a run attaches.
+        return always
     return connected and os.environ.get(_SERVICE) != service
 
 
 @contextlib.contextmanager
-def use_service(service: str, always_apart: bool = False) -> Iterator[None]:
-    """Have wandb's one connection be one to a service, for as long as a run attaches.
+def use_service(service: str, always_separate: bool = False) -> Iterator[None]:
+    """Make wandb's one connection lead to a service, while a run attaches.
 
-    Where the process had none, it stays so. After an exception all is as before.
+    Where the process had none, it keeps that one. After an exception all is as before.
 
     Args:
         service: A value of WANDB_SERVICE.
-        always_apart: Whether to leave the process's one connection free up to 0.18.
+        always_separate: Whether to leave the process's one connection alone up to 0.18 as well.
     """
-    global _taken
+    global _adopted
     owner, name = _slot()
     before, service_before = getattr(owner, name, None), os.environ.get(_SERVICE)
     connected = _connects(before)
-    apart = _comes_apart(name, connected, service, always_apart)
-    if apart:
+    is_separate = _is_separate(name, connected, service, always_separate)
+    if is_separate:
         setattr(owner, name, _others.get(service))
     elif service in _parked and getattr(before, "_pid", None) == os.getpid():
         vars(before)["_connection"] = _parked.pop(service)
-    # The environment may be older than wandb.init(): that of a forkserver or a
-    # pool that was started before.
+    # The environment may be older than wandb.init(): that of a forkserver or a pool that was
+    # started before. wandb looks for its service there.
     os.environ[_SERVICE] = service
     done = False
     try:
@@ -79,13 +82,13 @@ def use_service(service: str, always_apart: bool = False) -> Iterator[None]:
         with _globals_kept():
             yield
         done = True
-        made = getattr(owner, name, None)
-        if apart:
-            _others[service] = made
+        setup = getattr(owner, name, None)
+        if is_separate:
+            _others[service] = setup
         elif not connected:
-            _taken = (made, service, service_before)
+            _adopted = (setup, service, service_before)
     finally:
-        if apart or not done:
+        if is_separate or not done:
             _set_environment(service_before)
             if getattr(owner, name, None) is not before:
                 setattr(owner, name, before)
@@ -94,7 +97,7 @@ def use_service(service: str, always_apart: bool = False) -> Iterator[None]:
 
 
 def _keep_settings(module: Any, before: Any) -> None:
-    """Give a fork the settings that its parent has loaded, where they would come out the same.
+    """Let a fork use the settings that its parent has loaded, where they would be the same.
 
     To load them is half of what attaching takes a fork: wandb starts git, for one.
     """
@@ -112,11 +115,11 @@ def _keep_settings(module: Any, before: Any) -> None:
 
 
 def _disconnect(owner: Any, name: str) -> None:
-    """Let the process's one object connect anew when it is asked to."""
+    """Have the process's one object connect again when it is used next."""
     setup = getattr(owner, name, None)
     if setup is not None and name == "_singleton":
         setup._connection = None
-    else:  # up to 0.18 it connects when it is made
+    else:  # up to 0.18 it connects when it is created
         setattr(owner, name, None)
 
 
@@ -130,12 +133,12 @@ def _set_environment(service: Optional[str]) -> None:
 def _globals_kept() -> Iterator[None]:
     """Keep wandb.run and the like, where they are a run's of this process's own."""
     wandb: Any = sys.modules["wandb"]
-    tied = state.get_state(wandb.run) if wandb.run is not None else None
+    run_state = state.get_state(wandb.run) if wandb.run is not None else None
     before = dict(vars(wandb))
     try:
         yield
     finally:
-        if isinstance(tied, state.OwnerState):
+        if isinstance(run_state, state.OwnerState):
             vars(wandb).update({k: v for k, v in before.items() if vars(wandb).get(k) is not v})
 
 
@@ -147,13 +150,13 @@ def hide_from_init(run: Any) -> None:
 
 
 def release(service: str) -> None:
-    """Let go of the connection by which runs have attached that were all left.
+    """Release the connection of runs that have all been left.
 
     A run of this process's own then gets a service of its own, or that of its
     environment: the other one may end at any time.
     """
-    global _taken
-    if _taken is None or _taken[1] != service:
+    global _adopted
+    if _adopted is None or _adopted[1] != service:
         return
     if any(
         isinstance(state.get_state(run), state.OwnerState) and _is_active(run)
@@ -162,20 +165,20 @@ def release(service: str) -> None:
         return  # it uses that connection
     owner, name = _slot()
     if name != "_singleton":
-        return  # up to 0.18 it goes on to be asked for
-    setup: Any = _taken[0]
+        return  # up to 0.18 runs that were left still look it up
+    setup: Any = _adopted[0]
     if getattr(owner, name, None) is setup:
         _parked[service] = vars(setup)["_connection"]
         _disconnect(owner, name)
     if os.environ.get(_SERVICE) == service:
-        _set_environment(_taken[2])
-    _taken = None
+        _set_environment(_adopted[2])
+    _adopted = None
 
 
 def disown_service(setup: Any) -> None:
-    """Let wandb's setup object, which is torn down, end no service but one of its own."""
-    global _taken
-    _taken = None
+    """Keep wandb's setup object, which is torn down, from ending a service that others own."""
+    global _adopted
+    _adopted = None
     _parked.clear()  # they need the object's loop, which ends
     for name in ("_connection", "_manager"):  # from 0.18 on; up to 0.17
         kept = getattr(setup, name, None)
@@ -188,29 +191,31 @@ def _is_active(run: Any) -> bool:
     return bool(own.get("_attach_id")) and not own.get("_is_finished")
 
 
+@_lifecycle.in_forked_child()
 def after_fork_in_child() -> None:
-    """Let go of the parent's: none of it works here.
+    """Use nothing of the parent's, which does not work here; but keep it.
 
-    But keep it. From 0.21 on, it holds the loop that hears the service, and the kernel has one
-    list of what both processes' loops listen to. A copy that is collected takes the parent's
-    connection off that list, and the parent would wait for its next answer for ever.
+    From 0.21 on, it holds the loop that reads from the service, and the kernel has one epoll
+    list for both processes' loops. A copy that is collected removes the parent's connection
+    from that list, and the parent would wait for its next answer for ever.
     """
-    global _taken
+    global _adopted
     owner, name = _slot()
-    setups = [getattr(owner, name, None), *_others.values(), *(_taken or ())[:1]]
+    setups = [getattr(owner, name, None), *_others.values(), *(_adopted or ())[:1]]
     _inherited.append((setups, list(_parked.values())))
     _others.clear()
     _parked.clear()
-    _taken = None
+    _adopted = None
     for setup in setups:
         loop: Any = getattr(getattr(setup, "_asyncer", None), "_loop", None)
-        if hasattr(loop, "_selector"):  # for the interpreter's end, when nothing is kept
+        # At the interpreter's end everything is collected, also what is kept here.
+        if hasattr(loop, "_selector"):
             loop._selector = selectors.SelectSelector()
         _leave_service_running(setup)
 
 
 def _leave_service_running(setup: Any) -> None:
-    """Take off the hook by which an interpreter's end would end its parent's service."""
+    """Remove the hook by which the interpreter's end would end its parent's service."""
     hook = getattr(getattr(setup, "_manager", None), "_atexit_lambda", None)  # up to 0.18
     if hook is not None:
         atexit.unregister(hook)

@@ -1,8 +1,9 @@
 """Whether W&B's service has read what workers have sent it, as the kernel tells on Linux.
 
-A worker that has logged may end in any way, or go on, and its rows wait in its socket: those
-that the service has not read when the owner finishes the run are dropped. No worker can be
-asked, because none listens; but the kernel knows how much each socket of the service's holds.
+A worker that has logged may have been killed, and its rows wait in its socket: those that the
+service has not read when the owner finishes the run are dropped. No worker can be asked, because
+none listens; but the kernel knows how much each socket of the service's holds. For Unix sockets
+(of newer releases of wandb) only sock_diag tells it, for TCP a file in /proc does.
 https://man7.org/linux/man-pages/man7/sock_diag.7.html
 """
 
@@ -19,10 +20,10 @@ from typing import Iterator, Tuple
 # WANDB_SERVICE: version, process id, transport, address.
 _UNIX, _TCP = r"\d+-\d+-unix-(.+)", r"\d+-\d+-\w+-.+-(\d+)"
 
-# How long is waited in all, and for a service that reads nothing: its disk may be full.
+# How long to wait in all, and for a service that reads nothing: its disk may be full.
 _SECONDS, _STUCK_SECONDS = 30, 5
 _PAUSE_SECONDS = 0.005
-# What the service has read last it still has to put into the run: some 50 rows.
+# The service still has to add to the run what it has read last: some 50 rows.
 _READ_SECONDS = 0.03
 
 _HEADER, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=HH")

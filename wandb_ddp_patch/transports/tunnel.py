@@ -2,52 +2,56 @@
 
 from __future__ import annotations
 
-import atexit
 import math
 import os
 import threading
 from typing import Any, Callable, ContextManager, Dict, Optional
 
-from .. import _multiprocessing
+from .. import _lifecycle
 from ..errors import FINISHED, RunUnreachableError
 from ..runs import flush
+from ..runs.payload_format import Payload, Share
 from ..runs.state import usage_error
 from ..tunnel import event_loop
 from .remote.endpoint import Endpoint
-from .service import ServiceTransport, interface_of
-from .service_barrier import ServiceBarrier
+from .service import ServiceBarrier, ServiceTransport, interface_of
 
 _TIMEOUT_SECONDS = 300.0
 # How long a process that ends waits until the owner has heard it say goodbye: else the owner
-# might wait for its rows.
+# might wait for its rows when it finishes the run.
 _GOODBYE_SECONDS = 2.0
 
 
 def timeout() -> float:
-    """Return how long an owner is waited for that can't be reached, in seconds."""
+    """Return how many seconds an owner is waited for that can't be reached."""
     try:
         return float(os.environ["WANDB_DDP_PATCH_SHARE_SECONDS"])
     except (KeyError, ValueError):
         return _TIMEOUT_SECONDS
 
 
-class _Watch:
-    """Whether the run's owner still has it, as far as the tunnel tells; see liveness.OwnerWatch."""
+class _TunnelWatch:
+    """Whether the run's owner still has it, as far as the tunnel tells: a service.Watch.
 
-    cached_until = math.inf
-    sees_owner = True
+    Attributes:
+        endpoint: This worker's end of the tunnel; None before it is connected.
+    """
+
+    # The tunnel tells it unasked. Nothing is to be looked up for each row, and no service on
+    # this machine to be asked whether it lives.
+    cached_until, sees_owner = math.inf, True
 
     def __init__(self) -> None:
         self.endpoint: Optional[Endpoint] = None
 
-    def is_over(self) -> bool:
+    def is_finished(self) -> bool:
         return self.endpoint is not None and self.endpoint.why == FINISHED
-
-    def invalidate(self) -> None:
-        """Nothing is taken for granted here."""
 
     def read_until(self) -> float:
         return self.endpoint.drained_at if self.endpoint is not None else 0.0
+
+    def invalidate(self) -> None:
+        """Nothing is cached here."""
 
 
 class TunnelTransport(ServiceTransport):
@@ -59,11 +63,17 @@ class TunnelTransport(ServiceTransport):
 
     is_remote_host = True
 
-    def __init__(self, payload: Dict[str, Any]) -> None:
+    def __init__(self, payload: Payload) -> None:
         super().__init__(payload)
-        self.watch = _Watch()  # type: ignore[assignment]
+        self.watch = self._tunnel = _TunnelWatch()
         self._run: Any = None
-        self._warned = False
+        self._has_warned = False
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """This worker's end of the tunnel, once it is connected."""
+        assert self._tunnel.endpoint is not None
+        return self._tunnel.endpoint
 
     def connecting(self) -> ContextManager[Any]:
         return _connecting
@@ -71,9 +81,8 @@ class TunnelTransport(ServiceTransport):
     def connect(self, run: Any) -> None:
         _check_version(self.payload)
         self._run = run
-        endpoint = _endpoint(self.payload)
+        endpoint = self._tunnel.endpoint = _endpoint(self.payload)
         endpoint.wait_until_sent = self._wait_until_sent
-        self.watch.endpoint = endpoint  # type: ignore[attr-defined]
         self.service = endpoint.service
         super().connect(run)
 
@@ -85,16 +94,9 @@ class TunnelTransport(ServiceTransport):
     def root_dir(self) -> Optional[str]:
         return self.endpoint.folder  # what is put there is sent to the owner
 
-    @property
-    def endpoint(self) -> Endpoint:
-        endpoint: Endpoint = self.watch.endpoint  # type: ignore[attr-defined]
-        return endpoint
-
     def check(self) -> None:
-        endpoint = self.watch.endpoint  # type: ignore[attr-defined]
-        if endpoint is None:
-            return
-        if endpoint.why is not None:
+        endpoint = self._tunnel.endpoint
+        if endpoint is not None and endpoint.why is not None:
             raise RunUnreachableError(endpoint.why)
 
     def _refuse_if_gone(self) -> None:
@@ -109,12 +111,14 @@ class TunnelTransport(ServiceTransport):
                 " in the process that called wandb.init()"
             )
         result = super().call(run, name, upstream, args, kwargs)
-        if result is None:  # now: this call is good, and has to be made all the same
+        # Not before the call: that one is good, and would be lost for an earlier one's sake. Nor
+        # where it returns something, which the caller needs.
+        if result is None:
             self._raise_refusal()
         return result
 
-    def leave(self, run: Any) -> None:
-        super().leave(run)
+    def detach(self, run: Any) -> None:
+        super().detach(run)
         self._raise_refusal()
 
     def _raise_refusal(self) -> None:
@@ -126,17 +130,17 @@ class TunnelTransport(ServiceTransport):
         """Wait until the service has all that this worker has sent; say what is missing."""
         self.dirty = False
         endpoint = self.endpoint
-        question = ServiceBarrier(interface_of(run), endpoint.timeout)
-        if endpoint.why is None and question.wait(lambda: endpoint.why is not None):
+        barrier = ServiceBarrier(interface_of(run), endpoint.timeout)
+        if endpoint.why is None and barrier.wait(lambda: endpoint.why is not None):
             return
         if endpoint.why == FINISHED and self.called_at <= endpoint.drained_at:
             return
-        if not self._warned:
-            self._warned = True
+        if not self._has_warned:
+            self._has_warned = True
             count = endpoint.unacknowledged()
             what = f"The last {count} message(s) of" if count else "What was logged last by"
             why = endpoint.why or f"no answer within {endpoint.timeout:.0f} s"
-            flush.warn(
+            _lifecycle.termwarn(
                 f"{what} this worker to run {self.payload['metadata']['id']} may be lost: {why}."
             )
 
@@ -144,14 +148,14 @@ class TunnelTransport(ServiceTransport):
         """Wait until the service has all that this process has logged."""
         run = self._run
         if run is not None and self.attached:
-            ServiceBarrier(interface_of(run), self.endpoint.timeout).wait(self.watch.is_over)
+            ServiceBarrier(interface_of(run), self.endpoint.timeout).wait(self.watch.is_finished)
 
 
 def _log_artifacts_without_a_key(run: Any) -> None:
     """Let a run log artifacts where this process has no API key: the owner's service has one.
 
     wandb first asks its server, with a key of this process's, whether another type of artifact
-    has that name, to say so early; and keeps what it asked by, for who waits for the artifact.
+    has that name, so as to say it early; and keeps what it asked by, to wait for the artifact.
     """
     own, public_api = run.__dict__, run._public_api
 
@@ -186,49 +190,49 @@ class _NoApi:
 # By the run's key.
 _endpoints: Dict[str, Endpoint] = {}
 _connecting = threading.RLock()
-_hooked = 0
 
 
-def _endpoint(payload: Dict[str, Any]) -> Endpoint:
+def _endpoint(payload: Payload) -> Endpoint:
     key = payload["key"]
     for known, endpoint in list(_endpoints.items()):
-        # Not another run's whose socket alone is gone: what is connected goes on.
+        # One that has ended goes. One whose socket alone is gone goes only for its own run, which
+        # wants to attach by it: what has attached before is connected, and needs no socket.
         if endpoint.why is not None or (known == key and not endpoint.is_there()):
             _endpoints.pop(known).close()
     if key not in _endpoints:
-        endpoint = Endpoint(payload["share"], bytes.fromhex(key), payload["service"], timeout())
+        endpoint = Endpoint(
+            _share(payload), bytes.fromhex(key), payload["service"] or "", timeout()
+        )
         endpoint.open()
         _endpoints[key] = endpoint
-        _hook()
+        _lifecycle.at_exit(_say_goodbye, _lifecycle.CLOSE_TUNNELS)
     return _endpoints[key]
 
 
-def _hook() -> None:
-    global _hooked
-    if _hooked != os.getpid():
-        _hooked = os.getpid()
-        _multiprocessing.at_worker_exit(_say_goodbye, 50)
-        atexit.register(_say_goodbye)
+def _share(payload: Payload) -> Share:
+    assert payload["share"] is not None  # see selection.py
+    return payload["share"]
 
 
 def _say_goodbye() -> None:
-    flush.flush_all()  # its own hook may come later
+    flush.flush_all()  # its own hook may come later, when the tunnel is closed
     for endpoint in list(_endpoints.values()):
         endpoint.close(_GOODBYE_SECONDS)
     _endpoints.clear()
 
 
-def _check_version(payload: Dict[str, Any]) -> None:
+def _check_version(payload: Payload) -> None:
     import wandb
 
-    theirs, ours = payload["share"].get("wandb"), wandb.__version__
-    if theirs is not None and theirs.split(".")[:2] != ours.split(".")[:2]:
+    theirs, ours = _share(payload)["wandb_version"], wandb.__version__
+    if theirs.split(".")[:2] != ours.split(".")[:2]:
         raise RunUnreachableError(
             f"its owner has wandb {theirs} and this worker wandb {ours}, which may not understand"
             " each other: install the same on all machines"
         )
 
 
+@_lifecycle.in_forked_child()
 def after_fork_in_child() -> None:
     """Let go of the parent's endpoints: each process has its own."""
     global _connecting

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from typing import Any, Callable, Optional, Tuple
+from typing import Callable, Optional, Tuple
 
 from . import event_loop, tls
 from .connection import ClientConnection
@@ -15,25 +15,29 @@ from .tls import AuthenticationError
 
 Address = Tuple[str, int]
 
-# How long an end that has something to acknowledge may be silent before the connection is
-# taken for broken.
+# How long an end that has something to acknowledge may be silent before the connection counts
+# as broken. A router that forgets a connection drops its packets without a word, and TCP itself
+# would try for a quarter of an hour.
 _SILENT_SECONDS = 20.0
 # How long nobody may be at the address, or not let us in, before the other end counts as gone.
+# Not at once: while its machine runs out of descriptors, or a network comes back, it lives.
 _GONE_SECONDS = 3.0
 _TICK_SECONDS = 1.0
+# Between two attempts to connect; each at random within half of it, so that a thousand workers
+# whose owner's network has failed don't come back in the same instant.
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 1.0
 
 
 class TunnelError(Exception):
-    """A tunnel can't be made, or can't be made again; the message says why."""
+    """A tunnel can't be connected, or reconnected; the message says why."""
 
 
 class RefusedError(TunnelError):
-    """Nobody listens at the address, or who does, does not know the name."""
+    """Nobody listens at the address, or the process that does, does not know the name."""
 
 
 class ImpostorError(TunnelError):
-    """Who answers at the address does not hold the token."""
+    """The process that answers at the address does not hold the token."""
 
 
 class Client:
@@ -68,7 +72,7 @@ class Client:
         self._on_end, self._on_connected = on_end, on_connected
         self._protocol: Optional[_ClientProtocol] = None
         self.is_closed = self.was_connected = False
-        self._task: Any = None
+        self._task: Optional[asyncio.Future[None]] = None
 
     def start(self) -> None:
         """Begin to connect; for the loop's thread."""
@@ -85,18 +89,17 @@ class Client:
     async def _run(self) -> None:
         while not self.is_closed:
             try:
-                await self._connect()
+                protocol = await self._connect()
             except TunnelError as error:
                 self.is_closed = True
                 self._on_end(error)
                 return
             self.was_connected = True
             self._on_connected()
-            await self._serve()
+            await self._watch(protocol)
 
-    async def _serve(self) -> None:
-        """Wait for the connection's end; take it for broken where nothing comes back."""
-        protocol: Any = self._protocol
+    async def _watch(self, protocol: _ClientProtocol) -> None:
+        """Wait for the connection's end; close it where nothing comes back."""
         while not protocol.ended.is_set():
             try:
                 await asyncio.wait_for(protocol.ended.wait(), _TICK_SECONDS)
@@ -106,11 +109,11 @@ class Client:
                 elif time.monotonic() > protocol.heard_at + min(_SILENT_SECONDS, self.timeout):
                     protocol.close()
 
-    async def _connect(self) -> None:
+    async def _connect(self) -> _ClientProtocol:
         """Connect, for the first time or anew.
 
         Raises:
-            TunnelError: That can't be.
+            TunnelError: It can't, within the time there is for it.
         """
         begun, gone, pause = time.monotonic(), 0.0, _FIRST_PAUSE_SECONDS
         while True:
@@ -122,6 +125,7 @@ class Client:
                 ) from None
             except (ConnectionRefusedError, EOFError) as error:
                 gone = gone or time.monotonic()
+                # Nobody has ever been there: it is a wrong address, and no failure that passes.
                 at_once = isinstance(error, ConnectionRefusedError) and not self.was_connected
                 if at_once or time.monotonic() > gone + _GONE_SECONDS:
                     raise RefusedError(self._why_refused(error)) from None
@@ -135,7 +139,7 @@ class Client:
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
-    async def _try_to_connect(self) -> None:
+    async def _try_to_connect(self) -> _ClientProtocol:
         limit = min(_SILENT_SECONDS, self.timeout)
         connection = ClientConnection(self.stream, self._name, self._token)
         protocol = _ClientProtocol(connection)
@@ -151,6 +155,7 @@ class Client:
             if isinstance(protocol.error, AuthenticationError):
                 raise protocol.error
             raise EOFError  # it does not know us, or speaks something else
+        return protocol
 
     def _where(self) -> str:
         return "%s, port %d" % self.address

@@ -1,8 +1,9 @@
 """One connection of a tunnel, without a socket: TLS, proofs, and the frames of a stream.
 
-Inside TLS, the end that has connected says first which stream of what name it goes on with,
-and proves the token; the other end answers with its own proof. Both messages have a fixed
-size, and nothing else is read of an end that has not proven itself. Frames follow.
+Inside TLS, the end that has connected first says which stream of what name it goes on with,
+and proves that it holds the token; the other end answers with its own proof. Both messages
+have a fixed size, and nothing else is read from an end that has not proven itself: so whoever
+reaches the port can neither fill memory nor reach the code behind. Frames follow.
 
 ====================  =============================================================
 hello                 magic, name, stream, bytes received so far, proof
@@ -29,10 +30,12 @@ _FRAME = struct.Struct(">BQI")
 _DATA, _ACKNOWLEDGEMENT = 1, 2
 _CLIENT, _SERVER = b"client", b"server"
 _FRAME_BYTES = 1 << 17
-# So much is under way at a time: the rest waits where acknowledgements can overtake it.
+# So much is encrypted at a time: the rest waits in the outbox, where acknowledgements can
+# overtake it. An acknowledgement behind 4 MiB of data would leave the other end's writer
+# waiting meanwhile, and that end's acknowledgements behind its data this one's.
 _OUTPUT_BYTES = 1 << 20
 
-# What a server knows of a name: the token, and how a stream of it is had by its id.
+# What a server knows of a name: the token, and what returns a stream of it by its id.
 Known = Tuple[bytes, Callable[[bytes], Stream]]
 
 
@@ -60,7 +63,7 @@ class Connection:
             EOFError: It has closed the connection.
         """
         self._plain += self._channel.receive(data)
-        self.is_urgent = self.stream is None
+        self.is_urgent = self.stream is None  # one that proves itself waits for the answer
         if self.stream is None and self._channel.binding:
             self.stream = self._authenticate()
             if self.stream is not None:
@@ -72,8 +75,8 @@ class Connection:
         """Return the stream, once the other end has proven itself."""
         raise NotImplementedError
 
-    def _said(self, layout: struct.Struct) -> Optional[Tuple[bytes, bytes]]:
-        """Return what the other end has said of itself and its proof, once both have come."""
+    def _take_said(self, layout: struct.Struct) -> Optional[Tuple[bytes, bytes]]:
+        """Return what the other end has said of itself, and its proof, once both have come."""
         size = layout.size + tls.PROOF_BYTES
         if len(self._plain) < size:
             return None
@@ -87,6 +90,8 @@ class Connection:
         at, plain = 0, self._plain
         while len(plain) - at >= _FRAME.size:
             kind, position, length = _FRAME.unpack_from(plain, at)
+            # What TLS has let through, only a holder of the token can have sent: but one that
+            # is broken must not have this end wait for a frame of 4 GB.
             if length > _FRAME_BYTES or kind not in (_DATA, _ACKNOWLEDGEMENT):
                 raise ProtocolError("a frame of no known kind or size")
             end = at + _FRAME.size + length
@@ -155,10 +160,10 @@ class ClientConnection(Connection):
             binding = self._channel.binding
             proof = tls.prove(self._token, _CLIENT, binding, self._hello)
             self._channel.send(self._hello + proof)
-        came = self._said(_ANSWER)
-        if came is None:
+        answer = self._take_said(_ANSWER)
+        if answer is None:
             return None
-        said, proof = came
+        said, proof = answer
         tls.check(proof, self._token, _SERVER, self._channel.binding, self._hello + said)
         self._wanted.outbox.rewind(_ANSWER.unpack(said)[1])
         return self._wanted
@@ -168,8 +173,8 @@ class ServerConnection(Connection):
     """The end that was connected to.
 
     Args:
-        find: Returns what is known of a name, or None. Who names what is not known, or does
-            not hold its token, hears nothing.
+        find: Returns what is known of a name, or None. Whoever says one that is not known, or
+            does not hold its token, hears nothing: not even which of the two it was.
     """
 
     def __init__(self, find: Callable[[bytes], Optional[Known]]) -> None:
@@ -177,10 +182,10 @@ class ServerConnection(Connection):
         self._find = find
 
     def _authenticate(self) -> Optional[Stream]:
-        came = self._said(_HELLO)
-        if came is None:
+        hello = self._take_said(_HELLO)
+        if hello is None:
             return None
-        said, proof = came
+        said, proof = hello
         _, name, id, received = _HELLO.unpack(said)
         known = self._find(name)
         if known is None:
@@ -189,6 +194,8 @@ class ServerConnection(Connection):
         binding = self._channel.binding
         tls.check(proof, token, _CLIENT, binding, said)
         stream = open_stream(id)
+        # Where each end has got to is said under the proofs: to change it would be to lose bytes,
+        # or to have them twice.
         answer = _ANSWER.pack(_MAGIC, stream.received)
         self._channel.send(answer + tls.prove(token, _SERVER, binding, said + answer))
         stream.outbox.rewind(received)

@@ -1,42 +1,41 @@
-"""Moves the bytes of one connection between a socket and what they mean."""
+"""Moves the bytes of one connection between a socket and a :class:`Connection`."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
-from typing import Any, Optional
+from typing import Optional
 
 from . import event_loop
 from .connection import Connection
+from .event_loop import SocketProtocol
 
 # How much waits in asyncio's own buffer before no more is put into it.
 _BUFFER_BYTES = 1 << 18
-# The other end is told what was consumed after so many bytes, or so long.
+# The other end is told what was consumed after so many bytes, or so long. Not for each row:
+# that would be as many messages back as there are rows.
 _ACKNOWLEDGE_BYTES, _ACKNOWLEDGE_SECONDS = 1 << 16, 0.25
-# A connection whose other end is not heard of at all is closed after about a minute.
+# A connection whose other end is not heard from at all is closed after about a minute.
 _KEEPALIVE = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 4))
 
 
-class TunnelProtocol(asyncio.Protocol):
+class TunnelProtocol(SocketProtocol):
     """What both ends do.
 
     Args:
         connection: What the bytes mean.
 
     Attributes:
-        transport: The socket, as asyncio has it; None before there is one.
         error: Why the connection was closed from this end.
     """
 
     def __init__(self, connection: Connection) -> None:
+        super().__init__()
         self.connection = connection
-        self.transport: Any = None
         self.error: Optional[Exception] = None
         self._loop = event_loop.get()
-        self._descriptor = -1
-        self._is_open = self._can_write = True
-        self._is_flushing = self._is_reading_paused = False
+        self._can_write, self._is_flushing = True, False
         self._acknowledging: Optional[asyncio.TimerHandle] = None
 
     def on_authenticated(self) -> None:
@@ -47,11 +46,11 @@ class TunnelProtocol(asyncio.Protocol):
 
     # --- called by asyncio ----------------------------------------------------
 
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-        transport.set_write_buffer_limits(high=_BUFFER_BYTES)
-        connected = transport.get_extra_info("socket")
-        self._descriptor = event_loop.keep_out_of_forks(connected)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self.transport is not None:
+            self.transport.set_write_buffer_limits(high=_BUFFER_BYTES)
+        connected: socket.socket = transport.get_extra_info("socket")
         with contextlib.suppress(OSError):
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for option, value in _KEEPALIVE:
@@ -71,8 +70,8 @@ class TunnelProtocol(asyncio.Protocol):
             stream.carry(self)
             self.on_authenticated()
         self._flush()
-        if stream is not None and stream.is_behind and not self._is_reading_paused:
-            self._is_reading_paused = True
+        # Else what a fast writer sends, and nobody consumes, would fill this process's memory.
+        if stream is not None and stream.is_behind and self.transport is not None:
             self.transport.pause_reading()
 
     def pause_writing(self) -> None:
@@ -83,8 +82,7 @@ class TunnelProtocol(asyncio.Protocol):
         self.wake()
 
     def connection_lost(self, error: Optional[Exception]) -> None:
-        self._is_open = False
-        event_loop.forget(self._descriptor)
+        super().connection_lost(error)
         if self._acknowledging is not None:
             self._acknowledging.cancel()
         if self.connection.stream is not None:
@@ -98,22 +96,22 @@ class TunnelProtocol(asyncio.Protocol):
         """Close the connection at once; the stream can go on with another one."""
         self.error = self.error or error
         if self.transport is not None:
+            # Not close(), which first sends what is buffered: to a network that is down, for ever.
             self.transport.abort()
 
     def wake(self) -> None:
         """Look, soon, whether there is something to send, or room for more."""
-        if not self._is_flushing and self._is_open:
+        # Once for all that is written before the loop comes round: each write to a socket is a
+        # system call.
+        if not self._is_flushing and self.is_open:
             self._is_flushing = True
             self._loop.call_soon(self._flush_soon)
 
     def _flush_soon(self) -> None:
         self._is_flushing = False
-        if not self._is_open:
-            return
         stream = self.connection.stream
-        if self._is_reading_paused and stream is not None and not stream.is_behind:
-            self._is_reading_paused = False
-            self.transport.resume_reading()
+        if self.transport is not None and stream is not None and not stream.is_behind:
+            self.transport.resume_reading()  # which does nothing where it was not paused
         self._flush()
 
     def _flush(self) -> None:
@@ -121,11 +119,18 @@ class TunnelProtocol(asyncio.Protocol):
         while self._can_write and (
             self.connection.has_output or self.connection.unacknowledged >= _ACKNOWLEDGE_BYTES
         ):
-            self.transport.write(self.connection.output())
+            if not self._write():
+                return
         if self.connection.unacknowledged and self._acknowledging is None:
             self._acknowledging = self._loop.call_later(_ACKNOWLEDGE_SECONDS, self._acknowledge)
 
     def _acknowledge(self) -> None:
         self._acknowledging = None
-        if self._is_open and self.connection.unacknowledged:
-            self.transport.write(self.connection.output())
+        if self.connection.unacknowledged:
+            self._write()
+
+    def _write(self) -> bool:
+        if self.transport is None or self.transport.is_closing():
+            return False
+        self.transport.write(self.connection.output())
+        return True

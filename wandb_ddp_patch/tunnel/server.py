@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
+import socket
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Optional
 
 from . import event_loop, tls
 from .connection import Known, ServerConnection
 from .protocol import TunnelProtocol
 from .stream import Stream
 
-# Strangers, who have not proven anything yet: so many at a time, and so long. Where there are
-# as many, nobody else is let in until one goes: the first, if it has had its time.
+# Those who have connected and proven nothing yet are strangers: so many at a time, for so long.
+# Where there are as many, nobody else is accepted until one goes: the first, once it has had
+# the least time. Without these limits, anybody who reaches the port could take all descriptors
+# of the process by connecting and saying nothing.
 _STRANGERS, _PROOF_SECONDS, _LEAST_SECONDS = 256, 5.0, 1.0
 _BACKLOG = 1024
-# How long bytes come together while nobody waits for them; the longer, the longer nobody has
-# waited. Where so many have come at once, they are together.
+# How long bytes accumulate while nobody waits for an answer: the longest, once nobody has waited
+# for a while. Less would wake the thread, which holds up the process's own, for each row; more
+# would let rows wait that a killed owner loses. If so many bytes have come at once, they have
+# accumulated already.
 _SHORTEST_SECONDS, _LONGEST_SECONDS, _MANY_BYTES = 0.005, 0.05, 1 << 14
 _RETRY_SECONDS = 0.05
 
 
 class Server:
-    """Hears those who connect, and takes in those who hold the token of a name.
+    """Accepts connections from those who hold the token of a name.
 
     Args:
         on_no_descriptor: Called where no connection can be accepted for want of descriptors.
@@ -40,11 +46,11 @@ class Server:
         self._strangers: Dict[_ServerProtocol, None] = {}
         self._left: Optional[asyncio.Event] = None
         self._pause_seconds = _SHORTEST_SECONDS
-        self._tasks: List[Any] = []
+        self._tasks: List[concurrent.futures.Future[None]] = []
 
     # --- for any thread -------------------------------------------------------
 
-    def listen(self, listener: Any) -> None:
+    def listen(self, listener: socket.socket) -> None:
         """Accept connections at a socket that is bound."""
         listener.listen(_BACKLOG)
         listener.setblocking(False)
@@ -52,7 +58,7 @@ class Server:
         self._tasks.append(asyncio.run_coroutine_threadsafe(self._accept(listener), self.loop))
 
     def add(self, name: bytes, token: bytes, open_stream: Callable[[bytes], Stream]) -> None:
-        """Let in those who name this name and hold the token.
+        """Accept those who say this name and hold its token.
 
         Args:
             name: ``NAME_BYTES``.
@@ -63,26 +69,29 @@ class Server:
         self._names[name] = token, open_stream
 
     def remove(self, name: bytes) -> None:
-        """Let nobody in any more who names this name."""
+        """Accept nobody any more who says this name."""
         self._names.pop(name, None)
 
     # --- for the loop's thread ------------------------------------------------
 
-    async def _accept(self, listener: Any) -> None:
+    async def _accept(self, listener: socket.socket) -> None:
         while True:
             await self._wait_for_room()
             try:
                 connected, _ = await self.loop.sock_accept(listener)
             except OSError:
-                # No descriptors are left, or it has gone already. Others may go.
+                # No descriptors are left, or it has gone already. Not to wait would keep the
+                # thread busy, and with it the others that could go and leave some.
                 self._on_no_descriptor()
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             try:
-                protocol = _ServerProtocol(self)
-                await self.loop.connect_accepted_socket(lambda p=protocol: p, connected)  # type: ignore[misc]
-            except Exception:  # it has gone already; the others go on
+                await self.loop.connect_accepted_socket(self._new_protocol, connected)
+            except Exception:  # it has gone already; to raise would end the loop that accepts
                 connected.close()
+
+    def _new_protocol(self) -> _ServerProtocol:
+        return _ServerProtocol(self)
 
     async def _wait_for_room(self) -> None:
         while len(self._strangers) >= _STRANGERS:
@@ -100,26 +109,27 @@ class Server:
         return self._names.get(name)
 
     def has_strangers_since(self, begun: float) -> bool:
-        """Return True if one who has connected since then has not proven anything yet."""
+        """Return True if one that has connected since then has not proven anything yet."""
         return any(stranger.begun >= begun for stranger in self._strangers)
 
-    def meet(self, protocol: _ServerProtocol) -> None:
-        """Give one who has connected its time to prove itself."""
+    def add_stranger(self, protocol: _ServerProtocol) -> None:
+        """Allow one that has connected its time to prove itself."""
         self._strangers[protocol] = None
         self.loop.call_later(_PROOF_SECONDS, self._expect_proof, protocol)
 
     def _expect_proof(self, protocol: _ServerProtocol) -> None:
+        # Its own end may be lost without a word (half-open), so nothing else would free its place.
         if protocol in self._strangers:
             protocol.close()
 
-    def is_no_stranger(self, protocol: _ServerProtocol) -> None:
+    def remove_stranger(self, protocol: _ServerProtocol) -> None:
         """Note that one has proven itself, or has gone."""
         self._strangers.pop(protocol, None)
         if self._left is not None:
             self._left.set()
 
-    def rest(self, is_waited_for: bool) -> None:
-        """Let what comes next come together, unless somebody waits."""
+    def pause(self, is_waited_for: bool) -> None:
+        """Let bytes accumulate before they are read, unless somebody waits for an answer."""
         if is_waited_for:
             self._pause_seconds = _SHORTEST_SECONDS
         elif event_loop.pause(self._pause_seconds):
@@ -132,17 +142,17 @@ class _ServerProtocol(TunnelProtocol):
         self._server = server
         self.begun = time.monotonic()
 
-    def connection_made(self, transport: Any) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._server.meet(self)
+        self._server.add_stranger(self)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.connection.is_urgent or len(data) < _MANY_BYTES:
-            self._server.rest(self.connection.is_urgent)
+            self._server.pause(self.connection.is_urgent)
 
     def on_authenticated(self) -> None:
-        self._server.is_no_stranger(self)
+        self._server.remove_stranger(self)
 
     def on_lost(self) -> None:
-        self._server.is_no_stranger(self)
+        self._server.remove_stranger(self)

@@ -53,7 +53,8 @@ class Outbox:
         Raises:
             ProtocolError: It says that it has what it was not sent.
         """
-        # When it connected, it may have said more: what it had received, not only consumed.
+        # An acknowledgement tells what was consumed, but when the other end connected it told
+        # what it had received, which is more: an older position that comes later is no error.
         count = max(0, position - self.acknowledged)
         if count > self._sent:
             raise ProtocolError("an acknowledgement of what was not sent")
@@ -69,13 +70,15 @@ class Outbox:
         """
         if position < self.acknowledged:
             raise ProtocolError("what was acknowledged is lost")
+        # What was under way on the old connection may have arrived, or not: up to the position
+        # it has, and from there all is sent again.
         self._sent = len(self._kept)
         self.acknowledge(position)
         self._sent = 0
 
 
 class Carrier(Protocol):
-    """What moves a stream's bytes: a connection."""
+    """What moves a stream's bytes: a connection, see protocol.py."""
 
     def wake(self) -> None:
         """Look, soon, whether there is something to send, or room for more."""
@@ -90,8 +93,8 @@ class Stream:
     Args:
         id: What identifies the stream, ``ID_BYTES``; chosen by the end that connects.
         on_data: Called with bytes that have come, in order and each once. It returns True if
-            somebody waits for what is done with them. What it has room for again is to be
-            told by :meth:`consume`.
+            somebody waits for what is done with them. It has to tell by :meth:`consume` what
+            there is room for again.
 
     Attributes:
         received: The position up to which bytes have come.
@@ -116,7 +119,10 @@ class Stream:
             self.carrier.wake()
 
     def carry(self, carrier: Carrier) -> None:
-        """Go on with another connection, instead of the one that there may be."""
+        """Go on with another connection, instead of the one that there may be.
+
+        There is one where the other end has seen its connection break, and this end has not yet.
+        """
         before, self.carrier = self.carrier, carrier
         if before is not None:
             before.close()
@@ -154,6 +160,7 @@ class Stream:
         """
         if position > self.received:
             raise ProtocolError("bytes are missing")
+        # What was sent again may overlap what has come before.
         data = data[self.received - position :]
         self.received += len(data)
         return bool(data) and self._on_data(data)

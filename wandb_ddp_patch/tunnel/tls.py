@@ -42,7 +42,8 @@ def _context(server_side: bool) -> ssl.SSLContext:
     context = ssl.SSLContext(side)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    # A session that is resumed would have the unique value of the one before.
+    # A session that is resumed would have the unique value of the one before, and a connection
+    # that is renegotiated another one than was proven.
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     try:
         context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -87,7 +88,7 @@ class TlsChannel:
         self.binding = b""
 
     def begin(self) -> None:
-        """Say hello first, as the end does that has connected."""
+        """Begin the TLS handshake, as the end does that has connected."""
         self._shake_hands()
 
     def receive(self, data: bytes) -> bytes:
@@ -138,15 +139,16 @@ class TlsChannel:
 
 
 def prove(token: bytes, role: bytes, binding: bytes, said: bytes) -> bytes:
-    """Make the proof that one end of a connection holds the token.
+    """Return the proof that one end of a connection holds the token.
 
     Args:
         token: What both ends hold.
-        role: Which end it is: a proof is not to be sent back as one's own.
+        role: Which end it is: else a proof could be sent back as one's own.
         binding: What is unique to the connection.
-        said: What has been said on it, of a fixed size, which the proof covers too.
+        said: What has been said on it, of a fixed size, which the proof covers as well.
     """
     parts = (role, binding, said)
+    # With the lengths: else the same bytes, cut elsewhere, would have the same proof.
     lengths = b"".join(len(part).to_bytes(4, "big") for part in parts)
     return hmac.new(token, lengths + b"".join(parts), "sha256").digest()
 
@@ -157,5 +159,6 @@ def check(proof: bytes, token: bytes, role: bytes, binding: bytes, said: bytes) 
     Raises:
         AuthenticationError: It was not made with the token, or for another connection.
     """
+    # Not ==, whose time tells how many bytes are right.
     if not hmac.compare_digest(proof, prove(token, role, binding, said)):
         raise AuthenticationError

@@ -1,8 +1,8 @@
-"""What breaks: a function for each failure, a file for each subject.
+"""The catalogue of what breaks: a function for each failure, a file for each subject.
 
-Each does what a user does, on the wandb that is installed, in offline mode and
-with real processes. It passes where wandb behaves as it should; most fail
-without the shim (``WANDB_DDP_PATCH=0``).
+Each does what a user does, on the wandb that is installed, in offline mode and with real
+processes. It passes where wandb behaves as it should; most fail without the patches
+(``WANDB_DDP_PATCH=0``).
 """
 
 import importlib
@@ -11,7 +11,7 @@ from ..registry import PROBES
 
 __all__ = ["PROBES"]
 
-# Importing a file enters its probes. Tables show them in this order.
+# Importing a file registers its probes. Tables show them in this order.
 SUBJECTS = (
     "config",
     "config_kinds",

@@ -1,4 +1,4 @@
-"""Configs: pickled, copied, saved and sent."""
+"""Configs: pickled, copied, saved, and sent to workers."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def config_pickle() -> None:
     with offline_run() as run:
         run.config.update_locked({"swept": 1}, user="sweep")
         for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-            twin = pickle.loads(pickle.dumps(run.config, protocol))
-            check(type(twin) is type(run.config), "another type came back")
-            check(_own_items(twin) == _own_items(run.config), "its items, or their order, differ")
+            copied = pickle.loads(pickle.dumps(run.config, protocol))
+            check(type(copied) is type(run.config), "another type came back")
+            check(_own_items(copied) == _own_items(run.config), "its items, or their order, differ")
             for name in ("_locked", "_users", "_users_inv", "_users_cnt"):
-                check(vars(twin)[name] == vars(run.config)[name], f"{name} differs")
+                check(vars(copied)[name] == vars(run.config)[name], f"{name} differs")
 
 
 def _own_items(config: Any) -> List[Any]:
-    # Telemetry may stay behind: it is another in each process.
+    # Without wandb's telemetry, which may be left out: it differs from process to process.
     return [item for item in vars(config)["_items"].items() if item[0] != "_wandb"]
 
 
@@ -40,10 +40,10 @@ def _own_items(config: Any) -> List[Any]:
 def config_copy() -> None:
     """copy and deepcopy of a config give one that changes by itself."""
     with offline_run() as run:
-        for twin in (copy.copy(run.config), copy.deepcopy(run.config)):
-            check(config_items(twin) == ITEMS, "the copy differs")
-            twin.update({"lr": 0.2, "new": 1}, allow_val_change=True)
-            check(config_items(twin)["new"] == 1, "the copy can't be changed")
+        for copied in (copy.copy(run.config), copy.deepcopy(run.config)):
+            check(config_items(copied) == ITEMS, "the copy differs")
+            copied.update({"lr": 0.2, "new": 1}, allow_val_change=True)
+            check(config_items(copied)["new"] == 1, "the copy can't be changed")
             check(config_items(run.config) == ITEMS, "changing the copy changed the run")
         copy.deepcopy(run.config)["nested"]["depth"] = 2
         check(run.config["nested"]["depth"] == 1, "a deep copy shares nested values")
@@ -120,7 +120,7 @@ def config_checkpoint() -> None:
 def config_disabled() -> None:
     """The config of a disabled run is copied, pickled and sent to a worker."""
     with offline_run("disabled") as run:
-        for twin in (pickle.loads(pickle.dumps(run.config)), copy.deepcopy(run.config)):
-            check(config_items(twin) == ITEMS, "the copy differs")
+        for copied in (pickle.loads(pickle.dumps(run.config)), copy.deepcopy(run.config)):
+            check(config_items(copied) == ITEMS, "the copy differs")
         got = in_worker(_read_config, argparse.Namespace(config=run.config))
         check(got == ITEMS, f"got {got}")

@@ -24,8 +24,8 @@ def config_defaults() -> None:
         here = os.getcwd()
         os.chdir(folder)
         try:
-            for twin in (copy.copy(run.config), copy.deepcopy(run.config)):
-                check(config_items(twin) == {**ITEMS, "kept": 1}, "the copy differs")
+            for copied in (copy.copy(run.config), copy.deepcopy(run.config)):
+                check(config_items(copied) == {**ITEMS, "kept": 1}, "the copy differs")
         finally:
             os.chdir(here)
 
@@ -46,13 +46,13 @@ def yaml_config() -> None:
             check(read["summary"]["best"] == {"x": 7}, f"{dumper.__name__}: the summary differs")
 
 
-# What evaluates a checkpoint need not import wandb.
+# A script that evaluates a checkpoint need not import wandb.
 _LOAD = """
 import sys, wandb_ddp_patch, torch
 assert "wandb" not in sys.modules
-config, twin = torch.load(sys.argv[1])["configs"]
-assert (config.lr, twin.lr) == (0.1, 0.1)
-assert type(config) is type(twin) is sys.modules["wandb"].Config
+config, other = torch.load(sys.argv[1])["configs"]
+assert (config.lr, other.lr) == (0.1, 0.1)
+assert type(config) is type(other) is sys.modules["wandb"].Config
 """
 
 
@@ -71,11 +71,11 @@ def checkpoint_alone() -> None:
         other.update(ITEMS)
         torch.save({"configs": [run.config, other]}, path)
         path_before = filter(None, [os.environ.get("PYTHONPATH")])
-        home = str(Path(__file__).parents[3])  # of this package, by whose import it is patched
+        parent = str(Path(__file__).parents[3])  # of this package, whose import patches it
         done = subprocess.run(
             [sys.executable, "-c", _LOAD, path],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([home, *path_before])},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([parent, *path_before])},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

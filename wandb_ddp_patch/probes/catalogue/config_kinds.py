@@ -1,4 +1,4 @@
-"""Configs of classes of one's own."""
+"""Configs of a user's own subclass."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from ..registry import check, probe
 @probe(fails="RecursionError|KeyError: '(train/)?__")
 def config_subclass() -> None:
     """A Config of one's own class, with its own __getitem__ and __init__, is read and sent."""
-    # Enters the class where pickle looks for it, once wandb is imported.
     with offline_run() as run:
-        kind = globals()["_Needy"] = _subclass(type(run.config))
-        config: Any = kind("train/")
+        # Where pickle looks for it; not before, since its base class takes wandb's import.
+        cls = globals()["_PrefixedConfig"] = _subclass(type(run.config))
+        config: Any = cls("train/")
         config.update({f"train/{key}": val for key, val in ITEMS.items()})
         check(config.lr == 0.1, "its __getitem__ is not asked for an attribute")
-        twins: List[Any] = [copy.copy(config), copy.deepcopy(config)]
+        copies: List[Any] = [copy.copy(config), copy.deepcopy(config)]
         for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-            twins.append(pickle.loads(pickle.dumps(config, protocol)))
-        for twin in twins:
-            check(type(twin) is kind, "another type came back")
-            check((twin.lr, twin["nested"]) == (0.1, {"depth": 1}), "its items differ")
-            twin.update({"new": 1})
+            copies.append(pickle.loads(pickle.dumps(config, protocol)))
+        for copied in copies:
+            check(type(copied) is cls, "another type came back")
+            check((copied.lr, copied["nested"]) == (0.1, {"depth": 1}), "its items differ")
+            copied.update({"new": 1})
             check("new" not in config, "changing the copy changed it")
 
 
 def _subclass(config: Any) -> Any:
-    class _Needy(config):  # type: ignore[misc]
+    class _PrefixedConfig(config):  # type: ignore[misc]
         def __init__(self, prefix: str) -> None:
             super().__init__()
             self.__dict__["_prefix"] = prefix
@@ -38,5 +38,5 @@ def _subclass(config: Any) -> Any:
         def __getitem__(self, key: str) -> Any:
             return self._items[self.__dict__["_prefix"] + key]
 
-    _Needy.__qualname__ = "_Needy"
-    return _Needy
+    _PrefixedConfig.__qualname__ = "_PrefixedConfig"
+    return _PrefixedConfig

@@ -46,8 +46,8 @@ def media_artifact() -> None:
         for _ in range(2):
             _check_payload(artifact)
             expected = _read_artifact(artifact)
-            for twin in (copy.copy(artifact), copy.deepcopy(artifact)):
-                check(_read_artifact(twin) == expected, "the copy differs")
+            for copied in (copy.copy(artifact), copy.deepcopy(artifact)):
+                check(_read_artifact(copied) == expected, "the copy differs")
             got = in_worker(_read_artifact, artifact)
             check(got == expected, f"got {got}")
             run.log_artifact(artifact)

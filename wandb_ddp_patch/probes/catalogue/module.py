@@ -18,12 +18,12 @@ def module_held() -> None:
     """An object that holds the module wandb is copied, pickled and sent to a worker."""
     wandb: Any = importlib.import_module("wandb")
     held = argparse.Namespace(_wandb=wandb, log=None)
-    for twin in (
+    for copied in (
         *(pickle.loads(pickle.dumps(held, p)) for p in range(pickle.HIGHEST_PROTOCOL + 1)),
         copy.copy(held),
         copy.deepcopy(held),
     ):
-        check(twin._wandb is wandb, "another thing than the module came back")
+        check(copied._wandb is wandb, "another thing than the module came back")
     check(isinstance(wandb, types.ModuleType), "it is no module any more")
     for method in start_methods():
         got = in_worker(_version_of, held, method=method)

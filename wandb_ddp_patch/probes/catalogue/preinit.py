@@ -1,4 +1,4 @@
-"""What stands for the run before ``wandb.init()``."""
+"""wandb.config, wandb.log and the like before ``wandb.init()``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def preinit() -> None:
     held = wandb.config, wandb.log
     early = pickle.dumps(held)
     with offline_run() as run:
-        # Most are taken before it, and pickled after it: a process gets them then.
+        # Most scripts get hold of them before it, and pickle them after it, for a worker.
         for config, log in (pickle.loads(early), pickle.loads(pickle.dumps(held))):
             check(config is run.config, "wandb.config is not the current one")
             check(log.__self__ is run, "wandb.log is not the current one")

@@ -1,4 +1,4 @@
-"""Ways in which a worker comes by a run, other than as an argument."""
+"""Runs that reach a worker otherwise than as its argument."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that nothing is behind: their service is gone, or they are disabled."""
+"""Runs without a service: it is gone, or the run is disabled."""
 
 from __future__ import annotations
 

@@ -35,16 +35,16 @@ def summary_copy() -> None:
         run.summary["best"] = {"loss": 0.5}
         run.summary["x"] = 1
         check(run.summary["best"]["loss"] == 0.5, "the summary is not there")
-        for twin in (copy.copy(run.summary), copy.deepcopy(run.summary)):
-            twin["x"] = 2
-            twin["best"]["loss"] = 0.1
-            check((twin["x"], twin["best"]["loss"]) == (2, 0.1), "the copy can't be changed")
+        for copied in (copy.copy(run.summary), copy.deepcopy(run.summary)):
+            copied["x"] = 2
+            copied["best"]["loss"] = 0.1
+            check((copied["x"], copied["best"]["loss"]) == (2, 0.1), "the copy can't be changed")
         sub = copy.deepcopy(run.summary["best"])
         sub["loss"] = 0.1
         check((run.summary["x"], run.summary["best"]["loss"]) == (1, 0.5), "the run changed")
-        twin = pickle.loads(pickle.dumps(run.summary))
-        check(twin["x"] == 1, "the pickled summary differs")
-        twin["x"] = 3
+        copied = pickle.loads(pickle.dumps(run.summary))
+        check(copied["x"] == 1, "the pickled summary differs")
+        copied["x"] = 3
         check(run.summary["x"] == 3, "the pickled summary is not the run's")
         got = in_worker(_read_summary, run.summary, run.summary["best"])
         check(got == (3, 0.5, 0.5), f"got {got}")

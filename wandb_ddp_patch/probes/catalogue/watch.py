@@ -14,7 +14,7 @@ from ..multiprocess import in_worker
 from ..offline_run import offline_run
 from ..registry import CannotRun, check, probe
 
-_WAYS: Tuple[Dict[str, Any], ...] = (
+_OPTIONS: Tuple[Dict[str, Any], ...] = (
     {"log": "gradients"},
     {"log": "parameters"},
     {"log": "all"},
@@ -36,14 +36,14 @@ def _model() -> Any:
 
 
 def _watched() -> List[Any]:
-    """Make a model for each way to watch one, and watch it."""
+    """Return a watched model for each set of options."""
     import wandb
 
-    known = inspect.signature(wandb.watch).parameters  # some have no log_graph
-    ways = [way for way in _WAYS if known.keys() >= way.keys()]
-    models = [_model() for _ in ways]
-    for model, way in zip(models, ways):
-        wandb.watch(model, log_freq=1, **way)
+    known = inspect.signature(wandb.watch).parameters  # some releases have no log_graph
+    supported = [options for options in _OPTIONS if known.keys() >= options.keys()]
+    models = [_model() for _ in supported]
+    for model, options in zip(models, supported):
+        wandb.watch(model, log_freq=1, **options)
         _train(model)
     return models
 
@@ -77,21 +77,21 @@ def watch_pickle() -> None:
             file = io.BytesIO()
             torch.save(model, file)
             file.seek(0)
-            for twin in (
+            for copied in (
                 *(pickle.loads(pickle.dumps(model, p)) for p in range(2, 6)),
                 torch.load(file, weights_only=False),
                 copy.deepcopy(model),
             ):
-                _check_same(twin, model)
-                _check_no_gradient_hooks(twin)
-            _check_unwatched_part(copy.copy(model))  # the parts are the model's own
+                _check_same(copied, model)
+                _check_no_gradient_hooks(copied)
+            _check_unwatched_part(copy.copy(model))  # a shallow copy has the model's own parts
 
 
-def _check_same(twin: Any, model: Any) -> None:
+def _check_same(copied: Any, model: Any) -> None:
     torch = _torch()
-    check(len(list(twin.modules())) == len(list(model.modules())), "it has other parts")
-    check(torch.equal(twin(torch.ones(1, 2)), model(torch.ones(1, 2))), "it answers otherwise")
-    _check_unwatched(twin)
+    check(len(list(copied.modules())) == len(list(model.modules())), "it has other parts")
+    check(torch.equal(copied(torch.ones(1, 2)), model(torch.ones(1, 2))), "it answers otherwise")
+    _check_unwatched(copied)
 
 
 @probe(5573, 2588, 961, fails=r"Torch(History|Graph)\.")

@@ -18,7 +18,7 @@ class NoAddressError(OSError):
 
 
 def resolve(host: str) -> List[Place]:
-    """Look up a host: all that it is, as this machine sees it.
+    """Return all addresses of a host, as this machine sees it.
 
     Raises:
         OSError: There is none; with its name.
@@ -32,7 +32,7 @@ def resolve(host: str) -> List[Place]:
 
 
 def all_interfaces() -> List[Place]:
-    """Give all addresses of this machine, of both families where a socket can have both."""
+    """Return all addresses of this machine, of both families where a socket can have both."""
     return resolve("::" if socket.has_dualstack_ipv6() else "0.0.0.0")
 
 
@@ -71,7 +71,7 @@ def is_covered(place: Place, heard: Set[str]) -> bool:
 
 
 def own_address_towards(place: Place) -> Optional[str]:
-    """Say by which address of this machine others at a place reach it, if they do."""
+    """Return the address of this machine by which others at a place reach it, if they do."""
     family, address = place
     with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as asking:
         asking.connect((address[0], 9, *address[2:]))
@@ -82,27 +82,27 @@ def own_address_towards(place: Place) -> Optional[str]:
     return None
 
 
-def parse_address(told: str) -> Tuple[Optional[str], int]:
-    """Read HOST or HOST:PORT, with [] around an IPv6 address that a port follows.
+def parse_address(text: str) -> Tuple[Optional[str], int]:
+    """Return the host and port in HOST or HOST:PORT, with [] around an IPv6 address before a port.
 
     Raises:
         ValueError: It is neither.
     """
-    host, port = told, ""
-    if told.startswith("["):
-        host, closed, port = told[1:].partition("]")
+    host, port = text, ""
+    if text.startswith("["):
+        host, closed, port = text[1:].partition("]")
         if not closed or (port and port[0] != ":"):
-            raise ValueError(f"{told} is not HOST or HOST:PORT")
+            raise ValueError(f"{text} is not HOST or HOST:PORT")
         port = port[1:]
-    elif told.count(":") == 1:
-        host, _, port = told.partition(":")
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
     if port and not (port.isascii() and port.isdigit()):
-        raise ValueError(f"{told} is not HOST or HOST:PORT")
+        raise ValueError(f"{text} is not HOST or HOST:PORT")
     return host or None, int(port or 0)
 
 
 def plan(host: str) -> Tuple[str, List[Place]]:
-    """Say what workers are told for a host, and where to listen for that."""
+    """Return what payloads name in place of a host, and where to listen for that."""
     found = resolve(host)
     if any(map(is_wildcard, found)):
         return guess_host(found[0][0] if found[0][0] == socket.AF_INET else 0), found
@@ -122,10 +122,10 @@ def plan(host: str) -> Tuple[str, List[Place]]:
 
 
 def guess_host(family: int = 0) -> str:
-    """Guess by which address other machines reach this one.
+    """Return the address by which other machines are likely to reach this one.
 
     That by which torch's processes find each other, or Slurm's name of this machine, or
-    that of the way out of it; else a name of these two that others know, too.
+    that of its default route; else one of these two names, if others know it as well.
 
     Raises:
         NoAddressError: There is none.
@@ -144,12 +144,13 @@ def guess_host(family: int = 0) -> str:
 
 
 def _names() -> List[str]:
-    told = (os.environ.get("MASTER_ADDR"), os.environ.get("SLURMD_NODENAME"))
-    return [name for name in told if name]
+    names = (os.environ.get("MASTER_ADDR"), os.environ.get("SLURMD_NODENAME"))
+    return [name for name in names if name]
 
 
 def _own_address(family: int = 0) -> Optional[str]:
-    # Nothing is sent: the system only says which way that would go.
+    # Nothing is sent: the kernel only says from which address it would be. 192.0.2.1 and
+    # 2001:db8::1 are nobody's (RFC 5737, RFC 3849), so they stand for the default route.
     for host in (*_names(), "192.0.2.1", "2001:db8::1", socket.gethostname()):
         with contextlib.suppress(OSError):
             for place in resolve(host):
@@ -157,3 +158,40 @@ def _own_address(family: int = 0) -> Optional[str]:
                 if own is not None and family in (0, place[0]):
                     return own
     return None
+
+
+def bind_tcp(places: List[Place], port: int) -> List[socket.socket]:
+    """Bind sockets to addresses of this machine, all at the same port.
+
+    Raises:
+        OSError: Another process has it, or this one may not use it.
+    """
+    for attempts_left in reversed(range(10)):
+        opened: List[socket.socket] = []
+        try:
+            for place in places:
+                opened.append(_bound(place, opened[0].getsockname()[1] if opened else port))
+            return opened
+        except OSError as error:
+            for listener in opened:
+                listener.close()
+            # The port that was free for the first one need not be so for the next one.
+            if not (attempts_left and opened and port == 0 and error.errno == errno.EADDRINUSE):
+                raise
+    return opened
+
+
+def _bound(place: Place, port: int) -> socket.socket:
+    family, address = place
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:  # "::" stands for both families
+            with contextlib.suppress(OSError):
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind((address[0], port, *address[2:]))
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, f"{address[0]}, port {port}: {error.strerror}") from None
+    return listener

@@ -1,8 +1,8 @@
 """The worker's end of tunnels: a local socket at which wandb's client finds "the service".
 
 Each connection of the client's goes on by a tunnel of its own to the process that owns the
-run. Everything here is done by the thread of the tunnel's event loop, but for what is said to
-be for any thread.
+run. Everything here is done by the thread of the tunnel's event loop, unless it is said to be
+for any thread.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import functools
 import os
 import re
 import shutil
@@ -19,26 +18,31 @@ import sys
 import tempfile
 import threading
 import time
-from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
+from typing import Callable, Deque, List, Optional, Tuple
 
 from ...errors import RunUnreachableError
+from ...runs.payload_format import Share
 from ...tunnel import event_loop
 from ...tunnel.client import Client, RefusedError, TunnelError
-from ...tunnel.stream import ID_BYTES, Stream
+from ...tunnel.stream import ID_BYTES
+from ...tunnel.tls import ProtocolError
 from . import records, sent_files, wandb_protocol, wandb_responses
+from .session import Session
 
-GONE = "the process that called wandb.init() may have ended, or is reached by another address"
-# WANDB_SERVICE of the owner's, as far as a worker's takes it over.
+_GONE = "the process that called wandb.init() may have ended, or is reached by another address"
+# WANDB_SERVICE of the owner's, as far as a worker's has the same.
 _SERVICE = r"(\d+)-(\d+)-(unix|\w+)-.+"
 # Longer names of sockets do not fit into the kernel's structure; folders that may be shorter
 # than the temporary one.
 _LONGEST_NAME, _SHORT_FOLDERS = 100, ("/tmp", "/var/tmp", "/dev/shm")
-# A local socket's buffer, and what waits here of it.
-_MESSAGES = 10_000
+# How many messages may wait behind one whose files are being sent.
+_WAITING_MESSAGES = 10_000
 _FULL_SECONDS = 0.01
-# How long rows come together. What waits is lost where this process is killed: not for long.
+# How long rows accumulate before they are read: each time the loop's thread wakes, this process's
+# training step waits for it. But what waits is lost where this process is killed: so not for long.
 _PAUSE_SECONDS = 0.005
 _LOOK_SECONDS = 0.002
+_RETRY_SECONDS = 0.05
 
 
 class Endpoint:
@@ -51,17 +55,21 @@ class Endpoint:
         timeout: Seconds that the owner is waited for while it can't be reached.
 
     Attributes:
+        address, name, token: Where the owner listens, and for what.
         wait_until_sent: Called, in a thread of its own, when the owner is about to end the
             run: returns once the service has all that was logged.
         service: The value of WANDB_SERVICE by which this process attaches.
+        folder: What belongs to this endpoint, and goes with it.
         files_dir: The folder of the run's files in this process.
         why: Why the run can't be reached any more, or None.
         drained_at: When all that was logged was in the run, by the monotonic clock.
+        refusals: What the owner has said of messages that nobody waited for.
     """
 
-    def __init__(self, share: Dict[str, Any], name: bytes, service: str, timeout: float) -> None:
-        self._address = share["host"], share["port"]
-        self._name, self._token, self.timeout = name, share["token"], timeout
+    def __init__(self, share: Share, name: bytes, service: str, timeout: float) -> None:
+        self.address = share["host"], share["port"]
+        self.token = share["token"]
+        self.name, self.timeout = name, timeout
         self.wait_until_sent: Callable[[], None] = lambda: None
         self.folder = self.files_dir = tempfile.mkdtemp(prefix="wandb_ddp_patch-worker-")
         self._folders = [self.folder]
@@ -69,9 +77,9 @@ class Endpoint:
         self.why: Optional[str] = None
         self.drained_at, self._missing = 0.0, 0
         self.refusals: Deque[str] = collections.deque()
-        self._links: List[Link] = []
-        self._ready: Optional[Link] = None  # connected, and not used yet
-        self._task: Any = None
+        self._sessions: List[WorkerSession] = []
+        self._ready: Optional[WorkerSession] = None  # connected, and not used yet
+        self._accepting: Optional[asyncio.Future[None]] = None
 
     # --- for any thread -------------------------------------------------------
 
@@ -79,7 +87,7 @@ class Endpoint:
         """Connect to the owner, and listen.
 
         Raises:
-            Unreachable: The owner can't be reached; why.
+            RunUnreachableError: The owner can't be reached; why.
         """
         opening = asyncio.run_coroutine_threadsafe(self._open(), event_loop.get())
         try:
@@ -96,7 +104,7 @@ class Endpoint:
         """
         event_loop.get().call_soon_threadsafe(self._close)
         deadline = time.monotonic() + seconds
-        while self._links and time.monotonic() < deadline:
+        while self._sessions and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
 
     def is_there(self) -> bool:
@@ -105,10 +113,10 @@ class Endpoint:
         return self.why is None and (not path or os.path.exists(path))
 
     def unacknowledged(self) -> int:
-        """Return how many messages the owner has not said to have."""
+        """Return the number of messages that the owner has not acknowledged."""
         if self.why is not None:
-            return self._missing
-        return sum(link.unacknowledged() for link in list(self._links))
+            return self._missing  # as it was then: the sessions are closed since
+        return sum(session.unacknowledged() for session in list(self._sessions))
 
     # --- for the loop's thread ------------------------------------------------
 
@@ -136,67 +144,73 @@ class Endpoint:
         return path
 
     async def _open(self) -> None:
-        link = self._ready = self._add()
-        await link.connected.wait()
+        # A connection to the owner is made before anybody asks for one: so an owner that can't be
+        # reached is an error here, which says why, and not one of wandb's that says nothing.
+        session = self._ready = self._new_session()
+        await session.connected.wait()
         if self.why is not None:
             raise RunUnreachableError(self.why)
         self._listener.listen(64)
         self._listener.setblocking(False)
         event_loop.keep_out_of_forks(self._listener)
-        self._task = asyncio.ensure_future(self._accept())
+        self._accepting = asyncio.ensure_future(self._accept())
 
     async def _accept(self) -> None:
         loop = event_loop.get()
         while True:
             try:
-                local, peer = await loop.sock_accept(self._listener)
+                local, address = await loop.sock_accept(self._listener)
             except OSError:
-                await asyncio.sleep(0.05)  # no descriptors are left
+                await asyncio.sleep(_RETRY_SECONDS)  # no descriptors are left
                 continue
-            if self.why is not None or not _is_own(local, peer):
+            if self.why is not None or not _is_of_this_user(local, address):
                 local.close()
                 continue
-            link = self._take()
-            try:
-                await loop.connect_accepted_socket(functools.partial(_Local, link), local)
-            except Exception:
-                local.close()
-                link.close()
+            await self._serve(local)
 
-    def _add(self) -> Link:
-        link = Link(self)
-        self._links.append(link)
-        link.start()
-        return link
+    async def _serve(self, local: socket.socket) -> None:
+        session, self._ready = self._ready or self._new_session(), None
+        try:
+            await event_loop.get().connect_accepted_socket(lambda: session, local)
+        except Exception:
+            local.close()
+            session.close()
 
-    def _take(self) -> Link:
-        link, self._ready = self._ready or self._add(), None
-        return link
+    def _new_session(self) -> WorkerSession:
+        session = WorkerSession(self)
+        self._sessions.append(session)
+        session.start()
+        return session
 
-    def forget(self, link: Link) -> None:
-        if link in self._links:
-            self._links.remove(link)
+    def forget(self, session: WorkerSession) -> None:
+        """Note that a session is closed."""
+        if session in self._sessions:
+            self._sessions.remove(session)
 
     def end(self, why: str) -> None:
-        """Note that the run can't be reached any more, and let go of the client's connections."""
+        """Note that the run can't be reached any more, and close the client's connections."""
         if self.why is None:
+            # Both at once: what is missing is what the owner did not have when this was learned.
             self.why, self._missing = why, self.unacknowledged()
-        for link in list(self._links):
-            link.connected.set()
-            link.end_local()
+        for session in list(self._sessions):
+            session.connected.set()
+            session.close_connection()
 
     def _close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        if self._accepting is not None:
+            self._accepting.cancel()
         event_loop.forget(self._listener.fileno())
         self._listener.close()
-        for link in list(self._links):
-            link.say_goodbye()
+        for session in list(self._sessions):
+            session.say_goodbye()
         for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)
 
     def drain(self, done: Callable[[], None]) -> None:
-        """Have all that was logged sent, by a thread of its own, which may have to wait."""
+        """Have all that was logged sent, then call ``done`` in the loop's thread.
+
+        In a thread of its own: it waits for wandb's client, whose bytes the loop's thread moves.
+        """
 
         def work() -> None:
             with contextlib.suppress(Exception):  # the owner waits, whatever happens
@@ -206,102 +220,110 @@ class Endpoint:
 
         try:
             threading.Thread(target=work, name="wandb_ddp_patch", daemon=True).start()
-        except RuntimeError:  # none can be had: this process ends
+        except RuntimeError:  # no thread can be started any more: this process ends
             done()
 
 
-class Link:
-    """A connection of wandb's client, and the tunnel by which it goes on."""
+class WorkerSession(Session):
+    """A connection of wandb's client, and the tunnel by which it goes on.
+
+    Attributes:
+        connected: Set once the tunnel is connected, or can't be.
+    """
 
     def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__(os.urandom(ID_BYTES))
         self._endpoint = endpoint
-        self.stream = Stream(os.urandom(ID_BYTES), self._receive)
-        self.stream.on_room = self._on_room
+        self.connected = asyncio.Event()
         self._client = Client(
             self.stream,
-            endpoint._address,
-            endpoint._name,
-            endpoint._token,
+            endpoint.address,
+            endpoint.name,
+            endpoint.token,
             endpoint.timeout,
             self._on_end,
-            self._on_connected,
+            self.connected.set,
         )
-        self.connected = asyncio.Event()
-        self._records = records.Decoder()
-        self._requests = wandb_protocol.Splitter()
-        self._local: Any = None
+        # Messages that come after one whose files are being sent: they must not overtake it.
         self._waiting: Deque[bytes] = collections.deque()
-        self._sending: Any = None
-        self._ends: Deque[int] = collections.deque()  # positions at which messages end
+        self._sending: Optional[asyncio.Future[None]] = None
+        # Positions in the stream at which messages end that are not acknowledged.
+        self._ends: Deque[int] = collections.deque()
         self._is_closed = False
 
     def start(self) -> None:
+        """Begin to connect to the owner."""
         self._client.start()
 
     def unacknowledged(self) -> int:
+        """Return the number of messages that the owner has not acknowledged."""
         return len(self._ends) + len(self._waiting)
 
     # --- the tunnel -----------------------------------------------------------
 
-    def _on_connected(self) -> None:
-        self.connected.set()
-
     def _on_end(self, error: TunnelError) -> None:
-        gone = f": {GONE}" if isinstance(error, RefusedError) else ""
+        gone = f": {_GONE}" if isinstance(error, RefusedError) else ""
         self._endpoint.end(f"{error}{gone}")
 
-    def _receive(self, data: bytes) -> bool:
+    def on_stream_data(self, data: bytes) -> bool:
         for kind, body in self._records.feed(data):
             if kind == records.MESSAGE:
-                if self._local is not None:
-                    body = wandb_responses.localize_settings(body, self._endpoint.folder)
-                    self._local.write(wandb_protocol.frame(body))
+                self._on_response(body)
             elif kind == records.DRAIN:
-                self._endpoint.drain(self._drained)
+                self._endpoint.drain(self._on_drained)
             elif kind == records.REFUSED:
                 why = body[1:].decode("utf-8", "replace")
                 if body[:1] == b"\1":
-                    self._endpoint.end(why)  # else the client would wait for ever
+                    # The client waits for an answer, and there is none that says no: else it
+                    # would wait for ever.
+                    self._endpoint.end(why)
                 else:
                     self._endpoint.refusals.append(why)
             elif kind == records.CLOSED:
-                self._closed(body.decode("utf-8", "replace"))
+                self._on_closed(body.decode("utf-8", "replace"))
         self.stream.consume(len(data))
         return True
 
-    def _drained(self) -> None:
-        self.stream.write(records.encode(records.DRAINED))
+    def _on_response(self, message: bytes) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            message = wandb_responses.localize_settings(message, self._endpoint.folder)
+            self.transport.write(wandb_protocol.frame(message))
 
-    def _closed(self, why: str) -> None:
-        self._is_closed = True
-        self._client.close()
+    def _on_drained(self) -> None:
+        self.send_record(records.DRAINED)
+
+    def _on_closed(self, why: str) -> None:
         if why:
             self._endpoint.end(why)
-        self._endpoint.forget(self)
+        self.close()
         if why:  # else this process ends, or its client has gone
-            self.end_local()
+            self.close_connection()
 
     # --- wandb's client -------------------------------------------------------
 
-    def on_local(self, transport: Any) -> None:
-        self._local = transport
+    def data_received(self, data: bytes) -> None:
+        try:
+            if not self._on_requests(data):
+                event_loop.pause(_PAUSE_SECONDS)
+        except ProtocolError:
+            if self.transport is not None:
+                self.transport.abort()
 
-    def on_requests(self, data: bytes) -> bool:
+    def _on_requests(self, data: bytes) -> bool:
         """Send what the client says; return True if it waits for an answer."""
-        urgent = False
+        is_urgent = False
         at_once = not self._waiting and self._sending is None
         sent: List[bytes] = []
-        for message in self._requests.feed(data):
+        for message in self._messages.feed(data):
             request = wandb_protocol.parse_request(message)
             if not wandb_protocol.is_plain_row(request):
-                urgent = urgent or wandb_protocol.is_waited_for(request)
+                is_urgent = is_urgent or wandb_protocol.is_waited_for(request)
                 at_once = at_once and not sent_files.has_files(request)
             (sent if at_once else self._waiting).append(message)
         self._send(sent)
         self._resume()
-        if self.stream.is_full or len(self._waiting) > _MESSAGES:
-            self._local.pause_reading()
-        return urgent
+        self.pause_reading_if(self.stream.is_full or len(self._waiting) > _WAITING_MESSAGES)
+        return is_urgent
 
     def _send(self, messages: List[bytes]) -> None:
         position = self.stream.outbox.acknowledged + len(self.stream.outbox)
@@ -317,46 +339,47 @@ class Link:
             while self._waiting:
                 message, files = sent_files.prepare(self._waiting[0], self._endpoint.files_dir)
                 for file in files:
-                    await self._send_file(*file)
+                    await self._send_file(file)
                 self._send([message])
                 self._waiting.popleft()
-        except (OSError, wandb_protocol.ProtocolError) as error:
+        except (OSError, ProtocolError) as error:
             self._endpoint.refusals.append(f"files can't be sent to the run's owner: {error}")
             self._waiting.popleft()
         finally:
             self._sending = None
             self._resume()
 
-    async def _send_file(self, kind: bytes, name: str, path: str) -> None:
+    async def _send_file(self, file: sent_files.SentFile) -> None:
         try:
-            for record in sent_files.read(kind, name, path):
+            for record in file.records():
                 while self.stream.is_full and self._endpoint.why is None:
                     await asyncio.sleep(_FULL_SECONDS)
                 self.stream.write(record)
         except OSError as error:  # it costs this file: it was removed meanwhile, say
-            self._endpoint.refusals.append(f"{path} can't be sent to the run's owner: {error}")
+            self._endpoint.refusals.append(f"{file.path} can't be sent to the run's owner: {error}")
 
     def _resume(self) -> None:
         if self._waiting and self._sending is None:
             self._sending = asyncio.ensure_future(self._send_with_files())
-        self._on_room()
+        self.on_room()
 
-    def _on_room(self) -> None:
+    def on_room(self) -> None:
         position = self.stream.outbox.acknowledged
         while self._ends and self._ends[0] <= position:
             self._ends.popleft()
-        if self._local is not None and not self.stream.is_full and not self._waiting:
-            with contextlib.suppress(RuntimeError):  # it was not paused
-                self._local.resume_reading()
+        if not self._waiting:
+            super().on_room()
 
-    def on_local_lost(self) -> None:
-        self._local = None
+    def connection_lost(self, error: Optional[Exception]) -> None:
+        super().connection_lost(error)
         self.say_goodbye()
 
-    def end_local(self) -> None:
+    # --- the end --------------------------------------------------------------
+
+    def close_connection(self) -> None:
         """Have the client see that nothing more comes."""
-        if self._local is not None:
-            self._local.close()
+        if self.transport is not None:
+            self.transport.close()
 
     def say_goodbye(self) -> None:
         """Send what is left, and tell the owner that nothing more comes."""
@@ -364,40 +387,16 @@ class Link:
             self.close()  # nobody is there to hear it
         elif not self._is_closed:
             self._is_closed = True
-            self.stream.write(records.encode(records.BYE))
+            self.send_record(records.BYE)
 
     def close(self) -> None:
+        """Close the tunnel at once."""
         self._is_closed = True
         self._client.close()
         self._endpoint.forget(self)
 
 
-class _Local(asyncio.Protocol):
-    """A connection of wandb's client."""
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self._transport: Any = None
-        self._descriptor = -1
-
-    def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-        self._descriptor = event_loop.keep_out_of_forks(transport.get_extra_info("socket"))
-        self._link.on_local(transport)
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            if not self._link.on_requests(data):
-                event_loop.pause(_PAUSE_SECONDS)
-        except wandb_protocol.ProtocolError:
-            self._transport.abort()
-
-    def connection_lost(self, error: Optional[Exception]) -> None:
-        event_loop.forget(self._descriptor)
-        self._link.on_local_lost()
-
-
-def _is_own(local: socket.socket, peer: Any) -> bool:
+def _is_of_this_user(local: socket.socket, address: Tuple[str, int]) -> bool:
     """Return True if a process of this user has connected, as far as that can be told.
 
     Releases that read no path from WANDB_SERVICE connect to a port of this machine's, which
@@ -405,7 +404,7 @@ def _is_own(local: socket.socket, peer: Any) -> bool:
     """
     if sys.platform != "linux" or local.family != socket.AF_INET:
         return True
-    theirs, ours = (f":{port:04X}" for port in (peer[1], local.getsockname()[1]))
+    theirs, ours = (f":{port:04X}" for port in (address[1], local.getsockname()[1]))
     with contextlib.suppress(OSError), open("/proc/net/tcp") as file:
         for line in file:
             columns = line.split()

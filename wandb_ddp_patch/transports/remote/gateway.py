@@ -1,31 +1,35 @@
 """The owner's end of tunnels: what workers elsewhere say goes on to W&B's own service.
 
-Everything here is done by the thread of the tunnel's event loop, but for what is said to be
-for any thread.
+Everything here is done by the thread of the tunnel's event loop, unless it is said to be for
+any thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import collections
-import contextlib
 import re
+import socket
 import time
-from typing import Any, Deque, Dict, List, Optional, Tuple
+from typing import Deque, Dict, List, Optional, Tuple
 
+from ..._process import raise_fd_limit
 from ...errors import FINISHED
 from ...runs.liveness import SERVICE
 from ...tunnel import event_loop
 from ...tunnel.server import Server
 from ...tunnel.stream import Stream
-from . import listeners, records, wandb_protocol, wandb_requests, wandb_responses
+from . import records, wandb_protocol, wandb_requests, wandb_responses
 from .received_files import ReceivedFiles
+from .session import Session
+from .wandb_requests import Verdict
 from .wandb_rules import Action
 
 # How long a run that ends waits for what its workers have logged before: for one that is
-# connected, and for one whose connection has been lost.
+# connected, and for one whose connection has been lost. The first may be busy sending; of the
+# second it can't be told whether it will ever come back.
 _CONNECTED_SECONDS, _LOST_SECONDS = 30.0, 5.0
-# How long one that is connecting when the run ends is given to say who it is.
+# How long one that is connecting when the run ends may take to say who it is.
 _CONNECTING_SECONDS = 1.0
 # How long a worker that was not told of the end may come back to hear of it.
 _GONE_SECONDS = 300.0
@@ -34,7 +38,7 @@ _TICK_SECONDS = 0.02
 _WAITING_BYTES = 1 << 20
 
 
-class Session:
+class OwnerSession(Session):
     """One stream of a worker's, and the connection to the service that it leads to.
 
     Args:
@@ -43,34 +47,32 @@ class Session:
 
     Attributes:
         is_drained: Whether the worker has sent all that it had logged before the run's end.
-        is_over: Whether nothing more comes of it.
+        is_closed: Whether nothing more is accepted from it.
+        has_unanswered: Whether it has sent something after the last answer it waited for.
     """
 
     def __init__(self, run: SharedRun, id: bytes) -> None:
-        self.stream = Stream(id, self._receive)
-        self.stream.on_room = self._on_room
-        self.is_drained = self.is_over = False
+        super().__init__(id)
+        self.is_drained = self.is_closed = self.has_unanswered = False
         self._run = run
-        self._records = records.Decoder()
-        self._responses = wandb_protocol.Splitter()
-        self._files = ReceivedFiles(run.files_dir, self._say_refused)
+        self._files = ReceivedFiles(run.files_dir, self._send_refused)
         self._check = wandb_requests.RequestCheck(
             run.id, self._files.landing, run.entity, run.project
         )
-        self._connecting: Any = None
-        self._service: Any = None  # asyncio's transport
-        self._waiting: List[bytes] = []  # for it
+        self._connecting: Optional[asyncio.Future[None]] = None
+        self._waiting: List[bytes] = []  # for the service
+        # Bytes from the tunnel that wait here, or in the service's socket: as long as they are
+        # not consumed, the worker has no room for more.
         self._unconsumed = 0
         self._is_asked = False  # for what it has logged, because the run is about to end
-        self.has_unanswered = False
 
     # --- from the worker ------------------------------------------------------
 
-    def _receive(self, data: bytes) -> bool:
-        urgent = False
+    def on_stream_data(self, data: bytes) -> bool:
+        is_urgent = False
         for kind, body in self._records.feed(data):
             if kind == records.MESSAGE:
-                urgent = self._on_request(body) or urgent
+                is_urgent = self._on_request(body) or is_urgent
             elif kind in (records.FILE, records.DATA, records.END):
                 self._files.receive(kind, body)
             elif kind == records.DRAINED:
@@ -79,15 +81,16 @@ class Session:
                 self._flush()
                 self.close("")
         self._flush()
-        if self._service is not None and self._service.get_write_buffer_size() <= _WAITING_BYTES:
+        transport = self.transport
+        if transport is not None and transport.get_write_buffer_size() <= _WAITING_BYTES:
             self.stream.consume(len(data))
         else:
             self._unconsumed += len(data)
-        return urgent
+        return is_urgent
 
     def _on_request(self, message: bytes) -> bool:
-        """Let a message through, or not; return True if its answer is waited for."""
-        if self.is_over:
+        """Forward a message, or not; return True if its answer is waited for."""
+        if self.is_closed:
             return True
         verdict = self._check.check(message)
         if verdict.action is Action.FORWARD:
@@ -100,26 +103,26 @@ class Session:
             self._refuse(message, verdict)
         return verdict.is_waited_for
 
-    def _refuse(self, message: bytes, verdict: Any) -> None:
+    def _refuse(self, message: bytes, verdict: Verdict) -> None:
         answer = wandb_requests.refusal(message, verdict.reason)
         if answer is not None:
-            self.stream.write(records.encode(records.MESSAGE, answer))
+            self.send_record(records.MESSAGE, answer)
         else:
-            self._say_refused(verdict.reason, verdict.is_waited_for)
+            self._send_refused(verdict.reason, verdict.is_waited_for)
 
-    def _say_refused(self, why: str, is_waited_for: bool = False) -> None:
+    def _send_refused(self, why: str, is_waited_for: bool = False) -> None:
         body = (b"\1" if is_waited_for else b"\0") + why.encode("utf-8", "replace")
-        self.stream.write(records.encode(records.REFUSED, body))
+        self.send_record(records.REFUSED, body)
 
     def _flush(self) -> None:
-        """Send what was let through, all at once: each write is a call of the kernel's."""
-        if self._waiting and self._service is not None:
-            self._service.write(b"".join(self._waiting))
+        """Send what was forwarded, all at once: each write is a system call."""
+        if self._waiting and self.transport is not None:
+            self.transport.write(b"".join(self._waiting))
             self._waiting.clear()
 
     # --- the service ----------------------------------------------------------
 
-    def begin(self) -> None:
+    def connect(self) -> None:
         """Begin to connect to the service."""
         self._connecting = asyncio.ensure_future(self._connect())
 
@@ -131,100 +134,74 @@ class Session:
                 raise OSError(f"WANDB_SERVICE={self._run.service} has no known form")
             unix, path, host, port = match.groups()
             if unix:
-                connecting = loop.create_unix_connection(lambda: _Service(self), path)
+                await loop.create_unix_connection(lambda: self, path)
             else:
-                connecting = loop.create_connection(lambda: _Service(self), host, int(port))
-            self._service, _ = await connecting
+                await loop.create_connection(lambda: self, host, int(port))
         except OSError as error:
             self.close(f"W&B's service can't be reached by its owner: {error}")
-            return
-        self._flush()
-        self.on_service_ready()
-        if self.is_over:  # its worker has left meanwhile
-            self._service.close()
 
-    def on_service_ready(self) -> None:
-        """Go on reading: the service has taken what waited."""
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self.transport is not None:
+            self.transport.set_write_buffer_limits(high=_WAITING_BYTES)
+        self._flush()
+        self.resume_writing()
+        if self.is_closed and self.transport is not None:  # its worker has left meanwhile
+            self.transport.close()
+
+    def resume_writing(self) -> None:
+        """Read from the tunnel again: the service has taken what waited."""
         count, self._unconsumed = self._unconsumed, 0
         self.stream.consume(count)
 
-    def on_response(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
         """Pass on what the service answers, without what is the owner's own."""
-        for message in self._responses.feed(data):
-            clean = wandb_responses.clean_response(message)
-            self.stream.write(records.encode(records.MESSAGE, clean))
-        if self.stream.is_full:
-            self._service.pause_reading()
+        try:
+            for message in self._messages.feed(data):
+                self.send_record(records.MESSAGE, wandb_responses.clean_response(message))
+        except Exception as error:
+            self.close(f"an answer of W&B's service is not understood: {error}")
+        self.pause_reading_if(self.stream.is_full)
 
-    def _on_room(self) -> None:
-        if self._service is not None and not self.stream.is_full:
-            with contextlib.suppress(RuntimeError):  # it was not paused
-                self._service.resume_reading()
-
-    def on_service_lost(self) -> None:
-        """React to the end of the connection to the service."""
+    def connection_lost(self, error: Optional[Exception]) -> None:
+        super().connection_lost(error)
         self.close("W&B's service has ended")
 
     # --- the end --------------------------------------------------------------
 
     def drain(self) -> None:
         """Ask the worker for what it has logged."""
-        if not self.is_over and not self._is_asked:
+        if not self.is_closed and not self._is_asked:
             self._is_asked = True
-            self.stream.write(records.encode(records.DRAIN))
+            self.send_record(records.DRAIN)
 
     def is_waited_for(self, now: float) -> bool:
         """Return True if a run that ends has to wait for it."""
-        if self.is_over or self.is_drained:
+        if self.is_closed or self.is_drained:
             return False
         if self.stream.carrier is None and not self.has_unanswered:
             return False  # all that it has logged was answered for, and then it went
         return self.stream.carrier is not None or now < self.stream.lost_at + _LOST_SECONDS
 
     def close(self, why: str) -> None:
-        """Take nothing more; tell the worker why."""
-        if self.is_over:
+        """Accept nothing more; tell the worker why, or "" where it has left by itself."""
+        if self.is_closed:
             return
-        self.is_over = True
-        self.stream.write(records.encode(records.CLOSED, why.encode()))
-        if self._service is not None:
-            self._service.close()
+        self.is_closed = True
+        self.send_record(records.CLOSED, why.encode())
+        if self.transport is not None:
+            self.transport.close()
         self._files.close()
-        self._run.has_ended(self)
-
-
-class _Service(asyncio.Protocol):
-    """The connection to W&B's service."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._descriptor = -1
-
-    def connection_made(self, transport: Any) -> None:
-        transport.set_write_buffer_limits(high=_WAITING_BYTES)
-        self._descriptor = event_loop.keep_out_of_forks(transport.get_extra_info("socket"))
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._session.on_response(data)
-        except Exception as error:
-            self._session.close(f"an answer of W&B's service is not understood: {error}")
-
-    def resume_writing(self) -> None:
-        self._session.on_service_ready()
-
-    def connection_lost(self, error: Optional[Exception]) -> None:
-        event_loop.forget(self._descriptor)
-        self._session.on_service_lost()
+        self._run.on_session_closed(self)
 
 
 class SharedRun:
-    """A run that is open to workers elsewhere.
+    """A run that workers elsewhere may write.
 
     Args:
         name: What workers call it, 16 bytes.
         token: What they hold.
-        id, entity, project: The run's, as W&B's service knows it.
+        about: Its id, entity and project, as W&B's service knows it.
         service: The value of WANDB_SERVICE.
         files_dir: The folder of the run's files.
     """
@@ -235,34 +212,34 @@ class SharedRun:
         self.name, self.token = name, token
         self.id, self.entity, self.project = about
         self.service, self.files_dir = service, files_dir
-        self.sessions: Dict[bytes, Session] = {}
-        self.is_ending = self.is_over = False
-        self._gone: Deque[Tuple[float, bytes]] = collections.deque()
+        self.sessions: Dict[bytes, OwnerSession] = {}
+        self.is_closing = self.is_closed = False
+        self._closed: Deque[Tuple[float, bytes]] = collections.deque()
 
     def open_stream(self, id: bytes) -> Stream:
-        """Return a worker's stream: the one of before, where it is known."""
+        """Return a worker's stream: the one from before, where it is known."""
         now = time.monotonic()
-        while self._gone and self._gone[0][0] < now:
-            self.sessions.pop(self._gone.popleft()[1], None)
+        while self._closed and self._closed[0][0] < now:
+            self.sessions.pop(self._closed.popleft()[1], None)
         session = self.sessions.get(id)
         if session is None:
-            session = self.sessions[id] = Session(self, id)
-            if self.is_over:
+            session = self.sessions[id] = OwnerSession(self, id)
+            if self.is_closed:
                 session.close(FINISHED)
             else:
-                session.begin()
-                if self.is_ending:
+                session.connect()
+                if self.is_closing:
                     session.drain()
         return session.stream
 
-    def waited_for(self) -> List[Session]:
+    def waited_for(self) -> List[OwnerSession]:
         """Return the sessions that a run which ends has to wait for."""
         now = time.monotonic()
         return [session for session in self.sessions.values() if session.is_waited_for(now)]
 
-    def has_ended(self, session: Session) -> None:
-        """Note that nothing more comes of a session; it is kept for who did not hear of it."""
-        self._gone.append((time.monotonic() + _GONE_SECONDS, session.stream.id))
+    def on_session_closed(self, session: OwnerSession) -> None:
+        """Forget a session, but later: its worker may come back, and would begin a new one."""
+        self._closed.append((time.monotonic() + _GONE_SECONDS, session.stream.id))
 
 
 class Gateway:
@@ -274,46 +251,49 @@ class Gateway:
 
     def __init__(self) -> None:
         self.runs: Dict[bytes, SharedRun] = {}
-        self._server = Server(listeners.raise_fd_limit)
+        self._server = Server(raise_fd_limit)
 
     # --- for any thread -------------------------------------------------------
 
-    def listen(self, listener: Any) -> None:
-        """Hear workers at a socket that is bound."""
+    def listen(self, listener: socket.socket) -> None:
+        """Accept workers at a socket that is bound."""
         self._server.listen(listener)
 
     def open(self, run: SharedRun) -> None:
-        """Let workers of a run in."""
+        """Accept workers of a run."""
         self.runs[run.name] = run
         self._server.add(run.name, run.token, run.open_stream)
 
-    def end(self, run: SharedRun) -> int:
-        """End a run for its workers, after all that they have logged so far has arrived.
+    def close(self, run: SharedRun) -> int:
+        """Close a run to its workers, after all that they have logged so far has arrived.
 
         Returns:
             The number of workers that have not said whether that is all.
         """
-        if run.is_over:
+        if run.is_closed:
             return 0
-        ending = asyncio.run_coroutine_threadsafe(self._end(run), event_loop.get())
-        return ending.result(2 * _CONNECTED_SECONDS)
+        closing = asyncio.run_coroutine_threadsafe(self._close(run), event_loop.get())
+        return closing.result(2 * _CONNECTED_SECONDS)
 
     # --- for the loop's thread ------------------------------------------------
 
-    async def _end(self, run: SharedRun) -> int:
-        run.is_ending = True
+    async def _close(self, run: SharedRun) -> int:
+        run.is_closing = True
         begun = time.monotonic()
         for session in list(run.sessions.values()):
             session.drain()
-        await asyncio.sleep(_TICK_SECONDS)  # so that who waits to be accepted is
+        # So that those who wait to be accepted are, and count as connecting: their rows are lost
+        # if the run is finished before they have been asked for them.
+        await asyncio.sleep(_TICK_SECONDS)
         while time.monotonic() < begun + _CONNECTED_SECONDS:
+            # A stranger may be a worker of this run. But not for long: it may be anybody.
             connecting = self._server.has_strangers_since(begun - _CONNECTING_SECONDS)
-            late = time.monotonic() > begun + _CONNECTING_SECONDS
-            if not run.waited_for() and (late or not connecting):
+            is_late = time.monotonic() > begun + _CONNECTING_SECONDS
+            if not run.waited_for() and (is_late or not connecting):
                 break
             await asyncio.sleep(_TICK_SECONDS)
         silent = len(run.waited_for())
-        run.is_over = True
+        run.is_closed = True
         for session in list(run.sessions.values()):
             session.close(FINISHED)
         await asyncio.sleep(_TICK_SECONDS)  # until they are told, before this process ends

@@ -10,10 +10,13 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from typing import Any, BinaryIO, Callable, Dict, Optional
+from typing import TYPE_CHECKING, BinaryIO, Callable, Dict, NamedTuple, Optional
 
 from . import records
 from .wandb_paths import is_inside
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 # The first byte of what announces a file: one below the run's folder, by its name there; one
 # that the service reads from where it is; a folder of such files.
@@ -30,6 +33,15 @@ _OF_SERVICE = (
 )
 
 
+class _OpenFile(NamedTuple):
+    """A file of which only a part has come."""
+
+    name: str
+    path: str
+    file: BinaryIO
+    checksum: _Hash
+
+
 class ReceivedFiles:
     """The files of one worker.
 
@@ -43,26 +55,26 @@ class ReceivedFiles:
         self._staging: Optional[str] = None
         self._landed: Dict[str, str] = {}
         self._count = 0
-        self._path = self._name = ""
-        self._file: Any = None
-        self._sum: Any = None
+        self._name = ""  # of the file that has begun last
+        self._open: Optional[_OpenFile] = None
 
     def landing(self, path: str) -> Optional[str]:
-        """Return where a file of the worker's lies here; None where it has not come."""
+        """Return where a file of the worker's is here; None where it has not come."""
         return self._landed.get(path)
 
     def receive(self, kind: int, body: bytes) -> None:
-        """Take in a record."""
+        """Process a record: FILE, DATA or END."""
         try:
             if kind == records.FILE:
                 self._begin(body[:1], os.fsdecode(body[1:]))
-            elif kind == records.DATA and self._file is not None:
-                self._file.write(body)
-                self._sum.update(body)
+            elif kind == records.DATA and self._open is not None:
+                self._open.file.write(body)
+                self._open.checksum.update(body)
             elif kind == records.END:
                 self._end(body)
         except OSError as error:
-            # It costs this file: the disk may be full, or a cleaner has been here.
+            # It costs this file, and not the tunnel: the disk may be full, or a cleaner has
+            # removed the folder.
             self._fail(f"it can't be kept by the run's owner: {error}")
 
     def _begin(self, kind: bytes, name: str) -> None:
@@ -71,11 +83,11 @@ class ReceivedFiles:
         if kind == FOLDER:
             self._landed[name] = self._staging_folder()
             return
-        self._path = self._place(kind, name)
-        os.makedirs(os.path.dirname(self._path), exist_ok=True)
+        path = self._place(kind, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)  # it may be a link to a file of the owner's
-        self._file, self._sum = open_new(self._path), hashlib.sha256()
+            os.unlink(path)  # it may be a link to a file of the owner's, which is not to be written
+        self._open = _OpenFile(name, path, open_new(path), hashlib.sha256())
 
     def _place(self, kind: bytes, name: str) -> str:
         if kind == RUN_FILE:
@@ -96,21 +108,22 @@ class ReceivedFiles:
 
     def _staging_folder(self) -> str:
         if self._staging is None or not os.path.isdir(self._staging):
-            # With the run: what is logged offline is uploaded from there one day.
+            # Beside the run's files, not in the temporary folder: what is logged offline is
+            # uploaded from there one day.
             beside = os.path.join(os.path.dirname(self._run_folder), "staged")
             os.makedirs(beside, exist_ok=True)
             self._staging = tempfile.mkdtemp(dir=beside)
         return self._staging
 
     def _end(self, digest: bytes) -> None:
-        if self._file is None:
+        if self._open is None:
             return
-        self._file.close()
-        if self._sum.digest() != digest:
+        self._open.file.close()
+        if self._open.checksum.digest() != digest:
             self._fail("it has not arrived whole")
         else:
-            self._file = None
-            self._landed[self._name] = self._path
+            self._landed[self._open.name] = self._open.path
+            self._open = None
 
     def _fail(self, why: str) -> None:
         self._landed.pop(self._name, None)
@@ -118,18 +131,18 @@ class ReceivedFiles:
         self._on_error(f"the file {self._name} is missing in the run: {why}")
 
     def _abandon(self) -> None:
-        if self._file is not None:
+        if self._open is not None:
             with contextlib.suppress(OSError):
-                self._file.close()
+                self._open.file.close()
             with contextlib.suppress(OSError):
-                os.unlink(self._path)
-            self._file = None
+                os.unlink(self._open.path)
+            self._open = None
 
     def close(self) -> None:
-        """Let go of what was not whole, and of folders that are not needed any more."""
+        """Remove what was not whole, and folders that are empty."""
         self._abandon()
         if self._staging is not None:
-            with contextlib.suppress(OSError):  # W&B's service is not done with all of it
+            with contextlib.suppress(OSError):  # W&B's service has not read all of it yet
                 os.removedirs(self._staging)
 
 

@@ -1,4 +1,4 @@
-"""The paths that wandb's messages hold: where they are, and what they are of.
+"""The paths that wandb's messages hold: where they are, and what they mean.
 
 W&B's service opens files that messages name, some to read, some to delete. No other field
 of the messages that a worker may send is used as a path, in any release from 0.13 to 0.31.
@@ -6,15 +6,14 @@ of the messages that a worker may send is used as a path, in any release from 0.
 
 from __future__ import annotations
 
-import contextlib
 import enum
-import glob
-import gzip
-import json
 import os
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Tuple
+from typing import TYPE_CHECKING, Dict, Iterator, List, NamedTuple, Tuple
 
-from .wandb_protocol import ProtocolError, has_field, kind_and_body, parse_request
+from .wandb_protocol import has_field
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
 
 
 class PathType(enum.Enum):
@@ -28,24 +27,12 @@ class PathType(enum.Enum):
     UNUSED = "a path that no release uses"
 
 
-class NamedPath(NamedTuple):
-    """A path in a message.
-
-    Attributes:
-        policy: When the service uploads a file of the run: "now", "end", or "live", which is
-            whenever it changes.
-    """
-
-    path: str
-    type: PathType
-    policy: str = ""
-
-
 _MANIFEST_FIELDS = [
     ("contents.local_path", PathType.FILE),
     ("manifest_file_path", PathType.MANIFEST),
 ]
 
+# The fields that hold paths, by the kind of the message.
 FIELDS: Dict[str, List[Tuple[str, PathType]]] = {
     "record.artifact": [(f"manifest.{name}", type_) for name, type_ in _MANIFEST_FIELDS],
     "record.files": [
@@ -63,13 +50,12 @@ FIELDS: Dict[str, List[Tuple[str, PathType]]] = {
         *[(f"artifact.manifest.{name}", type_) for name, type_ in _MANIFEST_FIELDS],
     ],
 }
-"""The fields of paths, by the kind of the message."""
 
 
 class PathField(NamedTuple):
     """A field that holds a path, in the message that has it."""
 
-    holder: Any
+    holder: Message
     name: str
     type: PathType
 
@@ -78,20 +64,12 @@ class PathField(NamedTuple):
         """The path that it holds."""
         return str(getattr(self.holder, self.name))
 
-    @property
-    def policy(self) -> str:
-        """When a file of the run is uploaded."""
-        if not has_field(self.holder, "policy"):
-            return ""
-        values = self.holder.DESCRIPTOR.fields_by_name["policy"].enum_type.values_by_number
-        return str(values[self.holder.policy].name).lower()
-
     def set(self, path: str) -> None:
         """Put another path into it."""
         setattr(self.holder, self.name, path)
 
 
-def path_fields(kind: str, body: Any) -> Iterator[PathField]:
+def path_fields(kind: str, body: Message) -> Iterator[PathField]:
     """Iterate over the fields of a message that hold a path."""
     for field, type_ in FIELDS.get(kind, ()):
         *parents, name = field.split(".")
@@ -100,7 +78,7 @@ def path_fields(kind: str, body: Any) -> Iterator[PathField]:
                 yield PathField(holder, name, type_)
 
 
-def _descend(message: Any, names: List[str]) -> Iterator[Any]:
+def _descend(message: Message, names: List[str]) -> Iterator[Message]:
     if not names:
         yield message
     elif has_field(message, names[0]):
@@ -116,77 +94,3 @@ def is_inside(name: str) -> bool:
             return False
         name = name.replace("\\", "/")
     return bool(name) and name[0] != "/" and "\0" not in name and ".." not in name.split("/")
-
-
-def paths_in_request(message: bytes) -> List[NamedPath]:
-    """Return the paths that a request names, for the worker's end.
-
-    What must be where the service looks before the request arrives: all but folders.
-
-    Raises:
-        ProtocolError: The message can't be read.
-    """
-    request = parse_request(message)
-    # Nearly all messages are rows.
-    if request.record_publish.request.HasField("partial_history"):
-        return []
-    return [
-        NamedPath(field.path, field.type, field.policy)
-        for field in path_fields(*kind_and_body(request))
-    ]
-
-
-def find_run_files(folder: str, name: str) -> List[str]:
-    """Return the names of the files in a run's folder that such a name in a message means.
-
-    Some releases send the names of media escaped as patterns, some the pattern that was
-    given to save(), and some plain names that may look like patterns.
-    """
-    if os.path.isfile(os.path.join(folder, name)):
-        return [name]
-    found = glob.glob(os.path.join(glob.escape(folder), name), recursive=True)
-    return sorted(os.path.relpath(path, folder) for path in found if os.path.isfile(path))
-
-
-def inline_manifest(message: bytes) -> bytes:
-    """Return a request with the artifact's list of files in it, for the worker's end.
-
-    wandb writes the list of an artifact of more than 100,000 files to a file, whose content
-    can't be checked as a message's can. Like the service, this deletes the file.
-
-    Raises:
-        ProtocolError: The file is not such a list.
-        OSError: The file can't be read.
-    """
-    request = parse_request(message)
-    changed = False
-    for field in path_fields(*kind_and_body(request)):
-        if field.type is PathType.MANIFEST:
-            _read_manifest(field.path, field.holder)
-            with contextlib.suppress(OSError):
-                os.unlink(field.path)
-            field.set("")
-            changed = True
-    return bytes(request.SerializeToString()) if changed else message
-
-
-def _read_manifest(path: str, manifest: Any) -> None:
-    """Add the entries in a file of wandb's to a message."""
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            try:
-                _add_entry(json.loads(line), manifest.contents.add())
-            except (AttributeError, TypeError, ValueError) as error:
-                raise ProtocolError(f"{path} does not list an artifact's files: {error}") from None
-
-
-def _add_entry(record: Mapping[str, Any], entry: Any) -> None:
-    entry.path, entry.digest = record["path"], record["digest"]
-    # The file names it as the server does, the message as protobuf does.
-    names = {"birthArtifactID": "birth_artifact_id"}
-    for key in ("size", "ref", "local_path", "birthArtifactID", "skip_cache"):
-        if record.get(key):
-            setattr(entry, names.get(key, key), record[key])
-    for key, value in (record.get("extra") or {}).items():
-        extra = entry.extra.add()
-        extra.key, extra.value_json = key, json.dumps(value)

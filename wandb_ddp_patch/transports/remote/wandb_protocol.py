@@ -9,25 +9,26 @@ from __future__ import annotations
 
 import functools
 import struct
-from typing import Any, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, List, Optional, Tuple, Type
+
+from ...tunnel.tls import ProtocolError
+from .records import FrameDecoder
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
 
 _HEADER = struct.Struct("<BI")
-_MAGIC = ord("W")
-
+_MAGIC = b"W"
+# No message of a client is near it, and protobuf itself ends at twice that.
 MAX_BYTES = 1 << 30
-"""No message of a client is near it, and protobuf itself ends at twice that."""
-
-
-class ProtocolError(Exception):
-    """What came is not wandb's protocol: the connection is of no use any more."""
 
 
 def frame(message: bytes) -> bytes:
-    """Return a message as it goes over the socket."""
-    return _HEADER.pack(_MAGIC, len(message)) + message
+    """Return a message as it is sent on the socket."""
+    return _HEADER.pack(_MAGIC[0], len(message)) + message
 
 
-class Splitter:
+class MessageDecoder:
     """Splits what came from a socket into messages.
 
     Args:
@@ -35,45 +36,15 @@ class Splitter:
     """
 
     def __init__(self, limit: int = MAX_BYTES) -> None:
-        self._limit = limit
-        self._rest = bytearray()
-        # Until then there is nothing to look at: a long message comes in many pieces.
-        self._needed = _HEADER.size
+        self._frames = FrameDecoder(_HEADER, _MAGIC, limit)
 
     def feed(self, data: bytes) -> List[bytes]:
-        """Return the messages that are complete with this, without their headers.
+        """Return the messages that are complete, now that more has come.
 
         Raises:
             ProtocolError: This is not wandb's protocol, or a message is too long.
         """
-        if self._rest:
-            self._rest += data
-            if len(self._rest) < self._needed:
-                return []
-            data = bytes(self._rest)
-        messages, end = self._split(data)
-        self._rest = bytearray(data[end:])
-        return messages
-
-    def _split(self, data: bytes) -> Tuple[List[bytes], int]:
-        """Return the messages in data, and where the last one ends."""
-        messages: List[bytes] = []
-        end, size = 0, len(data)
-        while True:
-            self._needed = _HEADER.size
-            # The first byte alone tells that it is something else.
-            if end < size and data[end] != _MAGIC:
-                raise ProtocolError(f"a message begins with {data[end : end + 1]!r}, not with b'W'")
-            if size - end < _HEADER.size:
-                return messages, end
-            length = _HEADER.unpack_from(data, end)[1]
-            if length > self._limit:
-                raise ProtocolError(f"a message has {length} bytes, more than {self._limit}")
-            self._needed += length
-            if size - end < self._needed:
-                return messages, end
-            messages.append(data[end + _HEADER.size : end + self._needed])
-            end += self._needed
+        return [message for _, message in self._frames.feed(data)]
 
 
 @functools.lru_cache(maxsize=None)
@@ -84,7 +55,7 @@ def server_messages() -> Any:
     return wandb_server_pb2
 
 
-def parse_request(message: bytes) -> Any:
+def parse_request(message: bytes) -> Message:
     """Return the ServerRequest that a message is.
 
     Raises:
@@ -93,7 +64,7 @@ def parse_request(message: bytes) -> Any:
     return _parse(server_messages().ServerRequest, message)
 
 
-def parse_response(message: bytes) -> Any:
+def parse_response(message: bytes) -> Message:
     """Return the ServerResponse that a message is.
 
     Raises:
@@ -102,14 +73,14 @@ def parse_response(message: bytes) -> Any:
     return _parse(server_messages().ServerResponse, message)
 
 
-def _parse(cls: Any, message: bytes) -> Any:
+def _parse(cls: Type[Message], message: bytes) -> Message:
     try:
         return cls.FromString(message)
     except Exception as error:  # each implementation of protobuf has its own
         raise ProtocolError(f"a message can't be read: {error}") from None
 
 
-def is_known(message: Any, size: int) -> bool:
+def is_known(message: Message, size: int) -> bool:
     """Return True if a message had that size, and no field that these classes don't know.
 
     Such fields are dropped from it.
@@ -118,18 +89,18 @@ def is_known(message: Any, size: int) -> bool:
     return bool(message.ByteSize() == size)
 
 
-def has_field(message: Any, name: str) -> bool:
+def has_field(message: Message, name: str) -> bool:
     """Return True if this release of wandb has that field in such a message."""
     return name in message.DESCRIPTOR.fields_by_name
 
 
-def record_of(request: Any) -> Optional[Any]:
+def record_of(request: Message) -> Optional[Message]:
     """Return the Record in a ServerRequest, if it has one."""
     kind = request.WhichOneof("server_request_type")
     return getattr(request, kind) if kind in ("record_publish", "record_communicate") else None
 
 
-def kind_and_body(request: Any) -> Tuple[str, Any]:
+def kind_and_body(request: Message) -> Tuple[str, Message]:
     """Return the kind of a ServerRequest and the message of that kind.
 
     Kinds are named as wandb's messages name them: ``inform_attach``, ``record.history``,
@@ -155,14 +126,14 @@ def _numbers_questions() -> bool:
     return has_field(server_messages().ServerRequest, "request_id")
 
 
-def is_plain_row(request: Any) -> bool:
+def is_plain_row(request: Message) -> bool:
     """Return True if a ServerRequest is a row that nobody waits for, as nearly all are."""
     if not request.record_publish.request.HasField("partial_history"):
         return False
     return not (request.request_id if _numbers_questions() else is_waited_for(request))
 
 
-def is_waited_for(request: Any) -> bool:
+def is_waited_for(request: Message) -> bool:
     """Return True if the client waits for an answer to a ServerRequest."""
     # Releases from 0.19 on number what they wait for, whatever its kind.
     if has_field(request, "request_id") and request.request_id:

@@ -1,16 +1,16 @@
 """What the owner of a run does with a request of a worker to W&B's service.
 
-The service trusts whoever speaks to it, so what a worker on another machine says is looked
-at: its kind, the run that it is about, and the paths in it.
+The service trusts whoever speaks to it, so what a worker on another machine sends is checked:
+its kind, the run that it is about, and the paths in it.
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
+from ...tunnel.tls import ProtocolError
 from .wandb_paths import PathField, PathType, is_inside, path_fields
 from .wandb_protocol import (
-    ProtocolError,
     has_field,
     is_known,
     is_waited_for,
@@ -20,6 +20,9 @@ from .wandb_protocol import (
     server_messages,
 )
 from .wandb_rules import ERROR_FIELDS, RULES, UNKNOWN, Action
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
 
 AllowedPath = Callable[[str], Optional[str]]
 
@@ -70,9 +73,9 @@ class RequestCheck:
 
     Args:
         run_id: The run's id, by which the service knows it.
-        allowed_path: Gives what takes the place of a path that a message names, which may be
-            that path; or None if the service must not go there. It is not asked for the
-            names of files below the run's folder.
+        allowed_path: Returns what replaces a path that a message names, which may be the same
+            path; or None if the service must not use it. It is not asked for the names of
+            files below the run's folder.
         entity: Whose run it is, as its owner knows it.
         project: The run's project, as its owner knows it.
     """
@@ -98,7 +101,7 @@ class RequestCheck:
             return FORWARD
         return self._check_any(request, len(message))
 
-    def _is_row(self, request: Any) -> bool:
+    def _is_row(self, request: Message) -> bool:
         """Return True if this is a row of this run as run.log() sends it: nearly all are."""
         record = request.record_publish
         said = record.request
@@ -114,7 +117,7 @@ class RequestCheck:
             unknown(request) or unknown(record) or unknown(said) or unknown(said.partial_history)
         )
 
-    def _check_any(self, request: Any, size: int) -> Verdict:
+    def _check_any(self, request: Message, size: int) -> Verdict:
         waited_for = is_waited_for(request)
         kind, body = kind_and_body(request)
         rule = RULES.get(kind, UNKNOWN)
@@ -135,7 +138,7 @@ class RequestCheck:
             return Verdict(Action.FORWARD, bytes(request.SerializeToString()), "", waited_for)
         return _FORWARD_QUESTION if waited_for else FORWARD
 
-    def _check_run(self, kind: str, body: Any, record: Optional[Any]) -> None:
+    def _check_run(self, kind: str, body: Message, record: Optional[Message]) -> None:
         """Check that a message is about this run."""
         named = [record._info.stream_id] if record is not None else []
         if has_field(body, "_info") and has_field(body._info, "stream_id"):
@@ -151,7 +154,7 @@ class RequestCheck:
         if any(name != self._run_id for name in named):
             raise _RefusedError("it is about another run")
 
-    def _set_run(self, kind: str, body: Any) -> bool:
+    def _set_run(self, kind: str, body: Message) -> bool:
         """Have a message mean the owner's run, as it is; return True if that changes it."""
         if kind not in ("record.run", "record.artifact", "request.log_artifact"):
             return False
@@ -184,8 +187,8 @@ def _because(kind: str, why: str) -> str:
     return f"wandb's message {kind or 'of an unknown kind'} is refused: {why}"
 
 
-def _unknown_fields() -> Optional[Callable[[Any], Any]]:
-    """Return what gives the unknown fields of a message itself, if this protobuf has it."""
+def _unknown_fields() -> Optional[Callable[[Message], Any]]:
+    """Return the function for the unknown fields of a message itself, if this protobuf has it."""
     try:
         from google.protobuf.unknown_fields import UnknownFieldSet
     except ImportError:
@@ -218,22 +221,20 @@ def refusal(message: bytes, why: str) -> Optional[bytes]:
         answer.request_id = request.request_id
     record = record_of(request)
     if record is not None and answer.WhichOneof("server_response_type") == "result_communicate":
-        # By these, releases before 0.19 find the one who waits.
+        # By these, releases before 0.19 find the call that waits.
         answer.result_communicate.uuid = record.uuid
         answer.result_communicate.control.CopyFrom(record.control)
     return bytes(answer.SerializeToString())
 
 
-def _set_error(answer: Any, path: str, why: str) -> bool:
+def _set_error(answer: Message, path: str, why: str) -> bool:
     """Set the field at a path in a message; return True if this release has it."""
-    names = path.split(".")
-    types = [answer.DESCRIPTOR]
-    for name in names:
-        field = types[-1].fields_by_name.get(name) if types[-1] is not None else None
-        if field is None:
+    *parents, last = path.split(".")
+    for name in parents:
+        if not has_field(answer, name):
             return False
-        types.append(field.message_type)
-    for name in names[:-1]:
-        answer = getattr(answer, name)
-    setattr(answer, names[-1], why)
+        answer = getattr(answer, name)  # which sets nothing yet
+    if not has_field(answer, last):
+        return False
+    setattr(answer, last, why)
     return True

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Any, Dict, Iterator, List, NamedTuple, Set, Tuple
+from typing import TYPE_CHECKING, Any, Iterator, List, Tuple
 
-from .wandb_protocol import is_known, parse_response, server_messages
+from .wandb_protocol import is_known, parse_response
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import Descriptor, FieldDescriptor
+    from google.protobuf.message import Message
 
 _CREDENTIAL = re.compile(
     "api_?key|access_?key|private_?key|token|secret|passw|credential|authori[sz]ation|cookie"
@@ -28,62 +32,10 @@ _LOCAL_PATH = re.compile(
 )
 
 
+@functools.lru_cache(maxsize=1024)
 def is_credential(name: str) -> bool:
     """Return True if a field, or a setting, of that name may hold a credential."""
     return bool(_CREDENTIAL.search(name)) and not _PATH.search(name)
-
-
-class _Fields(NamedTuple):
-    """Names of the fields of a type of messages in which a credential may be."""
-
-    own: Set[str]
-    settings: Set[str]  # settings by their names, as a list or as a map
-    below: Set[str]  # in a message in that field
-
-
-@functools.lru_cache(maxsize=None)
-def _credential_fields() -> Dict[str, _Fields]:
-    """Return the types of messages in a response that may hold a credential, and where."""
-    types: Dict[str, Any] = {}
-    _collect_types(server_messages().ServerResponse.DESCRIPTOR, types)
-    found = {name: _own_fields(type_) for name, type_ in types.items()}
-    found = {name: fields for name, fields in found.items() if fields.own or fields.settings}
-    count = -1
-    while count != len(found):  # a type may be below itself
-        count = len(found)
-        for name, type_ in types.items():
-            below = {field.name for field in type_.fields if _type_name(field) in found}
-            if below:
-                found.setdefault(name, _Fields(set(), set(), set())).below.update(below)
-    return found
-
-
-def _collect_types(type_: Any, types: Dict[str, Any]) -> None:
-    if type_.full_name not in types:
-        types[type_.full_name] = type_
-        for field in type_.fields:
-            if field.message_type is not None:
-                _collect_types(field.message_type, types)
-
-
-def _type_name(field: Any) -> str:
-    return field.message_type.full_name if field.message_type is not None else ""
-
-
-def _own_fields(type_: Any) -> _Fields:
-    own, settings = set(), set()
-    for field in type_.fields:
-        holds_text = field.type in (field.TYPE_STRING, field.TYPE_BYTES, field.TYPE_MESSAGE)
-        is_list = _type_name(field).endswith(".SettingsItem")
-        if holds_text and is_credential(field.name):
-            own.add(field.name)
-        elif is_list or (_is_map(field) and "settings" in field.name):
-            settings.add(field.name)
-    return _Fields(own, settings, set())
-
-
-def _is_map(field: Any) -> bool:
-    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
 
 
 def clean_response(message: bytes) -> bytes:
@@ -93,33 +45,63 @@ def clean_response(message: bytes) -> bytes:
         ProtocolError: The message can't be read.
     """
     response = parse_response(message)
-    types = _credential_fields()
     kind = response.WhichOneof("server_response_type")
-    if kind not in types[response.DESCRIPTOR.full_name].below:
+    if kind is not None and not _may_hold_credentials(getattr(response, kind).DESCRIPTOR):
         return message
-    # A field without a known name can't be judged by it.
+    # A field without a known name can't be judged by its name: such fields are dropped.
     changed = not is_known(response, len(message))
-    changed = _clean(response, types) or changed
+    changed = _clean(response) or changed
     return bytes(response.SerializeToString()) if changed else message
 
 
-def _clean(message: Any, types: Dict[str, _Fields]) -> bool:
+@functools.lru_cache(maxsize=None)
+def _may_hold_credentials(type_: Descriptor) -> bool:
+    """Return True if a message of that type, or one below it, has a field for a credential."""
+    seen, waiting = {type_.full_name}, [type_]
+    while waiting:  # and no recursion: a type may be below itself
+        for field in waiting.pop().fields:
+            if _is_credential_field(field) or _holds_settings(field):
+                return True
+            below = field.message_type
+            if below is not None and below.full_name not in seen:
+                seen.add(below.full_name)
+                waiting.append(below)
+    return False
+
+
+def _is_credential_field(field: FieldDescriptor) -> bool:
+    holds_text = field.type in (field.TYPE_STRING, field.TYPE_BYTES, field.TYPE_MESSAGE)
+    return holds_text and is_credential(field.name)
+
+
+def _holds_settings(field: FieldDescriptor) -> bool:
+    """Return True if a field holds settings by their names, as a list or as a map."""
+    if field.message_type is None:
+        return False
+    is_list = field.message_type.full_name.endswith(".SettingsItem")
+    return is_list or (_is_map(field) and "settings" in field.name)
+
+
+def _is_map(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
+
+
+def _clean(message: Message) -> bool:
     """Take credentials out of a message; return True if it had some."""
-    fields = types[message.DESCRIPTOR.full_name]
     changed = False
     for field, value in message.ListFields():
-        if field.name in fields.own:
+        if _is_credential_field(field):
             message.ClearField(field.name)
             changed = True
-        elif field.name in fields.settings:
+        elif _holds_settings(field):
             changed = _clean_settings(value, _is_map(field)) or changed
-        elif field.name in fields.below:
-            for one in _messages_in(field, value):
-                changed = _clean(one, types) or changed
+        elif field.message_type is not None and _may_hold_credentials(field.message_type):
+            for each in _messages_in(field, value):
+                changed = _clean(each) or changed
     return changed
 
 
-def _messages_in(field: Any, value: Any) -> List[Any]:
+def _messages_in(field: FieldDescriptor, value: Any) -> List[Message]:
     if _is_map(field):
         return list(value.values())
     return list(value) if hasattr(value, "add") else [value]
@@ -157,7 +139,7 @@ def localize_settings(message: bytes, folder: str) -> bytes:
     return bytes(response.SerializeToString()) if values else message
 
 
-def _path_settings(attached: Any) -> Iterator[Tuple[str, Any]]:
+def _path_settings(attached: Message) -> Iterator[Tuple[str, Message]]:
     """Iterate over the settings that are set to a path of the run's, with their names."""
     old = getattr(attached, "_settings_map", None)  # up to 0.14
     if old is not None:
@@ -169,11 +151,11 @@ def _path_settings(attached: Any) -> Iterator[Tuple[str, Any]]:
             yield name, value
 
 
-def _is_old(value: Any) -> bool:
+def _is_old(value: Message) -> bool:
     return hasattr(value, "string_value")
 
 
-def _text_of(value: Any) -> str:
+def _text_of(value: Message) -> str:
     return str(value.string_value if _is_old(value) else value.value)
 
 

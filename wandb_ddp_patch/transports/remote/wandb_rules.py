@@ -1,7 +1,7 @@
 """What a worker of a run may say to W&B's service, for all releases from 0.13 to 0.31.
 
-W&B's service trusts whoever speaks to it. A worker's request is let through if its kind
-is one that an attached run sends; what is not named here is refused. Kinds are named as by
+W&B's service trusts whoever speaks to it. A worker's request is forwarded if its kind is one
+that an attached run sends; whatever is not named here is refused. Kinds are named as by
 ``wandb_protocol.kind_and_body``.
 """
 
@@ -12,7 +12,7 @@ from typing import Dict, NamedTuple
 
 
 class Action(enum.Enum):
-    """What is to be done with a request."""
+    """What is done with a request."""
 
     FORWARD = "forward"
     REFUSE = "refuse"
@@ -23,146 +23,92 @@ class Rule(NamedTuple):
     """What is done with requests of a kind, and why.
 
     Attributes:
-        why: A person in the worker reads it, after what was refused.
+        why: A person in the worker reads it, after the name of what was refused.
     """
 
     action: Action
     why: str = ""
 
 
-_OK = Rule(Action.FORWARD)
-_END = Rule(Action.REFUSE, "only the process that called wandb.init() ends the run")
-_START = Rule(Action.REFUSE, "only the process that called wandb.init() starts the run")
-_INTERNAL = Rule(Action.REFUSE, "W&B's service says this to itself")
-_UNUSED = Rule(Action.REFUSE, "no worker needs it")
-_SYNC = Rule(Action.REFUSE, "a worker may only write the run that it shares")
-_API = Rule(Action.REFUSE, "a worker on another machine can't use the service of the run's owner")
-_OUTPUT = Rule(Action.REFUSE, "only the process that called wandb.init() has its output logged")
-_LEAVE = Rule(Action.CLOSE, "the worker leaves")
+# cancel: a request of the same connection, or client: nobody else knows its slot.
+# record.run: a name, notes and tags that are set later; see wandb_requests._RUN_FIELDS.
+# record.output_logger: run.write_logs(). record.wandb_config_parameters: names of
+# configuration keys, for launch.
+_FORWARDED = """
+    inform_attach cancel
 
-_SERVER: Dict[str, Rule] = {
-    "inform_attach": _OK,
-    "cancel": _OK,  # of a request of the same connection
-    "inform_init": _START,
-    "inform_start": _START,
-    "inform_finish": _END,
-    "inform_detach": _LEAVE,  # wandb-core closes the connection, for it does not know it
-    "inform_teardown": _LEAVE,  # it would end the service, with all runs in it
-    "authenticate": _API,
-    "init_sync": _SYNC,
-    "sync": _SYNC,
-    "sync_status": _SYNC,
-    # They come with settings of the worker's, and would read and write the owner's files.
-    "api_init_request": _API,
-    "api_request": _API,
-    "api_cleanup_request": _API,
-    "sweep_scheduler_init": _API,
-    "sweep_scheduler_next_task": _API,
-    "sweep_scheduler_stop": _API,
-}
+    record.alert record.artifact record.config record.files record.history record.link_artifact
+    record.metric record.output_logger record.preempting record.run record.summary
+    record.tbrecord record.telemetry record.use_artifact record.wandb_config_parameters
 
-_RECORDS: Dict[str, Rule] = {
-    "alert": _OK,
-    "artifact": _OK,
-    "config": _OK,
-    "files": _OK,
-    "history": _OK,
-    "link_artifact": _OK,
-    "metric": _OK,
-    "output_logger": _OK,  # run.write_logs()
-    "preempting": _OK,
-    "run": _OK,  # a run's name, notes and tags that are set later
-    "summary": _OK,
-    "tbrecord": _OK,
-    "telemetry": _OK,
-    "use_artifact": _OK,
-    "wandb_config_parameters": _OK,  # names of configuration keys, for launch
-    "api_request": _API,
-    "environment": _START,
-    "exit": _END,
-    "final": _END,
-    "footer": _END,
-    "header": _START,
-    "noop_link_artifact": _UNUSED,
-    "output": _OUTPUT,
-    "output_raw": _OUTPUT,
-    "stats": _INTERNAL,
-}
+    request.attach request.cancel request.get_summary request.get_system_metadata
+    request.get_system_metrics request.history_step request.internal_messages request.job_input
+    request.keepalive request.link_artifact request.log_artifact request.network_status
+    request.operations request.partial_history request.run_status request.sampled_history
+    request.server_feature request.server_info request.status request.stop_status
+"""
 
-_REQUESTS: Dict[str, Rule] = {
-    "attach": _OK,
-    "cancel": _OK,  # of a request of the same client: nobody else knows its slot
-    "get_summary": _OK,
-    "get_system_metadata": _OK,
-    "get_system_metrics": _OK,
-    "history_step": _OK,
-    "internal_messages": _OK,
-    "job_input": _OK,
-    "keepalive": _OK,
-    "link_artifact": _OK,
-    "log_artifact": _OK,
-    "network_status": _OK,
-    "operations": _OK,
-    "partial_history": _OK,
-    "run_status": _OK,
-    "sampled_history": _OK,
-    "server_feature": _OK,
-    "server_info": _OK,
-    "status": _OK,
-    "stop_status": _OK,
-    "artifact_done": _UNUSED,
-    "artifact_poll": _UNUSED,
-    "artifact_send": _UNUSED,
-    "check_version": _START,
-    "defer": _END,
-    # The service would write into a folder of the owner's, whence nothing comes back.
-    "download_artifact": _API,
-    "file_transfer_info": _INTERNAL,
-    "job_info": _UNUSED,
-    "login": _API,
-    "metadata": _INTERNAL,
-    "pause": _START,  # it stops the measuring of the owner's machine
-    "poll_exit": _END,
-    "probe_system_info": _START,
-    "python_packages": _START,  # it writes requirements.txt anew
-    "resume": _START,
-    "run_finish_without_exit": _END,
-    "run_start": _START,
-    "sender_mark": _INTERNAL,
-    "sender_read": _INTERNAL,
-    "shutdown": _END,
-    "status_report": _INTERNAL,
-    "summary_record": _INTERNAL,
-    "sync": _SYNC,
-    "sync_finish": _SYNC,
-    "telemetry_record": _INTERNAL,
-    "test_inject": _INTERNAL,  # it makes the service fail
+# Both are about this worker's connection. wandb-core closes it at inform_detach, a kind that it
+# does not know, and would end itself at inform_teardown, with all the runs in it.
+_CLOSING = "inform_detach inform_teardown"
+
+# api_*, sweep_scheduler_*: they come with settings of the worker's, and would read and write
+# the owner's files with its key. request.download_artifact: the service would write into a
+# folder of the owner's, from which nothing comes back. request.python_packages: it writes
+# requirements.txt anew. request.pause and resume: of the measuring of the owner's machine.
+# request.test_inject: it makes the service fail.
+_REFUSED = {
+    "only the process that called wandb.init() ends the run": """
+        inform_finish record.exit record.final record.footer request.defer request.poll_exit
+        request.run_finish_without_exit request.shutdown
+    """,
+    "only the process that called wandb.init() starts the run": """
+        inform_init inform_start record.environment record.header request.check_version
+        request.pause request.probe_system_info request.python_packages request.resume
+        request.run_start
+    """,
+    "only the process that called wandb.init() has its output logged": """
+        record.output record.output_raw
+    """,
+    "a worker may only write the run that it shares": """
+        init_sync sync sync_status request.sync request.sync_finish
+    """,
+    "a worker on another machine can't use the service of the run's owner": """
+        authenticate api_init_request api_request api_cleanup_request sweep_scheduler_init
+        sweep_scheduler_next_task sweep_scheduler_stop record.api_request
+        request.download_artifact request.login
+    """,
+    "W&B's service says this to itself": """
+        record.stats request.file_transfer_info request.metadata request.sender_mark
+        request.sender_read request.status_report request.summary_record
+        request.telemetry_record request.test_inject
+    """,
+    "no worker needs it": """
+        record.noop_link_artifact request.artifact_done request.artifact_poll
+        request.artifact_send request.job_info
+    """,
 }
 
 RULES: Dict[str, Rule] = {
-    **_SERVER,
-    **{f"record.{name}": rule for name, rule in _RECORDS.items()},
-    **{f"request.{name}": rule for name, rule in _REQUESTS.items()},
+    **dict.fromkeys(_FORWARDED.split(), Rule(Action.FORWARD)),
+    **dict.fromkeys(_CLOSING.split(), Rule(Action.CLOSE)),
+    **{kind: Rule(Action.REFUSE, why) for why, kinds in _REFUSED.items() for kind in kinds.split()},
 }
 
 UNKNOWN = Rule(Action.REFUSE, "it is not known to this version of wandb_ddp_patch")
 
 # Where the answer to a refused request has room for an error, as the path of its field in
-# ServerResponse. Where it hasn't, releases from 0.26 on have an answer that is an error.
+# ServerResponse. Where it has none, releases from 0.26 on have an answer that is an error.
+_RESPONSE = "result_communicate.response"
 ERROR_FIELDS: Dict[str, str] = {
     "authenticate": "authenticate_response.error_status",
     "api_init_request": "api_init_response.error_message",
     "api_request": "api_response.api_error_response.message",
     "record.run": "result_communicate.run_result.error.message",
-    **{
-        f"request.{name}": f"result_communicate.response.{name}_response.{field}"
-        for name, field in [
-            ("attach", "error.message"),
-            ("download_artifact", "error_message"),
-            ("link_artifact", "error_message"),
-            ("log_artifact", "error_message"),
-        ]
-    },
-    "request.sync": "result_communicate.response.sync_response.error.message",
-    "request.sync_finish": "result_communicate.response.sync_response.error.message",
+    "request.attach": f"{_RESPONSE}.attach_response.error.message",
+    "request.download_artifact": f"{_RESPONSE}.download_artifact_response.error_message",
+    "request.link_artifact": f"{_RESPONSE}.link_artifact_response.error_message",
+    "request.log_artifact": f"{_RESPONSE}.log_artifact_response.error_message",
+    "request.sync": f"{_RESPONSE}.sync_response.error.message",
+    "request.sync_finish": f"{_RESPONSE}.sync_response.error.message",
 }

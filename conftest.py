@@ -1,0 +1,106 @@
+"""What the tests of both distributions share: tests/ and testbed/tests."""
+
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import scripts
+from scripts import ROOT, clean_env  # noqa: F401
+
+os.environ.setdefault("WANDB_DDP_PATCH_CACHE", str(ROOT / ".cache"))
+# Real runs, in offline mode, that say nothing.
+os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true", WANDB_API_KEY=scripts.API_KEY)
+
+
+def pytest_collection_modifyitems(items):
+    # The longest first, so that no worker is left with one at the end.
+    items.sort(key=lambda item: "test_with_the_shim" not in item.name)
+    for item in items:
+        in_environments = item.path.name in ("test_packaging.py", "test_testbed.py")
+        if in_environments or "release" in item.fixturenames:
+            item.add_marker("releases")
+
+
+@pytest.fixture
+def run_script(tmp_path):
+    """Run a script in tmp_path, until it ends: see scripts.run_script."""
+    return functools.partial(scripts.run_script, cwd=tmp_path)
+
+
+@pytest.fixture
+def fresh(run_script):
+    """Run code in a fresh interpreter; it must end well and say nothing of its own."""
+
+    def run(code, *, python=sys.executable, fails=False, quiet=True, **env):
+        done = run_script(f"{code}\n", python=python, env=env, returncode=None)
+        assert bool(done.returncode) == fails, done.stdout + done.stderr
+        if quiet and not fails:
+            assert done.stderr == ""
+        return done.stderr if fails else done.stdout
+
+    return run
+
+
+@pytest.fixture
+def run_case(run_script, release, tmp_path):
+    """Run a case of a script of workers on a release; return the lines that it has noted."""
+
+    def run(script, version, method, name, returncode=0):
+        done = run_script(
+            script,
+            method,
+            name,
+            python=release(version),
+            env=scripts.WORKER_ENV,
+            returncode=returncode,
+            start_new_session=True,
+            stderr=subprocess.STDOUT,
+        )
+        (tmp_path / "output").write_text(done.stdout, "utf-8")
+        said = tmp_path / "said"
+        return said.read_text().splitlines() if said.exists() else []
+
+    return run
+
+
+@pytest.fixture
+def release():
+    """Return the interpreter of an environment with a wandb release; of None, this one."""
+    # late: tests/frameworks has an environment of its own, without the testbed
+    from wandb_ddp_patch_testbed import environments
+
+    def get(version, python="3.11"):
+        if version is None:
+            return sys.executable
+        try:
+            return environments.environment(version, python)
+        except environments.NoPython as error:
+            pytest.skip(str(error))
+
+    return get
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A real offline run in a folder of its own."""
+    import wandb
+
+    monkeypatch.chdir(tmp_path)
+    run = wandb.init(
+        project="project",
+        group="group",
+        name="name",
+        config={"lr": 0.1, "layers": [1, 2], "nested": {"depth": 1}},
+    )
+    yield run
+    wandb.finish()
+
+
+@pytest.fixture
+def no_defaults(tmp_path, monkeypatch):
+    """A folder without config-defaults.yaml, which Config() reads."""
+    monkeypatch.chdir(tmp_path)
+    return Path(tmp_path)

@@ -1,0 +1,613 @@
+"""WANDB_DDP_PATCH_SPAWN, use_forkserver(): scripts that call torch's spawn, unchanged but fast."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, clean_env
+from processes import alive
+
+from wandb_ddp_patch import runfile
+
+ON = {"WANDB_DDP_PATCH_SPAWN": "forkserver"}
+TOP = """
+import json, multiprocessing, os, sys, time
+import torch, wandb
+import torch.multiprocessing as mp
+import wandb_ddp_patch
+
+def how():
+    forked = os.getppid() != multiprocessing.parent_process().pid
+    return "forked" if forked else "spawned"
+
+def say(rank, *args):
+    print(f"{how()}\\n", end="", flush=True)
+"""
+MAIN = """
+if __name__ == "__main__":
+    import warnings
+"""
+# Counts warnings, shows them, and whether they are at the caller's line.
+WARNED = """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        {}
+    for each in caught:
+        print(each.category.__name__, each.filename == sys.argv[0], each.message)
+"""
+
+
+WAYS = [
+    "mp.spawn(say, nprocs=2)",
+    "mp.spawn(say, (), 2, True, False, 'spawn')",
+    "mp.start_processes(say, nprocs=2)",
+    "mp.start_processes(fn=say, args=(1,), nprocs=2, start_method='spawn')",
+    "sys.modules['torch.multiprocessing.spawn'].start_processes(say, nprocs=2)",
+    "spawn(say, nprocs=2)",
+    "torch.multiprocessing.spawn(say, nprocs=2)",
+]
+
+
+@pytest.mark.parametrize(
+    "way", [*WAYS[:1], *(pytest.param(way, marks=pytest.mark.nightly) for way in WAYS[1:])]
+)
+def test_each_way_to_call_it_forks(fresh, way):
+    script = TOP + "from torch.multiprocessing import spawn\n" + MAIN + f"    {way}\n"
+    assert fresh(script) == "spawned\n" * 2
+    assert fresh(script, **ON) == "forked\n" * 2
+    # spawn was imported before.
+    script = script.replace(f"    {way}", f"    wandb_ddp_patch.use_forkserver(); {way}")
+    assert fresh(script) == "forked\n" * 2
+
+
+ON_AND_OFF = (
+    TOP
+    + MAIN
+    + """
+    theirs = wandb_ddp_patch.spawn  # not torch's
+    kept = mp.start_processes
+    def state():
+        found = [s.state for s in wandb_ddp_patch.status() if "start_processes" in s.target]
+        return found, hasattr(mp.start_processes, "torchs_own")
+    for step in ("apply", "revert", "apply"):
+        getattr(wandb_ddp_patch, step)()
+        print(*state())
+        mp.spawn(say)
+    wandb_ddp_patch.revert()
+    kept(say)
+    print(sys.modules["torch.multiprocessing.spawn"].start_processes is mp.start_processes)
+    print(any("wandb" in name for name in multiprocessing.context._concrete_contexts))
+"""
+)
+NOTHING = "[] False\nspawned\n" * 3 + "spawned\nTrue\nFalse\n"
+CALLED = ON_AND_OFF.replace("theirs =", "wandb_ddp_patch.use_forkserver(); theirs =")
+
+
+def test_it_can_be_off_and_taken_off(fresh):
+    on, off = "['applied'] True\nforked\n", "['off'] False\nspawned\n"
+    assert fresh(ON_AND_OFF, **ON) == on + off + on + "spawned\nTrue\nFalse\n"
+    assert fresh(CALLED, **ON, WANDB_DDP_PATCH="0") == NOTHING
+
+
+@pytest.mark.nightly
+def test_where_nobody_asks_for_it_or_all_is_off_it_is_torchs(fresh):
+    assert fresh(ON_AND_OFF) == NOTHING
+    assert fresh(ON_AND_OFF, **ON, WANDB_DDP_PATCH="0") == NOTHING
+    assert fresh(CALLED, WANDB_DDP_PATCH="0") == NOTHING
+
+
+def test_it_needs_no_wandb_and_no_line_of_the_script(run_script):
+    # By the start-up file of the environment in which these tests run.
+    script = TOP.replace(", wandb\n", "\n").replace("import wandb_ddp_patch\n", "")
+    for env, expected in ((ON, "forked\n"), ({}, "spawned\n")):
+        done = run_script(script + MAIN + "    mp.spawn(say)\n", env={"PYTHONPATH": None, **env})
+        assert (done.stdout, done.stderr) == (expected, "")
+
+
+@pytest.mark.nightly
+def test_a_bad_value_is_said_once_and_changes_nothing(fresh, tmp_path):
+    script = TOP + MAIN + "    wandb_ddp_patch.apply()\n    mp.spawn(say, nprocs=2)\n"
+    script += "    sys.stderr.flush(); print(open('err').read().count('fork-server'))\n"
+    script = (
+        "import os; os.dup2(os.open('err', os.O_CREAT | os.O_WRONLY | os.O_APPEND), 2)\n" + script
+    )
+    # What is shown is the warning's first line; the second is the code's.
+    assert fresh(script, WANDB_DDP_PATCH_SPAWN="fork-server") == "spawned\n" * 2 + "1\n"
+    assert "it can be forkserver, or unset" in (tmp_path / "err").read_text()
+    for fine in ("", "spawn"):
+        (tmp_path / "err").unlink()
+        assert fresh(script, WANDB_DDP_PATCH_SPAWN=fine) == "spawned\n" * 2 + "0\n"
+
+
+# --- nothing changes but the speed ------------------------------------------------
+
+FACTS = (
+    TOP
+    + """
+import random, signal, threading
+import numpy
+numpy.random.seed(1), torch.manual_seed(2**40)
+IMPORTED = multiprocessing.current_process().name[:13], multiprocessing.get_start_method()
+
+class Argument:
+    def __setstate__(self, state):
+        self.seen = os.environ.get("NEW")
+
+def work(rank, argument):
+    process = multiprocessing.current_process()
+    parent = multiprocessing.parent_process()
+    facts = {
+        "imported": IMPORTED,
+        "process": [process.name, process._identity, process.daemon, type(process).__name__],
+        "is spawned": isinstance(process, multiprocessing.context.SpawnProcess),
+        "parent": [parent.name, parent.pid == argument.pid],
+        "method": multiprocessing.get_start_method(),
+        "argument": argument.seen,
+        "environ": {k: v for k, v in os.environ.items() if k != "_"},
+        "sys": [sys.argv, sys.path, sys.flags[:-1], os.getcwd(), __name__],
+        "run": repr(wandb.run),
+        "config": type(wandb.config).__name__,
+        "signals": {int(s): str(signal.getsignal(s)).split(" at ")[0] for s in signal.Signals},
+        "threads": torch.get_num_threads(),
+        "torch": torch.rand(1).item(),
+        "numpy": numpy.random.rand(),
+        "random": random.random() == argument.random,
+        "stdin": sys.stdin.read(),
+        "children": len(multiprocessing.active_children()),
+        "handled": [k for k in ("torch", "wandb") if k in sys.modules],
+    }
+    with open(f"facts {argument.number} {rank}", "w") as file:
+        json.dump(facts, file, indent=1, sort_keys=True, default=str)
+"""
+    + MAIN
+    + """
+    run = wandb.init(project="p", config={"lr": 1})
+    before = multiprocessing.Process(target=len, args=("",))  # it has number 1
+    for number in range(2):
+        argument = Argument()
+        argument.__dict__.update(number=number, pid=os.getpid(), random=random.random())
+        os.environ["NEW"] = os.environ["OMP_NUM_THREADS"] = str(number + 1)
+        os.environ.pop("OLD", None)
+        sys.argv.append(str(number)) if not number else None
+        mp.spawn(work, (argument,), nprocs=2, daemon=bool(number))
+    run.finish()
+"""
+).replace("self.seen =", "self.__dict__.update(state); self.seen =")
+
+
+def test_workers_are_as_spawned_ones_are(fresh, tmp_path):
+    facts = {}
+    for how, value in (("spawned", ""), ("forked", "forkserver")):
+        fresh(FACTS, OLD="1", WANDB_DDP_PATCH_SPAWN=value)
+        facts[how] = {
+            (n, rank): json.loads((tmp_path / f"facts {n} {rank}").read_text())
+            for n in range(2)
+            for rank in range(2)
+        }
+    for which, spawned in facts["spawned"].items():
+        forked = facts["forked"][which]
+        for one in (spawned, forked):
+            for name in ("WANDB_DDP_PATCH_SPAWN", "WANDB_SERVICE", "WANDB__SERVICE"):
+                one["environ"].pop(name, None)
+        assert spawned == forked
+    assert facts["forked"][1, 1]["process"] == ["SpawnProcess-5", [5], True, "SpawnProcess"]
+
+
+FAILS = (
+    TOP
+    + """
+def work(rank, how, asked):
+    if rank:
+        time.sleep(300), print("was not ended", flush=True)
+    asked.wait()  # a forked worker may be done before anybody has asked whether it is
+    if how == "raise":
+        raise ValueError("as asked")
+    elif how == "exit":
+        sys.exit(3)
+    os.kill(os.getpid(), 9)
+"""
+    + MAIN
+    + """
+    from torch.multiprocessing.spawn import ProcessException
+    for how in ("raise", "exit", "kill"):
+        for join in (True, False):
+            asked = mp.get_context("spawn").Event()
+            if join:
+                asked.set()
+            try:
+                context = mp.spawn(work, (how, asked), nprocs=2, join=join)
+                print(context.join(timeout=0), len(context.pids()), len(context.processes))
+                asked.set()
+                while not context.join(timeout=1): pass
+            except ProcessException as error:
+                text = str(error)
+                print(type(error), error.error_index, getattr(error, "exit_code", None), text)
+                print([process.exitcode for process in context.processes] if not join else "")
+"""
+)
+
+
+def test_exceptions_are_torchs_to_the_letter(fresh):
+    spawned, forked = fresh(FAILS, quiet=False), fresh(FAILS, quiet=False, **ON)
+    assert spawned == forked
+    assert "ValueError: as asked" in forked and "signal SIGKILL" in forked
+
+
+def test_locks_queues_and_tensors_of_its_context_arrive(fresh):
+    out = fresh(
+        TOP
+        + """
+def work(rank, lock, queue, simple, event, value, tensor, receiver):
+    with lock:
+        value.value += 1
+        tensor[rank] += 1
+    queue.put((rank, how()))
+    simple.put(torch.full((2,), rank))
+    event.wait()
+    if not rank:
+        print(receiver.recv(), flush=True)
+"""
+        + MAIN
+        + """
+    context = mp.get_context("spawn")
+    shared = context.Lock(), context.Queue(), context.SimpleQueue(), context.Event()
+    value, tensor = context.Value("i", 0), torch.zeros(2)
+    receiver, sender = context.Pipe(duplex=False)
+    for n in range(2):
+        shared[3].clear()
+        started = mp.spawn(work, (*shared, value, tensor, receiver), nprocs=2, join=False)
+        print(sorted(shared[1].get() for _ in range(2)))
+        print(sorted(shared[2].get().sum().item() for _ in range(2)), started.join(timeout=0))
+        sender.send("sent")
+        shared[3].set()
+        while not started.join(): pass
+        print(value.value, tensor.tolist())
+""",
+        PYTHONUNBUFFERED="1",
+        **ON,
+    )
+    first = ["[(0, 'forked'), (1, 'forked')]", "[0, 2] False", "sent"]
+    assert out.splitlines() == [*first, "2 [1.0, 1.0]", *first, "4 [2.0, 2.0]"]
+
+
+@pytest.mark.parametrize("collects", ["", "1"])
+def test_what_is_to_be_done_at_the_end_is_done(fresh, tmp_path, collects):
+    out = fresh(
+        TOP
+        + """
+import atexit, ctypes, gzip, tempfile, weakref
+libc = ctypes.CDLL(None)
+libc.printf(b"from C at the import\\n")
+def work(rank):
+    global held
+    held = [open("text", "w"), gzip.open("zipped", "wt"), tempfile.TemporaryDirectory(),
+        tempfile.NamedTemporaryFile(dir='.', prefix='temporary-')]
+    for file in held[:2]:
+        file.write("written")
+    atexit.register(print, "at exit", how(), flush=True)
+    print(held[2].name, flush=True)
+    libc.printf(b"from C\\n")
+    if os.environ["COLLECTS"]:
+        import gc
+        gc.collect()
+"""
+        + MAIN
+        + """
+    libc.fflush(None)
+    mp.spawn(work)
+    import gzip
+    print(open("text").read(), gzip.open("zipped", "rt").read())
+""",
+        COLLECTS=collects,
+        **ON,
+    )
+    imported, *twice, folder, at_exit, from_c, written = out.splitlines()
+    assert {imported, *twice} == {"from C at the import"}
+    assert (at_exit, from_c, written) == ("at exit forked", "from C", "written written")
+    assert not os.path.exists(folder)
+    assert not list(tmp_path.glob("temporary-*"))
+
+
+def test_a_run_that_is_passed_is_live_and_the_current_one_is_not(fresh, tmp_path):
+    out = fresh(
+        TOP
+        + """
+def work(rank, args):
+    assert wandb.run is None, wandb.run
+    for step in range(5):
+        args["run"].log({f"rank {rank}": step, "lr": args["config"].lr})
+    say(rank)
+"""
+        + MAIN
+        + """
+    run = wandb.init(project="p", config={"lr": 0.1})
+    for _ in range(2):
+        mp.spawn(work, ({"run": run, "config": wandb.config},), nprocs=2)
+    run.log({"owner": 1})
+    run.finish()
+""",
+        **ON,
+    )
+    assert out == "forked\n" * 4
+    (file,) = runfile.find(str(tmp_path))
+    counts = [
+        sum(key in row for row in runfile.history(file)) for key in ("rank 0", "rank 1", "lr")
+    ]
+    assert counts == [10, 10, 20]
+    assert runfile.exit_code(file) == 0
+
+
+def test_spawn_beside_it_sends_the_run_and_spawns_where_asked(fresh):
+    out = fresh(
+        TOP
+        + """
+def work(rank):
+    print(how(), wandb.run and wandb.run.name, flush=True)
+"""
+        + MAIN
+        + """
+    mp.set_start_method("spawn")
+    run = wandb.init(project="p", name="name")
+    mp.spawn(work)
+    wandb_ddp_patch.spawn(work)
+    wandb_ddp_patch.spawn(work, start_method="spawn")
+    mp.start_processes(work, start_method="forkserver")
+    mp.spawn(work)
+    run.finish()
+""",
+        **ON,
+    )
+    assert out.splitlines() == [
+        "forked None",
+        "forked name",
+        "spawned name",
+        "forked None",
+        "forked None",
+    ]
+
+
+@pytest.mark.parametrize("handles", [False, True])
+def test_a_parents_end_interrupts_its_workers(tmp_path, handles):
+    (tmp_path / "script.py").write_text(
+        TOP
+        + f"""
+import signal
+def work(rank):
+    def handle(*_):
+        print("handled", flush=True)
+        os._exit(0)
+    if {handles}:
+        signal.signal(signal.SIGINT, handle)
+    print(how(), os.getpid(), flush=True)
+    time.sleep(300)
+"""
+        + MAIN
+        + """
+    mp.spawn(work)
+"""
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env=clean_env(**ON),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    how, pid = parent.stdout.readline().split()
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    deadline = time.monotonic() + 60
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    left = alive(pid)
+    if left:
+        os.kill(int(pid), 9)
+    assert (how, left) == ("forked", False)
+    assert parent.stdout.read() == ("handled\n" if handles else "")
+
+
+def test_what_the_import_adds_to_sys_path_and_the_environment_is_there(fresh):
+    script = (
+        TOP
+        + """
+sys.path.insert(0, "/" + __name__)
+os.environ["A"] = "set"
+def work(rank):
+    print(sys.path[:2], os.environ["A"], flush=True)
+"""
+        + MAIN
+        + "    mp.spawn(work)\n    mp.spawn(say)"
+    )
+    there = "['/__mp_main__', '/__main__'] set\n"
+    assert fresh(script, **ON) == there + "forked\n"
+    assert fresh(script) == there + "spawned\n"
+
+
+# --- where a forkserver can't give it ------------------------------------------------
+
+
+WHY = [
+    (
+        "import threading as t; t.Thread(target=time.sleep, args=(99,), daemon=True).start()",
+        "",
+        "starts threads",
+    ),
+    ("torch.cuda._is_in_bad_fork = lambda: True", "", "initialises CUDA"),
+    ("SEEN = os.environ.get('SEED')", "os.environ['SEED'] = '1'", "the variable SEED"),
+    ("", "os.mkdir('sub'); os.chdir('sub')", "its working directory"),
+    ("", "__file__ = os.path.abspath('other.py')", "its main module"),
+    ("", "os.environ['OMP_NUM_THREADS'] = '2,1'", "the variable OMP_NUM_THREADS"),
+    ("FILE = open(__file__)", "", "leaves files or connections open"),
+    ("if __name__ != '__main__': os.chdir('..')", "", "changes its working directory"),
+    ("import signal; signal.alarm(99)", "", "changes a timer"),
+    ("import atexit; atexit.register(len, '')", "", "has atexit do something"),
+    ("", "argument.extend(torch.zeros(1) for _ in range(300))", "more tensors"),
+]
+# Each takes seconds.
+MORE = [
+    ("SEEN = dict(os.environ)", "os.environ['HOME'] = '/none'", "the variable HOME"),
+    ("SEEN = [n for n in os.environ if n[:2] == 'A_']", "os.environ['A_'] = ''", "variable A_,"),
+    (
+        "SEEN = __import__('configparser').ConfigParser(os.environ, interpolation=None)",
+        "os.environ['B'] = ''",
+        "the variable B, which is read",
+    ),
+    ("SEEN = os.environ.copy()", "os.environ['HOME'] = '/none'", "the variable HOME"),
+    ("", "sys.argv.append('x')", "sys.argv"),
+    ("", "sys.path.append('x')", "sys.path"),
+    ("", "os.umask(0o77)", "umask"),
+    ("", "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)", "ignored signals"),
+    ("if __name__ != '__main__': sys.argv = [sys.argv[0], 'x']", "", "changes sys.argv"),
+    ("os.environ['A'] = __name__", "", "sets or deletes the variable A"),
+    ("if __name__ != '__main__': wandb.init(project='p')", "", "starts"),
+    ("if __name__ == '__mp_main__' and os.path.exists('x'): os.remove('x'); 1/0", "", "failed"),
+    ("", "multiprocessing.set_executable(os.path.realpath('python'))", "set_executable"),
+]
+
+
+@pytest.mark.parametrize(
+    ("imported", "called", "why"),
+    [*WHY, *(pytest.param(*case, marks=pytest.mark.nightly) for case in MORE)],
+)
+def test_it_spawns_and_says_why(fresh, tmp_path, imported, called, why):
+    os.symlink(sys.executable, tmp_path / "python")
+    (tmp_path / "x").touch()
+    copy = "import shutil; shutil.copy(__file__, 'other.py')"
+    line = "mp.spawn(work, (argument,))"
+    # What is done after a first start has changed since, and that start was no other.
+    first = f"    {line}\n" if called and why not in ("set_executable", "more tensors") else ""
+    out = fresh(
+        TOP
+        + imported
+        + """
+def work(rank, argument):
+    print(how(), len(argument), multiprocessing.current_process().name, flush=True)
+"""
+        + MAIN
+        + f"""
+    argument = []
+    {copy}
+{first}
+    {called}
+"""
+        + WARNED.format(line),
+        quiet=False,
+        **ON,
+    )
+    lines = out.splitlines()
+    number = 1
+    if first:
+        assert lines.pop(0) == "forked 0 SpawnProcess-1"
+        number = 2
+    worker, warning = lines
+    assert worker == f"spawned {300 if 'tensors' in why else 0} SpawnProcess-{number}"
+    assert warning.startswith("RuntimeWarning True wandb_ddp_patch: torch's workers are spawned")
+    assert why in warning
+
+
+@pytest.mark.nightly
+def test_workers_of_workers_and_other_methods_are_torchs(fresh):
+    script = (
+        TOP
+        + """
+def outer(rank):
+    try:
+        mp.spawn(say)
+    except AssertionError as error:
+        print(error, flush=True)
+
+def method(rank):
+    print(multiprocessing.get_start_method(), flush=True)
+"""
+        + MAIN
+        + """
+    mp.spawn(outer)
+    mp.spawn(outer, daemon=True)
+    for name in ("fork", "forkserver"):
+        mp.start_processes(method, start_method=name)
+"""
+    )
+    out = fresh(script, **ON)
+    assert out == fresh(script)
+    assert out.splitlines() == [
+        "spawned",
+        "daemonic processes are not allowed to have children",
+        "fork",
+        "forkserver",
+    ]
+
+
+def test_a_function_that_is_in_no_file_fails_as_before(run_script):
+    code = "import torch.multiprocessing as mp, wandb_ddp_patch\ndef f(rank): pass\nmp.spawn(f)"
+    ends = []
+    for env in ({}, ON):
+        done = run_script("-c", code, env=env, returncode=None)
+        ends.append((done.returncode, [s for s in done.stderr.splitlines() if s[:1] != " "]))
+    assert ends[0] == ends[1]
+    assert "Can't get attribute 'f'" in "".join(ends[0][1])
+
+
+def test_other_torches(fresh):
+    out = fresh(
+        TOP
+        + MAIN
+        + """
+    module = sys.modules["torch.multiprocessing.spawn"]
+    torchs = module.start_processes
+    def other(fn, workers=1, *, start_method="spawn", **more):
+        print(workers, more, flush=True)
+        torchs(fn, nprocs=workers, start_method=start_method)
+    module.start_processes = other
+    wandb_ddp_patch.use_forkserver()
+    module.start_processes(say, new=2)
+    module.start_processes(start_method="spawn", fn=say, workers=2)
+    wandb_ddp_patch.revert()
+    module.start_processes = unfit = lambda fn: None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            wandb_ddp_patch.use_forkserver()
+    print(module.start_processes is unfit, [str(each.message) for each in caught])
+""",
+    )
+    assert out.splitlines()[:5] == ["1 {'new': 2}", "forked", "2 {}", "forked", "forked"]
+    assert out.splitlines()[5].startswith("True [") and out.count("takes no fn, or no start") == 1
+
+
+@pytest.mark.parametrize("value", [pytest.param("", marks=pytest.mark.nightly), "forkserver"])
+def test_the_reported_script_runs_with_not_one_line_changed(tmp_path, value):
+    with open(tmp_path / "log", "w") as log:
+        script = subprocess.Popen(
+            [sys.executable, str(ROOT / "examples" / "train_ddp.py"), "--epochs=2"],
+            cwd=tmp_path,
+            env=clean_env(WANDB_DDP_PATCH_SPAWN=value),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+        commands = set()
+        while script.poll() is None:
+            commands.update(children(script.pid))
+            time.sleep(0.1)
+    said = (tmp_path / "log").read_text()
+    assert script.returncode == 0 and "wandb_ddp_patch" not in said, said
+    forked, spawned = (any(word in c for c in commands) for word in ("forkserver", "spawn_main"))
+    assert (forked, spawned) == (bool(value), not value)
+    (file,) = runfile.find(str(tmp_path))
+    assert sum("accuracy" in row for row in runfile.history(file)) == 2
+
+
+def children(pid):
+    """The command lines of the processes that a process has started."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
+                yield (folder / "cmdline").read_text()
+        except (OSError, IndexError):
+            pass

@@ -1,0 +1,207 @@
+"""The tunnel over real sockets: cuts, strangers, silence, and who is not there."""
+
+import contextlib
+import os
+import select
+import socket
+import threading
+import time
+
+import pytest
+from limits import SOON_SECONDS, WAIT_SECONDS
+from tunnel_ends import Caller, Echo, in_loop, wait_for
+
+from wandb_ddp_patch.tunnel import client as clients
+from wandb_ddp_patch.tunnel import server as servers
+from wandb_ddp_patch.tunnel import tls
+from wandb_ddp_patch.tunnel.client import ImpostorError, RefusedError, TunnelError
+from wandb_ddp_patch.tunnel.stream import LIMIT_BYTES
+
+
+class Relay:
+    """Carries connections to a port, until it is told to cut them, or to carry no more."""
+
+    def __init__(self, port):
+        self.port, self.carries = port, True
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.address = self.listener.getsockname()
+        self.pairs = []
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while True:
+            try:
+                near = self.listener.accept()[0]
+                far = socket.create_connection(("127.0.0.1", self.port))
+            except OSError:
+                return
+            self.pairs.append((near, far))
+            threading.Thread(target=self.carry, args=(near, far), daemon=True).start()
+
+    def carry(self, near, far):
+        other = {near: far, far: near}
+        while True:
+            try:
+                for ready in select.select([near, far], [], [], 1)[0]:
+                    data = ready.recv(1 << 16)
+                    if self.carries:
+                        other[ready].sendall(data)
+                    if not data:
+                        raise OSError
+            except (OSError, ValueError):
+                near.close()
+                far.close()
+                return
+
+    def cut(self):
+        while self.pairs:
+            for end in self.pairs.pop():
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def echo():
+    return Echo()
+
+
+def test_what_is_written_comes_back(echo):
+    caller = Caller(echo.address)
+    data = os.urandom(2 << 20)
+    caller.write(data)
+    wait_for(lambda: caller.came == data)
+    wait_for(lambda: not len(caller.stream.outbox), SOON_SECONDS)
+    caller.close()
+
+
+def test_cuts_lose_and_repeat_nothing(echo):
+    relay = Relay(echo.address[1])
+    caller, written = Caller(relay.address), bytearray()
+    for n in range(60):
+        data = os.urandom(5000)
+        written += data
+        caller.write(data)
+        if n % 10 == 9:
+            time.sleep(0.05)
+            relay.cut()
+    wait_for(lambda: len(caller.came) == len(written))
+    assert caller.came == written
+    assert len(echo.streams) == 1
+    caller.close()
+
+
+def test_many_clients_at_once(echo):
+    callers = [Caller(echo.address) for _ in range(300)]
+    for caller in callers:
+        caller.write(caller.stream.id)
+    wait_for(lambda: all(caller.came == caller.stream.id for caller in callers))
+    for caller in callers:
+        caller.close()
+
+
+def test_a_reader_that_does_not_consume_stops_the_writer(echo):
+    echo.answers = echo.consumes = False
+    caller = Caller(echo.address)
+    caller.write(b"x" * (5 * LIMIT_BYTES))
+    wait_for(lambda: echo.came and next(iter(echo.came.values())))
+    time.sleep(0.5)
+    (stream,) = echo.streams.values()
+    assert LIMIT_BYTES <= stream.received < 2 * LIMIT_BYTES
+    echo.consumes = True
+    in_loop(stream.consume, stream.received)
+    wait_for(lambda: stream.received == 5 * LIMIT_BYTES)
+    caller.close()
+
+
+def test_a_silent_connection_is_made_anew(echo, monkeypatch):
+    monkeypatch.setattr(clients, "_SILENT_SECONDS", 1.0)
+    relay = Relay(echo.address[1])
+    caller = Caller(relay.address)
+    caller.write(b"one")
+    wait_for(lambda: caller.came == b"one")
+    relay.carries = False  # as where a router forgets a connection
+    caller.write(b"two")
+    time.sleep(1)
+    relay.carries = True
+    wait_for(lambda: caller.came == b"onetwo")
+    caller.close()
+
+
+# --- who is not let in -------------------------------------------------------------
+
+
+def test_nobody_at_the_address_is_said_at_once():
+    free = socket.create_server(("127.0.0.1", 0))
+    address = free.getsockname()
+    free.close()
+    begun = time.monotonic()
+    caller = Caller(address)
+    wait_for(lambda: caller.why)
+    assert isinstance(caller.why, RefusedError)
+    assert str(caller.why) == f"connections to 127.0.0.1, port {address[1]} are refused"
+    assert time.monotonic() - begun < 2
+
+
+@pytest.mark.parametrize("who", [{"token": b"?" * 32}, {"name": b"?" * 16}])
+def test_who_is_not_let_in_is_told_after_a_while(echo, who):
+    caller = Caller(echo.address, **who)
+    wait_for(lambda: caller.why)
+    assert isinstance(caller.why, RefusedError) and "does not know it" in str(caller.why)
+    assert not echo.streams
+
+
+def test_one_that_answers_nothing_is_waited_for_within_the_limit():
+    silent = socket.create_server(("127.0.0.1", 0))
+    caller = Caller(silent.getsockname(), timeout=1)
+    wait_for(lambda: caller.why)
+    assert type(caller.why) is TunnelError
+    assert "has not answered" in str(caller.why) and "within 1 s" in str(caller.why)
+    silent.close()
+
+
+def test_who_answers_without_the_token_is_named(monkeypatch):
+    real = tls.check
+
+    def of_client(proof, token, role, binding, said):
+        if role == b"server":  # the server itself lets in whoever comes
+            real(proof, token, role, binding, said)
+
+    monkeypatch.setattr(tls, "check", of_client)
+    caller = Caller(Echo(token=os.urandom(32)).address)
+    caller.write(b"a secret")
+    wait_for(lambda: caller.why)
+    assert isinstance(caller.why, ImpostorError)
+    assert not caller.came and caller.stream.outbox.acknowledged == 0
+
+
+def test_strangers_are_few_and_go(echo, monkeypatch):
+    monkeypatch.setattr(servers, "_STRANGERS", 8)
+    monkeypatch.setattr(servers, "_LEAST_SECONDS", 0.2)
+    monkeypatch.setattr(servers, "_PROOF_SECONDS", 1.0)
+    strangers = [socket.create_connection(echo.address) for _ in range(20)]
+    caller = Caller(echo.address)
+    caller.write(b"let me in")
+    wait_for(lambda: caller.came == b"let me in")
+    for stranger in strangers[:8]:
+        stranger.settimeout(WAIT_SECONDS)
+        with contextlib.suppress(ConnectionError):
+            assert stranger.recv(1) == b""
+    assert len(echo.server._strangers) <= 8
+    caller.close()
+
+
+def test_strangers_that_send_rubbish_do_no_harm(echo):
+    for rubbish in (b"GET / HTTP/1.1\r\n\r\n", os.urandom(1000), b"\x16\x03\x01" + b"\xff" * 500):
+        with socket.create_connection(echo.address) as stranger:
+            stranger.sendall(rubbish)
+            stranger.settimeout(WAIT_SECONDS)
+            with contextlib.suppress(ConnectionError):
+                while stranger.recv(4096):
+                    pass
+    caller = Caller(echo.address)
+    caller.write(b"still there")
+    wait_for(lambda: caller.came == b"still there")
+    caller.close()
+
+
+# --- forks ---------------------------------------------------------------------------

@@ -1,0 +1,109 @@
+"""What a transport does: how a worker's run reaches the process that owns it."""
+
+from __future__ import annotations
+
+import abc
+import threading
+from typing import Any, Callable, ContextManager, Dict, Optional, Tuple
+
+from .. import _lifecycle
+from ..errors import RunUnreachableError
+
+# Held while a run attaches, one at a time: wandb knows of one only. The same thread may take it
+# again, because a signal's handler that comes in between may log.
+connecting = threading.RLock()
+
+
+@_lifecycle.in_forked_child(_lifecycle.ForkStage.RENEW_LOCKS)
+def after_fork_in_child() -> None:
+    """Make a new lock: another thread of the parent may have held it."""
+    global connecting
+    connecting = threading.RLock()
+
+
+class Transport(abc.ABC):
+    """How a worker's run reaches the process that owns it.
+
+    Attributes:
+        is_native: Whether the run then has a connection of wandb's own, so that
+            wandb's methods work in this process.
+        is_remote_host: Whether the owner is on another machine: its process numbers say nothing.
+        attached: Whether it has a connection that another task can go on with.
+        dirty: Whether a call was made since the last :meth:`flush`.
+        calling_thread: The thread that is in a method of wandb's own; None also where several are.
+        fallback: Makes the transport to be tried where this one can't connect; None for none.
+    """
+
+    is_native = is_remote_host = False
+    attached = dirty = False
+    calling_thread: Optional[int] = None
+    fallback: Optional[Callable[[], Transport]] = None
+
+    def connecting(self) -> ContextManager[object]:
+        """Return the lock that is held while this connects; the same thread may take it again."""
+        return connecting
+
+    @abc.abstractmethod
+    def connect(self, run: Any) -> None:
+        """Connect.
+
+        Raises:
+            RunUnreachableError: That can't be; raised at once.
+        """
+
+    @abc.abstractmethod
+    def call(
+        self,
+        run: Any,
+        name: str,
+        upstream: Callable[..., Any],
+        args: Tuple[Any, ...],
+        kwargs: Dict[str, Any],
+    ) -> Any:
+        """Make a call on the connected run; ``upstream`` is wandb's own method.
+
+        Raises:
+            RunUnreachableError: The owner has finished the run, or can't be reached any more.
+        """
+
+    # The rest has nothing to do where each call is answered before it returns.
+
+    def check(self) -> None:  # noqa: B027
+        """Look, before each call, whether the owner still has the run.
+
+        Raises:
+            RunUnreachableError: It has not.
+        """
+
+    def flush(self, run: Any) -> None:  # noqa: B027
+        """Wait, within a limit, until all that was logged has arrived; warn if it has not."""
+
+    def detach(self, run: Any) -> None:  # noqa: B027
+        """Close what is open: this process is done with the run, for now."""
+
+    def is_closed(self) -> bool:
+        """Return True if the run is known to be finished."""
+        return False
+
+    def resume(self, run: Any) -> bool:
+        """Use a run again that was detached; return False if it has to connect anew."""
+        return False
+
+
+class UnreachableTransport(Transport):
+    """Stands for a transport where there is none: a run that can only be read.
+
+    Args:
+        why: Why it can't be written, as a clause that follows "because".
+    """
+
+    is_native = True  # a finished run's methods are wandb's own, which say so
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    def connect(self, run: Any) -> None:
+        raise RunUnreachableError(self.why)
+
+    def call(self, run: Any, name: str, upstream: Any, args: Any, kwargs: Any) -> Any:
+        raise RunUnreachableError(self.why)
