@@ -218,10 +218,12 @@ def worker_start(result):
     labels = [label for label, _ in parts.values()]
     axes.legend(handles, labels, loc="lower right", fontsize=9)
     warm, spawned = (harness.seconds(whole[name]) for name in (WARM, f"{SPAWN}, wandb alone"))
-    axes.set_title(
+    figure.suptitle(
         f"A warm spawn() worker has logged its first row after {warm},"
         f" a spawned one with wandb alone after {spawned}",
-        x=-0.4,
+        fontsize=12,
+        x=0.01,
+        ha="left",
     )
     note(figure, f"One worker, with torch and wandb; {cores(result)}")
     return figure
