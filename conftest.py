@@ -17,7 +17,7 @@ os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true", WANDB_API_KEY=scrip
 
 def pytest_collection_modifyitems(items):
     # The longest first, so that no worker is left with one at the end.
-    items.sort(key=lambda item: "test_with_the_shim" not in item.name)
+    items.sort(key=lambda item: "test_with_the_patch" not in item.name)
     for item in items:
         in_environments = item.path.name in ("test_packaging.py", "test_testbed.py")
         if in_environments or "release" in item.fixturenames:

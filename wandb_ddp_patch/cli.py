@@ -94,7 +94,7 @@ def _add_doctor(commands: _Commands) -> None:
         "doctor",
         help="say what is installed and patched here, and run every probe",
         description="Says what is installed and patched in this environment, and runs every"
-        " probe without and with the shim, this package. The exit status is 0 only if none fails"
+        " probe without and with this package. The exit status is 0 only if none fails"
         " with it.",
     )
     doctor.add_argument("--json", action="store_true", help="print JSON, for machines")

@@ -19,8 +19,8 @@ from . import doctor_text, probes
 from .doctor_text import Environment, Outcome, PatchState, ProbeRow
 from .errors import CommandError
 
-# Seconds after which a probe counts as hanging, without and with the shim. A probe takes one or
-# two, and many more on a busy machine. Without the shim, several hang for ever where wandb does:
+# Seconds after which a probe counts as hanging, without and with the patch. A probe takes one or
+# two, and many more on a busy machine. Without the patch, several hang for ever where wandb does:
 # there, the limit is most of what the user waits for.
 _TIMEOUT_SECONDS = {"without": 30, "with": 60}
 
@@ -32,7 +32,7 @@ def main(as_json: bool) -> int:
         as_json: Whether to print JSON instead of tables.
 
     Returns:
-        The exit status: 0 if some probe passes with the shim and none fails, else 1.
+        The exit status: 0 if some probe passes with the patch and none fails, else 1.
 
     Raises:
         CommandError: wandb is not installed here, or can't be imported.
@@ -140,7 +140,7 @@ def _probe() -> List[ProbeRow]:
         with lock:
             count += 1
             word = {True: "passes", False: "fails", None: "can't run here"}[verdict.passed]
-            doctor_text.progress(f"{count} of {total}: {verdict.name}, {side} the shim: {word}")
+            doctor_text.progress(f"{count} of {total}: {verdict.name}, {side} the patch: {word}")
 
     found = _run_probes(progress)
     doctor_text.progress("")
@@ -162,9 +162,9 @@ def _outcome(verdict: probes.Verdict) -> Outcome:
 def _run_probes(
     progress: Callable[[str, probes.Verdict], object],
 ) -> Dict[str, Dict[str, probes.Verdict]]:
-    """Run all probes, without and with the shim at the same time.
+    """Run all probes, without and with the patch at the same time.
 
-    Those that hang with the shim are run a second time, alone, before that counts.
+    Those that hang with the patch are run a second time, alone, before that counts.
 
     Args:
         progress: Called with the side and each verdict that counts, from any thread.
@@ -176,7 +176,7 @@ def _run_probes(
     def one_side(side: str) -> Dict[str, probes.Verdict]:
         return probes.run_all(
             probes.PROBES,
-            shim=side == "with",
+            patched=side == "with",
             timeout=_TIMEOUT_SECONDS[side],
             jobs=2,
             # Not those that are going to be run again: each counts once.
@@ -191,7 +191,7 @@ def _run_probes(
             raise
     found["with"] = probes.again(
         found["with"],
-        shim=True,
+        patched=True,
         timeout=_TIMEOUT_SECONDS["with"],
         done=lambda verdict: progress("with", verdict),
     )

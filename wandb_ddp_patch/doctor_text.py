@@ -44,7 +44,7 @@ class Outcome(TypedDict):
     reason: str
 
 
-# A probe, and what it found without and with the shim. Not a class: "with" is a keyword.
+# A probe, and what it found without and with the patch. Not a class: "with" is a keyword.
 ProbeRow = TypedDict("ProbeRow", {"name": str, "what": str, "without": Outcome, "with": Outcome})
 
 
@@ -69,9 +69,9 @@ def coloured(word: str) -> str:
 
 def environment(facts: Environment) -> str:
     """Return the tables of what is installed and patched: see ``doctor.environment()``."""
-    shim = facts["wandb_ddp_patch"] + ("" if facts["enabled"] else ", off: WANDB_DDP_PATCH=0")
+    version = facts["wandb_ddp_patch"] + ("" if facts["enabled"] else ", off: WANDB_DDP_PATCH=0")
     rows = [
-        ("wandb_ddp_patch", shim),
+        ("wandb_ddp_patch", version),
         ("Python", f"{facts['python']}, {facts['executable']}"),
         ("platform", facts["platform"]),
         ("wandb", facts["wandb"] or "not installed"),
@@ -94,7 +94,7 @@ def environment(facts: Environment) -> str:
 
 
 def probes(rows: List[ProbeRow]) -> str:
-    """Return the table of probes, without and with the shim, and a verdict on all of them."""
+    """Return the table of probes, without and with the patch, and a verdict on all of them."""
     width = max(len(row["name"]) for row in rows)
     lines = [f"{'probe':{width}}  without  with"]
     for row in rows:
@@ -103,7 +103,7 @@ def probes(rows: List[ProbeRow]) -> str:
             {True: "passes", False: "fails", None: "-"}[without["passed"]],
             {True: "passes", False: "FAILS", None: "-"}[with_["passed"]],
         )
-        # What is wrong with the shim on, if anything; otherwise what it mends.
+        # What is wrong with the patch on, if anything; otherwise what it mends.
         reason = with_["reason"] if with_["passed"] is not True else without["reason"]
         reason = "" if with_["passed"] and without["passed"] else reason
         cells = f"{coloured(f'{words[0]:7}')}  {coloured(f'{words[1]:6}')}"
@@ -111,7 +111,7 @@ def probes(rows: List[ProbeRow]) -> str:
     without_it = sum(row["without"]["passed"] is True for row in rows)
     with_it = sum(row["with"]["passed"] is True for row in rows)
     lines.append("")
-    lines.append(f"Of {len(rows)} probes, {without_it} pass without the shim, {with_it} with it.")
+    lines.append(f"Of {len(rows)} probes, {without_it} pass without the patch, {with_it} with it.")
     return "\n".join([*lines, verdict(rows)])
 
 
@@ -120,9 +120,9 @@ def verdict(rows: List[ProbeRow]) -> str:
     failed = [row["name"] for row in rows if row["with"]["passed"] is False]
     untried = sum(row["with"]["passed"] is None for row in rows)
     if failed:
-        return f"Something is wrong here: with the shim, still failing: {', '.join(failed)}."
+        return f"Something is wrong here: with the patch, still failing: {', '.join(failed)}."
     if untried == len(rows):
         return "Nothing is known: no probe can be run here."
     if untried:
         return f"All is well, as far as can be tried: {untried} of the probes can't be run here."
-    return "All is well: with the shim, no probe fails."
+    return "All is well: with the patch, no probe fails."

@@ -117,7 +117,7 @@ def test_each_topic_has_probes_tests_and_a_title_of_wandbs_form():
         assert topic.probes and topic.text and topic.line
         assert any(path.startswith("tests/unit_tests/") for path in topic.parts())
         for path, part in topic.parts().items():
-            assert "``" not in part and "shim" not in part
+            assert "``" not in part and "patched" not in part
             long = [line for line in part.splitlines() if len(line) > 80]
             assert long == [], path
 

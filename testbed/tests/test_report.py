@@ -115,15 +115,15 @@ def test_page_has_each_cell_and_each_opens_its_own_words(report):
     popovers = {found["id"] for found in page.all("div") if "popover" in found}
     assert [cell["popovertarget"] for cell in cells] == sorted(popovers)
     assert cells[0]["aria-label"] == (
-        "0.10.23, Python 3.11, config-pickle: without the shim: fails; with the shim: passes"
+        "0.10.23, Python 3.11, config-pickle: without the patch: fails; with the patch: passes"
     )
     assert cells[5]["aria-label"].endswith(
-        "without the shim: no verdict; with the shim: no verdict"
+        "without the patch: no verdict; with the patch: no verdict"
     )
     opened = source.split('id="cell-1-2"')[1].split("<div popover")[0]
     assert "All rows | arrive." in opened
-    assert "without the shim: hangs" in opened and "hangs: no end after 15 s" in opened
-    assert "with the shim: passes" in opened and "<small>0.5 s</small>" in opened
+    assert "without the patch: hangs" in opened and "hangs: no end after 15 s" in opened
+    assert "with the patch: passes" in opened and "<small>0.5 s</small>" in opened
     assert "Python 3.11 can&#39;t: &lt;b&gt;| no" in source
     ids = [found["id"] for _, found in page.tags if "id" in found]
     assert len(ids) == len(set(ids))
@@ -140,7 +140,7 @@ def test_what_fails_for_another_reason_is_no_failure_like_others(report):
     assert "0 of 2 (1 fail for another reason, 1 can't be run: torch is not installed)" in source
     assert "? fails for another reason than the probe's" in source
     source = reports.html(report)
-    assert "without the shim: fails for another reason than the probe&#39;s; with" in source
+    assert "without the patch: fails for another reason than the probe&#39;s; with" in source
     assert "4 hang, 1 fail for another reason, 1 can" in source
 
 
@@ -195,11 +195,11 @@ def test_notes_are_a_list(report):
 def test_page_sums_up(report):
     words = " ".join(" ".join(Page(reports.html(report)).text).split())
     assert (
-        "1 of 7 cells pass without the shim"
+        "1 of 7 cells pass without the patch"
         " 4 hang, 1 can't be run: torch is not installed, 1 without a verdict"
     ) in words
     assert (
-        "4 of 6 cells pass with the shim"
+        "4 of 6 cells pass with the patch"
         " 1 hang, 1 can't be run: torch is not installed, 2 without a verdict"
     ) in words
     assert "1 environment could not be run." in words
@@ -224,13 +224,13 @@ def test_markdown_tables_are_well_formed(report):
     ]
 
 
-def test_markdown_says_what_fails_with_the_shim_and_not_what_fails_without(report):
+def test_markdown_says_what_fails_with_the_patch_and_not_what_fails_without(report):
     source = reports.markdown(report)
     failures = source.split("## What fails all the same")[1]
     titles = re.findall("^### .*", failures, re.MULTILINE)
     assert titles == [
-        "### tree, Python 3.11, `config-pickle`, with the shim",
-        "### tree, Python 3.11, `run-rows`, with the shim",
+        "### tree, Python 3.11, `config-pickle`, with the patch",
+        "### tree, Python 3.11, `run-rows`, with the patch",
     ]
     # The trace has a fence of three; what is around it has four.
     assert "\n````text\n" in failures and "\n```\n" in failures and "\n````\n" in failures
@@ -259,7 +259,7 @@ def test_text(report):
         "tree    H✗ HH H✓",
     ]
     assert "tree: <i>its core|stays" in lines
-    assert "tree, run-rows, with the shim: hangs: no end after 15 s" in lines
+    assert "tree, run-rows, with the patch: hangs: no end after 15 s" in lines
     assert not [line for line in lines if "0.10.23, config-pickle" in line]
     assert any(" 1 config-pickle" in line for line in lines)
     assert "\x1b" not in "".join(lines)
@@ -272,8 +272,8 @@ def test_a_third_side_is_shown_everywhere(report):
     report["sides"].append("export")
     report["environments"][0]["verdicts"]["export"] = {"preinit": FAILS}
     assert "0.10.23 ✗✓· H✓· ––✗\n" in reports.text(report)  # noqa: RUF001
-    assert "`preinit`, with the exported diff, the shim off" in reports.markdown(report)
-    assert "with the exported diff, the shim off: fails" in reports.html(report)
+    assert "`preinit`, with the exported diff, the patch off" in reports.markdown(report)
+    assert "with the exported diff, the patch off: fails" in reports.html(report)
 
 
 def test_files_hold_the_report_and_nothing_is_left_beside_them(report, tmp_path):
@@ -340,7 +340,7 @@ def test_live_prints_a_line_for_each_finished_environment(capsys):
         measure(live)
     assert not live.terminal
     assert capsys.readouterr().out.splitlines() == [
-        "0.31.0: 1 of 2 without the shim, 2 of 2 with the shim",
+        "0.31.0: 1 of 2 without the patch, 2 of 2 with the patch",
         "0.10.5: Python 3.11 can't run it",
     ]
 
@@ -359,7 +359,7 @@ def test_live_leaves_the_whole_matrix_in_a_terminal(capsys, monkeypatch, lines):
         "0.10.5 Python 3.11 can't run it",
         "0.30.0 ·· ·✗",
         "0.31.0 ✓✓ H✓",
-        "0.30.0, run-rows, with the shim: AssertionError: 3 rows",
+        "0.30.0, run-rows, with the patch: AssertionError: 3 rows",
     ]
     assert "9/12" in shown  # four of an error, four, and one
     assert " 1 config-pickle" in shown

@@ -9,11 +9,11 @@ from wandb_ddp_patch import cli
 from wandb_ddp_patch_testbed import compare, releases
 
 
-def part(release, without, with_shim):
+def part(release, without, with_patch):
     def verdicts(found):
         return {name: {"passed": passed, "reason": ""} for name, passed in found.items()}
 
-    sides = {"without": verdicts(without), "with": verdicts(with_shim)}
+    sides = {"without": verdicts(without), "with": verdicts(with_patch)}
     return {"release": release, "python": "3.11", "error": None, "verdicts": sides}
 
 
@@ -23,8 +23,8 @@ def test_three_lines_say_what_is_another():
     patches = {"wandb.Config": "applied", "wandb.Run": "applied"}
     assert compare.changes(old, new, patches, {**patches, "wandb.Config": "not needed"}) == [
         "0.32.0 since 0.31.0, patches that are another: wandb.Config (not needed, was applied)",
-        "0.32.0 since 0.31.0, probes without the shim: a passes",
-        "0.32.0 since 0.31.0, probes with the shim: b fails",
+        "0.32.0 since 0.31.0, probes without the patch: a passes",
+        "0.32.0 since 0.31.0, probes with the patch: b fails",
     ]
     assert all(line.endswith(": none") for line in compare.changes(old, old, patches, patches))
 
@@ -32,7 +32,7 @@ def test_three_lines_say_what_is_another():
 @pytest.mark.parametrize(
     ("new", "status", "words"),
     [
-        ("0.31.0", 0, "0.31.0 since 0.27.2, probes with the shim: none"),
+        ("0.31.0", 0, "0.31.0 since 0.27.2, probes with the patch: none"),
         pytest.param(
             "0.12.21",
             1,

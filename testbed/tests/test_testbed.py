@@ -285,7 +285,7 @@ def test_a_failure_for_another_reason_proves_nothing(monkeypatch, tmp_path, caps
     assert [without[name]["otherwise"] for name in ("config-copy", "preinit")] == [True, False]
     assert "otherwise" not in entry["verdicts"]["with"]["config-copy"]
     assert (
-        "0 of 2 cells (1 fail for another reason) pass without the shim" in capsys.readouterr().out
+        "0 of 2 cells (1 fail for another reason) pass without the patch" in capsys.readouterr().out
     )
     # With a diff to prove, it is a failure.
     entry["verdicts"]["export"] = entry["verdicts"]["with"]
@@ -322,7 +322,7 @@ def processes_with(mark):
     return found
 
 
-def test_wandbs_sdist_passes_with_the_diff_and_without_the_shim(sdist, tmp_path):
+def test_wandbs_sdist_passes_with_the_diff_and_without_the_patch(sdist, tmp_path):
     only = [word for name in [*CLASSES, "run-disabled"] for word in ("--only", name)]
     done = testbed(sdist, "--with-export", "--report", tmp_path, *only)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -524,6 +524,6 @@ def test_wandbs_own_tests_are_run_from_three_sides(tree, tmp_path, monkeypatch):
     assert found["counts"]["without"] == {"passed": 4, "failed": 1, "skipped": 0}
     assert found["words"] == [
         "Of wandb's own 5 unit tests, 1 fail on this tree as it is",
-        f"With the shim, 2 others fail: {', '.join(worse)}",
+        f"With the patch, 2 others fail: {', '.join(worse)}",
         "With the change, 0 others fail",
     ]

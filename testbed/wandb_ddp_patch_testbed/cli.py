@@ -23,8 +23,8 @@ def add_testbed(commands: _Commands) -> None:
         "testbed",
         help="run every probe on other wandbs: releases, wheels, source trees",
         description="Runs every probe on each wandb that a SPEC stands for, without and with"
-        " the shim, this package, in cached virtual environments. The exit status is 0 only if"
-        " none fails with the shim, nor, of those that the exported diff can mend, with that.",
+        " this package, in cached virtual environments. The exit status is 0 only if"
+        " none fails with the patch, nor, of those that the exported diff can mend, with that.",
     )
     testbed.add_argument(
         "specs",
@@ -94,7 +94,7 @@ def _add_trees(testbed: argparse.ArgumentParser) -> None:
     testbed.add_argument(
         "--with-export",
         action="store_true",
-        help="also probe source trees with the exported diff and without the shim",
+        help="also probe source trees with the exported diff and without the patch",
     )
     testbed.add_argument(
         "--run-tests",

@@ -92,8 +92,8 @@ def changes(
     name = f"{new['release']} since {old['release']}"
     return [
         f"{name}, patches that are another: {', '.join(patches) or 'none'}",
-        f"{name}, probes without the shim: {_differing(old, new, 'without')}",
-        f"{name}, probes with the shim: {_differing(old, new, 'with')}",
+        f"{name}, probes without the patch: {_differing(old, new, 'without')}",
+        f"{name}, probes with the patch: {_differing(old, new, 'with')}",
     ]
 
 
@@ -111,7 +111,7 @@ def _states(release: str, python: str) -> Dict[str, str]:
     interpreter = environments.environment(release, python)
     done = subprocess.run(
         [interpreter, "-c", _STATUS],
-        env=probes.environment(interpreter, shim=True),
+        env=probes.environment(interpreter, patched=True),
         cwd=Path(interpreter).parent,
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -1,4 +1,4 @@
-"""A report's exit status: whether the shim, and the exported diff, do what they must."""
+"""A report's exit status: whether the patch, and the exported diff, do what they must."""
 
 from __future__ import annotations
 

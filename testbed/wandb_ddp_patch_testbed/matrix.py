@@ -1,4 +1,4 @@
-"""Runs every probe on every wandb, without and with the shim, and says what they say."""
+"""Runs every probe on every wandb, without and with the patch, and says what they say."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def run(
         jobs: How many probe processes run at once; by default two for each core.
         timeout: Seconds after which a probe counts as hanging.
         keep: Whether environments of trees and files stay in the cache, as those of releases do.
-        with_export: Whether trees are also probed with the exported diff and the shim off.
+        with_export: Whether trees are also probed with the exported diff and the patch off.
         tests: Which of the trees' own tests are run from each side; this implies ``with_export``.
         folder: Where the report is written, as Markdown, JSON and HTML.
         readme: A Markdown file that gets the report's first table.
 
     Returns:
-        0 if every probe passes with the shim, and those that can with the diff; else 1.
+        0 if every probe passes with the patch, and those that can with the diff; else 1.
 
     Raises:
         CommandError: A SPEC or a name is invalid, or nothing could be run.

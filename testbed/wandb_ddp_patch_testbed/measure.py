@@ -129,13 +129,13 @@ def _probe(
     def done(verdict: probes.Verdict) -> None:
         kept = {key: val for key, val in vars(verdict).items() if key != "name"}
         probe = probes.PROBES[verdict.name]
-        # Only what fails for its own reason proves that the shim, or a change, mends it.
+        # Only what fails for its own reason proves that the patch, or a change, mends it.
         if side == "without" and verdict.passed is False:
             kept["otherwise"] = not probe.is_why(verdict.reason, verdict.trace)
         verdicts[verdict.name] = kept
         live.verdict(entry["label"], side, verdict.name, kept)
 
-    shim = side == "with"
-    found = probes.run_all(names, shim=shim, python=python, timeout=timeout, done=done)
+    patched = side == "with"
+    found = probes.run_all(names, patched=patched, python=python, timeout=timeout, done=done)
     if side != "without":
-        probes.again(found, shim=shim, python=python, timeout=timeout, done=done)
+        probes.again(found, patched=patched, python=python, timeout=timeout, done=done)

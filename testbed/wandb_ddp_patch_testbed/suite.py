@@ -1,4 +1,4 @@
-"""wandb's own unit tests on a tree: as it is, with the shim, and with the exported diff."""
+"""wandb's own unit tests on a tree: as it is, with the patch, and with the exported diff."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class _Suite:
                 (folder / "export" / file).parent.mkdir(parents=True, exist_ok=True)
                 (folder / "export" / file).write_text(text, "utf-8")
         # A copy, alone in its folder: beside the original there may be another wandb.
-        shutil.copytree(_PACKAGE, folder / "shim" / "wandb_ddp_patch")
+        shutil.copytree(_PACKAGE, folder / "patched" / "wandb_ddp_patch")
 
     def compare(self) -> Dict[str, Any]:
         paths = self._options.paths
@@ -119,7 +119,7 @@ class _Suite:
             f"Of wandb's own {len(before)} unit tests, {failing} fail on this tree as it is"
             + (", with which the run was ended (--maxfail)" if self._is_cut(before) else "")
         )
-        for side, what in (("with", "With the shim"), ("export", "With the change")):
+        for side, what in (("with", "With the patch"), ("export", "With the change")):
             names = ", ".join(worse[side][:5])
             self._words.append(
                 f"{what}, {len(worse[side])} others fail" + (f": {names}" if names else "")
@@ -162,7 +162,7 @@ class _Suite:
         if (self._folder / "needs" / "xdist").is_dir() and not alone:
             command += ["-n", str(self._options.jobs)]
         if side == "with":
-            path.append(str(self._folder / "shim"))
+            path.append(str(self._folder / "patched"))
             command += ["-p", "wandb_ddp_patch"]
         env = {key: val for key, val in os.environ.items() if not key.startswith("WANDB_")}
         env.update(PYTHONPATH=os.pathsep.join(path), WANDB_DDP_PATCH=str(int(side == "with")))

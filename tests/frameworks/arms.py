@@ -1,4 +1,4 @@
-"""Runs a script without the shim and with it, and keeps what came out for the tables.
+"""Runs a script without the patch and with it, and keeps what came out for the tables.
 
 Results lie in build/carriers, a file for each test, with the versions of what was used.
 tables.py makes docs/carriers.md of them.
@@ -23,7 +23,7 @@ from wandb_ddp_patch import runfile
 
 HERE = Path(__file__).parent
 RESULTS = ROOT / "build" / "carriers"
-# Without the shim many a worker hangs, and nobody waits for that as long as for a fault.
+# Without the patch many a worker hangs, and nobody waits for that as long as for a fault.
 SECONDS_WITHOUT = 150
 WITHOUT, WITH = "0", "1"
 

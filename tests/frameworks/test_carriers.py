@@ -1,6 +1,6 @@
 """Every carrier, the frameworks' too, takes a config, a run, a summary, a watched model and media.
 
-Each is also tried without the shim, for the table in docs/carriers.md.
+Each is also tried without the patch, for the table in docs/carriers.md.
 """
 
 import json
@@ -28,8 +28,8 @@ def carry(folder, arm, carrier):
 
 @pytest.mark.parametrize("carrier", ALL)
 def test_it_carries_everything(tmp_path, carrier):
-    needs_the_shim = carrier.startswith("wandb_ddp_patch")
-    without = None if needs_the_shim else carry(tmp_path / "without", arms.WITHOUT, carrier)[0]
+    needs_the_patch = carrier.startswith("wandb_ddp_patch")
+    without = None if needs_the_patch else carry(tmp_path / "without", arms.WITHOUT, carrier)[0]
     found, output = carry(tmp_path / "with", arms.WITH, carrier)
     packages = ALL[carrier].packages(carrier)
     arms.keep(carrier, packages, carrier=carrier, without=without, found=found)

@@ -1,4 +1,4 @@
-"""What people do with each framework and wandb, without the shim and with it.
+"""What people do with each framework and wandb, without the patch and with it.
 
 Each is a script that checks what it can by itself; what it logs is counted afterwards, in
 the run's file.

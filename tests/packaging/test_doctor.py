@@ -54,14 +54,14 @@ def test_doctor_says_what_is_here_and_that_all_is_well(command):
     assert progress[-1].startswith(f"{len(progress)} of {len(progress)}: ")
 
 
-def test_a_probe_that_hung_with_the_shim_counts_once_it_was_asked_again(monkeypatch, capsys):
+def test_a_probe_that_hung_with_the_patch_counts_once_it_was_asked_again(monkeypatch, capsys):
     asked = []
 
-    def run_all(names, *, shim, done, timeout, **_):
+    def run_all(names, *, patched, done, timeout, **_):
         found = {}
         for name in names:
-            hangs = name == "config-names" and (not shim or (name, shim) not in asked)
-            asked.append((name, shim))
+            hangs = name == "config-names" and (not patched or (name, patched) not in asked)
+            asked.append((name, patched))
             reason = f"hangs: no end after {timeout} s" if hangs else "as it should be"
             found[name] = probes.Verdict(name, not hangs, reason)
             done(found[name])
@@ -81,7 +81,7 @@ def test_a_probe_that_hung_with_the_shim_counts_once_it_was_asked_again(monkeypa
     total = 2 * len(probes.PROBES)
     progress = capsys.readouterr().err.splitlines()
     assert len(progress) == total
-    assert progress[-1] == f"{total} of {total}: config-names, with the shim: passes"
+    assert progress[-1] == f"{total} of {total}: config-names, with the patch: passes"
 
 
 def verdicts(with_passes):
@@ -91,14 +91,14 @@ def verdicts(with_passes):
     return lambda: [row, {**row, "name": "preinit", "with": {"passed": True, "reason": ""}}]
 
 
-def test_exit_status_tells_of_a_probe_that_fails_with_the_shim(monkeypatch, capsys):
+def test_exit_status_tells_of_a_probe_that_fails_with_the_patch(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "_probe", verdicts(False))
     assert cli.main(["doctor"]) == 1
     out = capsys.readouterr().out
     assert "config-copy  fails    FAILS   AssertionError: got 3\n" in out
     assert "preinit      fails    passes  hangs: no end after 15 s\n" in out
-    assert "\nOf 2 probes, 0 pass without the shim, 1 with it.\n" in out
-    assert out.endswith("\nSomething is wrong here: with the shim, still failing: config-copy.\n")
+    assert "\nOf 2 probes, 0 pass without the patch, 1 with it.\n" in out
+    assert out.endswith("\nSomething is wrong here: with the patch, still failing: config-copy.\n")
     assert "\033" not in out
     monkeypatch.setattr(doctor, "_probe", verdicts(None))
     assert cli.main(["doctor"]) == 0
@@ -110,7 +110,7 @@ def test_exit_status_tells_of_a_probe_that_fails_with_the_shim(monkeypatch, caps
     assert capsys.readouterr().out.endswith("\nNothing is known: no probe can be run here.\n")
     monkeypatch.setattr(doctor, "_probe", verdicts(True))
     assert cli.main(["doctor"]) == 0
-    assert capsys.readouterr().out.endswith("\nAll is well: with the shim, no probe fails.\n")
+    assert capsys.readouterr().out.endswith("\nAll is well: with the patch, no probe fails.\n")
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="this platform has no terminals to try")

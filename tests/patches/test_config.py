@@ -1,4 +1,4 @@
-"""Config in other interpreters: payloads that load without the shim, and what loading imports."""
+"""Config in other interpreters: payloads that load without the patch, and what loading imports."""
 
 import copy
 import pickle
@@ -80,7 +80,7 @@ print(yaml.dump(config, Dumper=Mine).strip())
     ("version", "python"),
     [("newest", None), ("0.13.11", "3.11"), ("0.16.6", "3.11"), ("0.21.4", "3.11")],
 )
-def test_payload_loads_without_the_shim(run_script, release, tmp_path, run, version, python):
+def test_payload_loads_without_the_patch(run_script, release, tmp_path, run, version, python):
     """So a checkpoint never depends on us (wandb 0.13 and later)."""
     run.config.update_locked({"swept": 1}, user="sweep")
     data = [pickle.dumps(run.config, protocol) for protocol in PROTOCOLS]

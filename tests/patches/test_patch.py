@@ -30,12 +30,12 @@ def test_reverted_classes_are_those_of_an_unpatched_process(fresh):
                                for k, v in sorted(vars(owner).items())])
     print([type(getattr(wandb, name)).__name__ for name in ("log", "config", "summary", "save")])
     """
-    shim = "import wandb_ddp_patch"
+    patched = "import wandb_ddp_patch"
     alone = fresh(code.format(first="", then=""))
-    assert fresh(code.format(first=shim, then="wandb_ddp_patch.revert()")) == alone
-    assert fresh(code.format(first="", then=f"{shim}; wandb_ddp_patch.revert()")) == alone
-    assert fresh(code.format(first=shim, then=""), WANDB_DDP_PATCH="0") == alone
-    assert fresh(code.format(first=shim, then="")) != alone
+    assert fresh(code.format(first=patched, then="wandb_ddp_patch.revert()")) == alone
+    assert fresh(code.format(first="", then=f"{patched}; wandb_ddp_patch.revert()")) == alone
+    assert fresh(code.format(first=patched, then=""), WANDB_DDP_PATCH="0") == alone
+    assert fresh(code.format(first=patched, then="")) != alone
 
 
 def test_revert_after_a_run_that_has_finished(fresh):
@@ -85,12 +85,12 @@ def test_revert_leaves_what_somebody_has_patched_after_us(fresh):
 
 @pytest.mark.parametrize("order", ["before", "after", "both", "submodule"])
 def test_import_before_or_after_wandb(fresh, order):
-    shim, wandb_ = "import wandb_ddp_patch", "import wandb"
+    patched, wandb_ = "import wandb_ddp_patch", "import wandb"
     lines = {
-        "before": [shim, wandb_],
-        "after": [wandb_, shim],
-        "both": [shim, wandb_, "import importlib", "importlib.reload(wandb_ddp_patch)"],
-        "submodule": [shim, "import wandb.sdk.wandb_config", wandb_],
+        "before": [patched, wandb_],
+        "after": [wandb_, patched],
+        "both": [patched, wandb_, "import importlib", "importlib.reload(wandb_ddp_patch)"],
+        "submodule": [patched, "import wandb.sdk.wandb_config", wandb_],
     }[order]
     check = "print(hasattr(wandb.Config.__new__(wandb.Config), 'x'))"
     assert fresh("\n".join([*lines, check])) == "False\n"
@@ -164,11 +164,11 @@ def test_upstream_behaviours_that_stay(run):
 
 def test_missing_name_reads_as_upstreams(fresh):
     code = """
-    import {shim}wandb
+    import {patched}wandb
     try: wandb.Config().missing
     except AttributeError as error: print(type(error).__name__, error, repr(error.__cause__))
     """
-    assert fresh(code.format(shim="")) == fresh(code.format(shim="wandb_ddp_patch, "))
+    assert fresh(code.format(patched="")) == fresh(code.format(patched="wandb_ddp_patch, "))
 
 
 # --- a wandb of the future --------------------------------------------------
@@ -223,7 +223,7 @@ import sys, types, warnings
 import wandb
 from wandb.sdk import wandb_config as config, wandb_run as run, wandb_summary as summary
 {change}
-{shim}
+{patched}
 """
 USE = """
 run = wandb.init(mode="offline", project="p", config={"lr": 1})
@@ -244,8 +244,8 @@ print([s.why for s in wandb_ddp_patch.status() if s.state == "skipped"])
 @pytest.mark.parametrize("kind", FUTURES)
 def test_unknown_wandb_gives_one_warning_and_works_as_without_us(fresh, kind):
     change, reason, works = FUTURES[kind]
-    alone = fresh(FUTURE.format(change=change, shim=USE if works else ""))
-    out = fresh(FUTURE.format(change=change, shim=IMPORT + (USE if works else "")))
+    alone = fresh(FUTURE.format(change=change, patched=USE if works else ""))
+    out = fresh(FUTURE.format(change=change, patched=IMPORT + (USE if works else "")))
     warning, skipped, *rest = out.splitlines()
     assert warning.startswith("1 RuntimeWarning wandb_ddp_patch: ")
     assert reason in warning
@@ -256,7 +256,7 @@ def test_unknown_wandb_gives_one_warning_and_works_as_without_us(fresh, kind):
 def test_a_graft_that_does_not_fit_leaves_no_trace(fresh):
     change = FUTURES["another storage"][0]
     look = "print(sorted(map(str, vars(config.Config).items())) == before)"
-    code = FUTURE.format(change=change, shim=IMPORT).replace(
+    code = FUTURE.format(change=change, patched=IMPORT).replace(
         "with warnings", "before = sorted(map(str, vars(config.Config).items()))\nwith warnings"
     )
     assert fresh(code + look).splitlines()[-1] == "True"
@@ -264,8 +264,8 @@ def test_a_graft_that_does_not_fit_leaves_no_trace(fresh):
 
 def test_unknown_wandb_under_warnings_as_errors_still_works(fresh):
     change = FUTURES["class renamed"][0]
-    shim = "warnings.simplefilter('error'); import wandb_ddp_patch; print('imported')"
-    code = FUTURE.format(change=change, shim=shim)
+    patched = "warnings.simplefilter('error'); import wandb_ddp_patch; print('imported')"
+    code = FUTURE.format(change=change, patched=patched)
     assert fresh(code, quiet=False) == "imported\n"
 
 
@@ -321,7 +321,7 @@ except ImportError as error:
 
 def test_the_real_loader_is_back_and_the_module_is_as_without_us(fresh):
     code = """
-    {shim}
+    {patched}
     import importlib.util, pkgutil
     print(type(importlib.util.find_spec("wandb.sdk.wandb_config").loader).__name__ != "")
     import wandb, inspect, importlib.resources
@@ -334,7 +334,7 @@ def test_the_real_loader_is_back_and_the_module_is_as_without_us(fresh):
     importlib.reload(module)
     print(len(module.Config().keys()))
     """
-    assert fresh(code.format(shim="")) == fresh(code.format(shim="import wandb_ddp_patch"))
+    assert fresh(code.format(patched="")) == fresh(code.format(patched="import wandb_ddp_patch"))
 
 
 # What a program sees of imports, which must be the same with our finder and without.
@@ -445,9 +445,9 @@ print({{status.state for status in wandb_ddp_patch.status()}})
 @pytest.mark.parametrize("what", AS_WITHOUT_US)
 def test_imports_are_what_they_are_without_us(fresh, tmp_path, what):
     said = []
-    for shim in ("", "import wandb_ddp_patch"):
-        (tmp_path / ("with" if shim else "without")).mkdir()
-        code = f"{shim}\nimport os\nos.chdir({'with' if shim else 'without'!r})\n"
+    for patched in ("", "import wandb_ddp_patch"):
+        (tmp_path / ("with" if patched else "without")).mkdir()
+        code = f"{patched}\nimport os\nos.chdir({'with' if patched else 'without'!r})\n"
         code += "import sys\nsys.path.insert(0, '')\n"
         out = fresh(code + textwrap.dedent(AS_WITHOUT_US[what]), quiet=False)
         out = re.sub(r"0x[0-9a-f]+|in \d+\.\d+s", "", out)

@@ -23,7 +23,7 @@ RELEASES = [
 ]
 # The end of each way home: a relay, a Python service, wandb-core. The rest is of the nightly run.
 DAILY = ("0.10.23", "0.16.6", "0.21.4")
-# Without the shim, one of them; PROBE_ALL=1 asks for all.
+# Without the patch, one of them; PROBE_ALL=1 asks for all.
 WITHOUT = RELEASES if os.environ.get("PROBE_ALL") else RELEASES[:1]
 # What works without us: dunder names do since 0.13.0, and a run that a worker uses
 # and does not finish, but for the releases in which attaching fails or rows are lost,
@@ -61,10 +61,10 @@ def each(releases):
 
 
 @each(RELEASES)
-def test_with_the_shim(release, version, python):
+def test_with_the_patch(release, version, python):
     python = release(version, python)
-    verdicts = probes.run_all(probes.PROBES, shim=True, python=python)
-    verdicts = probes.again(verdicts, shim=True, python=python)
+    verdicts = probes.run_all(probes.PROBES, patched=True, python=python)
+    verdicts = probes.again(verdicts, patched=True, python=python)
     failed = [verdict for verdict in verdicts.values() if verdict.passed is False]
     assert not failed
     reasons = {verdict.reason for verdict in verdicts.values() if verdict.passed is None}
@@ -73,18 +73,18 @@ def test_with_the_shim(release, version, python):
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("python", ["3.14", "3.15"])
-def test_with_the_shim_where_forkserver_is_the_default(release, python):
-    test_with_the_shim(release, wandb.__version__, python)
+def test_with_the_patch_where_forkserver_is_the_default(release, python):
+    test_with_the_patch(release, wandb.__version__, python)
 
 
 @each(WITHOUT)
-def test_without_the_shim(release, version, python):
+def test_without_the_patch(release, version, python):
     python = release(version, python)
-    verdicts = probes.run_all(probes.PROBES, shim=False, python=python, timeout=40)
+    verdicts = probes.run_all(probes.PROBES, patched=False, python=python, timeout=40)
     fine = {name for name, fine in FINE if fine == version}
     # What works without us has longer than what hangs.
     verdicts.update(
-        probes.again({name: verdicts[name] for name in fine}, shim=False, python=python)
+        probes.again({name: verdicts[name] for name in fine}, patched=False, python=python)
     )
     assert {name for name, verdict in verdicts.items() if verdict.passed} == fine
     otherwise = {
@@ -146,11 +146,11 @@ def test_a_probe_that_hangs_or_dies_says_so_and_leaves_nothing(tmp_path):
         for key, value in env.items():
             patch.setenv(key, value)
         # Our own folder comes first in the probe's path, the fake after it.
-        verdict = probes.run("config-blank", shim=False)
+        verdict = probes.run("config-blank", patched=False)
         assert not verdict.passed
         assert verdict.reason.startswith("died, exit code 3")
         (tmp_path / "wandb.py").write_text("import time\ntime.sleep(600)\n")
-        verdict = probes.run("config-blank", shim=False, timeout=2)
+        verdict = probes.run("config-blank", patched=False, timeout=2)
         assert verdict.reason == "hangs: no end after 2 s"
 
 
@@ -162,7 +162,7 @@ def test_a_probe_that_hung_is_asked_once_more_before_it_counts(tmp_path, monkeyp
 
     def again(timeout):
         verdicts = {"preinit": other, "config-blank": hung}
-        found = probes.again(verdicts, shim=False, timeout=timeout, done=told.append)
+        found = probes.again(verdicts, patched=False, timeout=timeout, done=told.append)
         assert list(found) == ["preinit", "config-blank"]
         assert found["preinit"] is other
         assert told.pop() == found["config-blank"]
@@ -191,7 +191,7 @@ def test_what_is_probed_is_the_environments_own_wandb(run_script, release, tmp_p
     shutil.copytree(Path(probes.__file__).parent.parent, tmp_path / "site" / "wandb_ddp_patch")
     code = (
         "from wandb_ddp_patch import probes; import sys\n"
-        "print(probes.run('config-blank', shim=False, python=sys.argv[1]).reason)"
+        "print(probes.run('config-blank', patched=False, python=sys.argv[1]).reason)"
     )
     done = run_script(
         *("-c", code, release("0.16.6")),
@@ -208,13 +208,13 @@ def test_an_unknown_probe_is_a_one_line_error(capsys):
 
 
 def test_a_person_is_told_in_a_line_what_a_probe_has_found(run_script):
-    for shim, status, said in (("1", 0, "passes"), ("0", 1, "FAILS")):
+    for patched, status, said in (("1", 0, "passes"), ("0", 1, "FAILS")):
         module = "wandb_ddp_patch.probes"
-        env = {"WANDB_DDP_PATCH": shim}
+        env = {"WANDB_DDP_PATCH": patched}
         done = run_script("-m", module, "config-blank", env=env, returncode=None)
         assert (done.returncode, done.stderr) == (status, "")
         (line,) = done.stdout.splitlines()
         assert line.startswith(f"config-blank: {said} (")
         assert line.endswith(
-            "as it should be" if shim == "1" else "maximum recursion depth exceeded"
+            "as it should be" if patched == "1" else "maximum recursion depth exceeded"
         )

@@ -6,7 +6,7 @@ SCRIPT = """
 import argparse
 import multiprocessing as mp
 import wandb
-{shim}
+{patched}
 
 def train(rank, args):
     print(rank, dict(args.config))
@@ -19,7 +19,7 @@ if __name__ == "__main__":
     process.join()
     assert process.exitcode == 0
 """
-SHIM = "import wandb_ddp_patch"
+PATCHED = "import wandb_ddp_patch"
 
 
 @pytest.fixture
@@ -28,21 +28,21 @@ def old(release):
 
 
 @pytest.mark.parametrize(
-    ("shim", "env"), [("", {}), (SHIM, {"WANDB_DDP_PATCH": "0"})], ids=["not imported", "off"]
+    ("patched", "env"), [("", {}), (PATCHED, {"WANDB_DDP_PATCH": "0"})], ids=["not imported", "off"]
 )
-def test_without_the_shim_it_fails_as_reported(fresh, old, shim, env):
+def test_without_the_patch_it_fails_as_reported(fresh, old, patched, env):
     # 0.10.23 captures the console in a thread, and may lose the traceback's end.
     env = {"WANDB_CONSOLE": "off", **env}
-    traceback = fresh(SCRIPT.format(shim=shim), python=old, fails=True, **env)
+    traceback = fresh(SCRIPT.format(patched=patched), python=old, fails=True, **env)
     assert "reduction.dump(process_obj, fp)" in traceback
     assert 'wandb_config.py", line 151, in __getattr__' in traceback
     assert "\nKeyError: '__getstate__'\n" in traceback
 
 
-@pytest.mark.parametrize("first", ["wandb first", "shim first"])
-def test_with_the_shim_the_worker_prints_the_config(fresh, old, first):
-    script = SCRIPT.format(shim=SHIM)
-    if first == "shim first":
-        script = SHIM + script.replace(SHIM, "")
+@pytest.mark.parametrize("first", ["wandb first", "patched first"])
+def test_with_the_patch_the_worker_prints_the_config(fresh, old, first):
+    script = SCRIPT.format(patched=PATCHED)
+    if first == "patched first":
+        script = PATCHED + script.replace(PATCHED, "")
     env = {"WANDB_CONSOLE": "off"}  # as above: what a worker prints is lost now and then
     assert fresh(script, python=old, quiet=False, **env) == "0 {'lr': 0.1}\n"

@@ -27,12 +27,12 @@ def test_the_demo_reads_well_in_a_pipe(tmp_path):
         timeout=HANG_SECONDS,
     )
     assert done.returncode == 0, done.stdout
-    without, shim, rates = re.split(r"^[23]\. .*\n", done.stdout, flags=re.M)
+    without, patched, rates = re.split(r"^[23]\. .*\n", done.stdout, flags=re.M)
     # One worker's error, and what became of the script: a line each.
     _, error, status = without.splitlines()
     assert re.fullmatch(r"   \w*(Error|Exception): [^:]+", error), error
     assert status == "   exit status 1"
-    assert re.findall(r"^Epoch (\d+) of 15: accuracy \d", shim, re.M) == ["5", "10", "15"]
+    assert re.findall(r"^Epoch (\d+) of 15: accuracy \d", patched, re.M) == ["5", "10", "15"]
     assert len(re.findall(r"^Rate [\d.]+: accuracy \d", rates, re.M)) == 3
     assert "\r" not in done.stdout
     named = [line for line in done.stdout.splitlines() if str(tmp_path) not in line]

@@ -214,11 +214,11 @@ def test_what_workers_logged_offline_can_be_synchronised(backend, python, act, t
     assert run.config == online_workers.CONFIG
 
 
-def test_shared_mode_is_as_without_the_shim(backend, run_script):
+def test_shared_mode_is_as_without_the_patch(backend, run_script):
     seen = []
-    for shim in ("0", "1"):
+    for patched in ("0", "1"):
         for label in ("0", "1"):
-            env = environment(backend, WANDB_DDP_PATCH=shim)
+            env = environment(backend, WANDB_DDP_PATCH=patched)
             run_script(SCRIPT, "shared", label, env=env)
         (run,) = backend.runs()
         seen.append((run.rows, run.exit_code, run.config))

@@ -19,10 +19,10 @@ def soak(run_script, tmp_path):
 
     def soak(python, runs, tasks, seconds):
         seen = []
-        for folder, number, shim in ((tmp_path, tasks, "1"), (tmp_path / "alone", 0, "0")):
+        for folder, number, patched in ((tmp_path, tasks, "1"), (tmp_path / "alone", 0, "0")):
             temporary = folder / "temporary"
             temporary.mkdir(parents=True)
-            env = {**WORKER_ENV, "WANDB_DDP_PATCH": shim, "TMPDIR": str(temporary)}
+            env = {**WORKER_ENV, "WANDB_DDP_PATCH": patched, "TMPDIR": str(temporary)}
             script = soak_workers.__file__
             run_script(script, runs, number, cwd=folder, python=python, env=env, seconds=seconds)
             seen.append(json.loads((folder / "seen.json").read_text()))

@@ -1,6 +1,6 @@
 """A run whose worker speaks to W&B's service through the checks for other machines.
 
-Run by the interpreter of any wandb release; without the shim, whose modules it uses.
+Run by the interpreter of any wandb release; without the patch, whose modules it uses.
 """
 
 import contextlib

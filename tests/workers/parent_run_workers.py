@@ -131,7 +131,7 @@ CASES = {
 def main():
     case, method = sys.argv[1:]
     context = multiprocessing.get_context(method)
-    if case == "refused":  # before there is a run, with one that is finished, or with the shim off
+    if case == "refused":  # before there is a run, with one that is finished, or with the patch off
         log_in(context, range(WORKERS), refused)
     run = wandb.init(mode="offline", project="p", id="theirs", config={"lr": 0.25})
     if case in CASES:

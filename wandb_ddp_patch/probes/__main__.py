@@ -45,7 +45,7 @@ def main(arguments: List[str]) -> int:
 def _run_in_subprocess(name: str) -> Verdict:
     # There, what a probe's workers print as they fail, perhaps thousands of lines, is read and
     # cut; here it would bury the verdict.
-    return runner.run(name, shim=os.environ.get("WANDB_DDP_PATCH") != "0")
+    return runner.run(name, patched=os.environ.get("WANDB_DDP_PATCH") != "0")
 
 
 def _line(verdict: Verdict) -> str:

@@ -23,12 +23,12 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 class Interpreter:
     """A subprocess that runs one probe after the other, and imports wandb once for all."""
 
-    def __init__(self, python: str, shim: bool) -> None:
+    def __init__(self, python: str, patched: bool) -> None:
         """Start the subprocess.
 
         Args:
             python: The interpreter. This package need not be installed there.
-            shim: Whether the patches are on.
+            patched: Whether the patches are on.
         """
         # Temporary files of its own: it is going to be killed, together with whatever would have
         # removed them. A short name: the services' sockets are in there, and no system takes a
@@ -37,7 +37,7 @@ class Interpreter:
         self._process = subprocess.Popen(
             [python, "-m", "wandb_ddp_patch.probes", "--json", "-"],
             cwd=os.path.join(_isolated_copy(), "empty"),
-            env={**environment(python, shim), **_write_below(self._folder)},
+            env={**environment(python, patched), **_write_below(self._folder)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -127,12 +127,12 @@ def _write_below(folder: str) -> Dict[str, str]:
     return dict.fromkeys(names, folder)
 
 
-def environment(python: str, shim: bool) -> Dict[str, str]:
+def environment(python: str, patched: bool) -> Dict[str, str]:
     """Return environment variables by which an interpreter finds this package, and no other.
 
     Args:
         python: The interpreter. This package need not be installed there.
-        shim: Whether the patches are on.
+        patched: Whether the patches are on.
     """
     path = [os.path.join(_isolated_copy(), "path")]
     if python == sys.executable:  # another one might load packages that are not made for it
@@ -141,7 +141,7 @@ def environment(python: str, shim: bool) -> Dict[str, str]:
     env.update(
         PYTHONPATH=os.pathsep.join(map(os.path.abspath, path)),
         PYTHONWARNINGS="ignore",
-        WANDB_DDP_PATCH="1" if shim else "0",
+        WANDB_DDP_PATCH="1" if patched else "0",
         WANDB_SILENT="true",
     )
     return env

@@ -13,15 +13,15 @@ from .interpreter import Interpreter
 from .verdict import Verdict
 
 
-def run(name: str, *, shim: bool, python: str = sys.executable, timeout: float = 120) -> Verdict:
+def run(name: str, *, patched: bool, python: str = sys.executable, timeout: float = 120) -> Verdict:
     """Run one probe in a subprocess and return its verdict; see :func:`run_all`."""
-    return run_all([name], shim=shim, python=python, timeout=timeout)[name]
+    return run_all([name], patched=patched, python=python, timeout=timeout)[name]
 
 
 def run_all(
     names: Iterable[str],
     *,
-    shim: bool,
+    patched: bool,
     python: str = sys.executable,
     timeout: float = 120,
     jobs: int = 1,
@@ -31,7 +31,7 @@ def run_all(
 
     Args:
         names: Keys of ``PROBES``.
-        shim: Whether the patches are on.
+        patched: Whether the patches are on.
         python: The interpreter whose wandb is probed. This package need not be
             installed there.
         timeout: Seconds after which a probe counts as hanging. Its subprocess is killed,
@@ -43,7 +43,7 @@ def run_all(
         The verdicts, in the order of the names.
     """
     names = list(names)
-    batch = _Batch(names, shim, python, timeout, done)
+    batch = _Batch(names, patched, python, timeout, done)
     _active.append(batch)
     with ThreadPoolExecutor(jobs) as pool:
         try:
@@ -58,7 +58,7 @@ def run_all(
 def again(
     verdicts: Mapping[str, Verdict],
     *,
-    shim: bool,
+    patched: bool,
     python: str = sys.executable,
     timeout: float = 120,
     done: Callable[[Verdict], object] = bool,
@@ -70,7 +70,7 @@ def again(
 
     Args:
         verdicts: What :func:`run_all` returned for the same arguments.
-        shim: Whether the patches are on.
+        patched: Whether the patches are on.
         python: The interpreter whose wandb is probed.
         timeout: Seconds after which a probe counts as hanging.
         done: Called with each new verdict as it comes.
@@ -86,7 +86,7 @@ def again(
         done(found[verdict.name])
 
     hung = [name for name, verdict in verdicts.items() if verdict.hangs]
-    run_all(hung, shim=shim, python=python, timeout=timeout, done=replace)
+    run_all(hung, patched=patched, python=python, timeout=timeout, done=replace)
     return found
 
 
@@ -102,7 +102,7 @@ class _Batch:
     def __init__(
         self,
         names: Iterable[str],
-        shim: bool,
+        patched: bool,
         python: str,
         timeout: float,
         done: Callable[[Verdict], object],
@@ -110,7 +110,7 @@ class _Batch:
         self.verdicts: Dict[str, Verdict] = {}
         self._names = collections.deque(names)
         self._interpreters: List[Interpreter] = []
-        self._shim, self._python, self._timeout, self._done = shim, python, timeout, done
+        self._patched, self._python, self._timeout, self._done = patched, python, timeout, done
 
     def work(self) -> None:
         """Run probes until no name is left; called in each thread."""
@@ -124,7 +124,7 @@ class _Batch:
                 self._drop(interpreter)
                 interpreter = None
             if interpreter is None:
-                interpreter = Interpreter(self._python, self._shim)
+                interpreter = Interpreter(self._python, self._patched)
                 self._interpreters.append(interpreter)
             verdict, usable = interpreter.run(name, self._timeout)
             if not usable:

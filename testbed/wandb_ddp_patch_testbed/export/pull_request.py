@@ -130,8 +130,8 @@ def _measured(topic: Topic, entry: Dict[str, Any]) -> List[str]:
         lines += [f"For another reason than theirs fail without it: {', '.join(otherwise)}."]
     tests = entry.get("tests")
     if tests:
-        # What the shim does there is nothing to wandb's reviewers.
-        words = [word for word in tests["words"] if not word.startswith("With the shim")]
+        # What the patch does there is nothing to wandb's reviewers.
+        words = [word for word in tests["words"] if not word.startswith("With the patch")]
         lines += ["", "".join(f"{word[:1].upper()}{word[1:]}. " for word in words).rstrip()]
     return lines
 

@@ -14,7 +14,7 @@ def markdown(report: Report, details: bool = True) -> str:
 
     Args:
         report: The report.
-        details: Whether to show each probe, and what fails with the shim; else the
+        details: Whether to show each probe, and what fails with the patch; else the
             summary and a table of the environments, with no title, for a README.
 
     Returns:
@@ -30,7 +30,7 @@ def markdown(report: Report, details: bool = True) -> str:
         ),
     ]
     if details:
-        lines = [f"# wandb without and with the shim, {report['created'][:10]}", "", *lines]
+        lines = [f"# wandb without and with the patch, {report['created'][:10]}", "", *lines]
         if report.get("command"):
             lines += ["", "To find the same once more:", "", *_block(report["command"], "sh")]
         lines.extend(_probes(report))

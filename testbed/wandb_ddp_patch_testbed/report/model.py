@@ -17,9 +17,9 @@ Environment = Dict[str, Any]
 ISSUES = "https://github.com/wandb/wandb/issues/"
 
 _SIDES = {
-    "without": "without the shim",
-    "with": "with the shim",
-    "export": "with the exported diff, the shim off",
+    "without": "without the patch",
+    "with": "with the patch",
+    "export": "with the exported diff, the patch off",
 }
 
 
@@ -186,7 +186,7 @@ class Failing(NamedTuple):
 
 
 def failures(report: Report) -> Iterator[Failing]:
-    """Yield what should pass and does not; without the shim, failures are expected."""
+    """Yield what should pass and does not; without the patch, failures are expected."""
     for row, environment in enumerate(report["environments"], 1):
         for side in report["sides"]:
             for column, probe in enumerate(report["probes"], 1):

@@ -19,7 +19,7 @@ class Live:
     """The matrix while it is measured: a context manager, used from any thread.
 
     In a terminal it redraws the matrix and a progress bar, and leaves the whole
-    matrix, its legend and what fails with the shim there at its end. Elsewhere it
+    matrix, its legend and what fails with the patch there at its end. Elsewhere it
     prints a line for each environment that is finished, and its user prints
     :func:`text` at the end.
 

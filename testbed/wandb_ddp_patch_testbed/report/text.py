@@ -52,7 +52,7 @@ def legend(report: Report) -> List[str]:
 
 
 def failure_lines(report: Report) -> List[str]:
-    """Return a line for each probe that fails with the shim."""
+    """Return a line for each probe that fails with the patch."""
     return [
         f"{model.name_of(failure.environment)}, {failure.probe['name']},"
         f" {model.side_name(failure.side)}:"
@@ -62,7 +62,7 @@ def failure_lines(report: Report) -> List[str]:
 
 
 def text(report: Report, encoding: str = "utf-8") -> str:
-    """Write the matrix as plain text, with its legend and what fails with the shim.
+    """Write the matrix as plain text, with its legend and what fails with the patch.
 
     Args:
         report: The report.
