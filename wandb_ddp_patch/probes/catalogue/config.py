@@ -20,7 +20,7 @@ from ..registry import CannotRun, check, probe
     fails=r"RecursionError|KeyError: '__|Settings\._validator_factory|attach in the same process",
 )
 def config_pickle() -> None:
-    """A config comes back from pickle as it was, in every protocol."""
+    """A pickled config is unchanged when it is loaded, with every protocol."""
     with offline_run() as run:
         run.config.update_locked({"swept": 1}, user="sweep")
         for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
@@ -38,7 +38,7 @@ def _own_items(config: Any) -> List[Any]:
 
 @probe(833, fails="RecursionError|KeyError: '__")
 def config_copy() -> None:
-    """copy and deepcopy of a config give one that changes by itself."""
+    """copy() and deepcopy() of a config return an independent config."""
     with offline_run() as run:
         for copied in (copy.copy(run.config), copy.deepcopy(run.config)):
             check(config_items(copied) == ITEMS, "the copy differs")
@@ -51,7 +51,7 @@ def config_copy() -> None:
 
 @probe(2007, 3748, 5062, fails=r"RecursionError|KeyError: '__|Settings\._validator_factory")
 def config_spawn() -> None:
-    """wandb.config, in a namespace of arguments, arrives in a spawned worker."""
+    """wandb.config arrives in a spawned worker in a namespace of arguments."""
     import wandb
 
     with offline_run():
@@ -68,7 +68,7 @@ def _read_config(args: argparse.Namespace) -> Dict[str, Any]:
 
 @probe(fails="pickle holds (the API key|settings)")
 def config_secret() -> None:
-    """No pickle of a config, run or summary holds the API key or the settings."""
+    """No pickle of a config, run or summary contains the API key or the settings."""
     import wandb
 
     with offline_run() as run:
@@ -82,7 +82,7 @@ def config_secret() -> None:
 
 @probe(2007, fails="KeyError: 'missing'|it has ")
 def config_names() -> None:
-    """hasattr works on a config, for dunder names too."""
+    """hasattr() works on a config, even for dunder names."""
     with offline_run() as run:
         check(hasattr(run.config, "lr") and run.config.lr == 0.1, "lr is not an attribute")
         for name in ("missing", "__getstate__missing__", "__deepcopy_missing__", "__array__"):
@@ -91,7 +91,7 @@ def config_names() -> None:
 
 @probe(fails="RecursionError")
 def config_blank() -> None:
-    """hasattr works on a config whose __init__ has not run, as pickle makes them."""
+    """hasattr() works on a config whose __init__ has not run, as pickle creates it."""
     wandb: Any = importlib.import_module("wandb")
     blank = wandb.Config.__new__(wandb.Config)
     check(not hasattr(blank, "missing"), "it has an attribute")
@@ -103,7 +103,7 @@ def config_blank() -> None:
     fails=r"Weights only load failed|RecursionError|KeyError: '__|Settings\._validator_factory",
 )
 def config_checkpoint() -> None:
-    """A checkpoint that holds a config is saved and loaded by torch, by default."""
+    """torch saves and loads a checkpoint with a config, with its default arguments."""
     try:
         import torch
     except ImportError:
@@ -118,7 +118,7 @@ def config_checkpoint() -> None:
 
 @probe(fails="RecursionError|KeyError: '__")
 def config_disabled() -> None:
-    """The config of a disabled run is copied, pickled and sent to a worker."""
+    """The config of a disabled run can be copied, pickled and sent to a worker."""
     with offline_run("disabled") as run:
         for copied in (pickle.loads(pickle.dumps(run.config)), copy.deepcopy(run.config)):
             check(config_items(copied) == ITEMS, "the copy differs")

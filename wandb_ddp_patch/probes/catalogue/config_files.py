@@ -17,7 +17,7 @@ from ..registry import CannotRun, check, probe
 
 @probe(fails="RecursionError|KeyError: '__")
 def config_defaults() -> None:
-    """A config is copied in a folder whose config-defaults.yaml is broken."""
+    """A config can be copied in a folder whose config-defaults.yaml is broken."""
     with offline_run() as run, tempfile.TemporaryDirectory() as folder:
         run.config.update({"kept": 1})
         Path(folder, "config-defaults.yaml").write_text("no: [yaml", "utf-8")
@@ -32,7 +32,7 @@ def config_defaults() -> None:
 
 @probe(fails="RepresenterError")
 def yaml_config() -> None:
-    """yaml writes a config, and a summary, so that safe_load reads them."""
+    """yaml writes a config and a summary in a form that safe_load() can read."""
     yaml: Any = importlib.import_module("yaml")
     dumpers = [yaml.SafeDumper, yaml.Dumper]
     dumpers += [getattr(yaml, name) for name in ("CSafeDumper", "CDumper") if hasattr(yaml, name)]
@@ -58,7 +58,7 @@ assert type(config) is type(other) is sys.modules["wandb"].Config
 
 @probe(5062, fails="weights_only")
 def checkpoint_alone() -> None:
-    """A script that never imports wandb loads a checkpoint that holds a config."""
+    """A script that never imports wandb can load a checkpoint with a config."""
     try:
         import torch
     except ImportError:

@@ -12,7 +12,7 @@ from ..registry import check, probe
 
 @probe(fails="RecursionError|KeyError: '(train/)?__")
 def config_subclass() -> None:
-    """A Config of one's own class, with its own __getitem__ and __init__, is read and sent."""
+    """A subclass of Config with its own __getitem__ and __init__ can be read and sent."""
     with offline_run() as run:
         # Where pickle looks for it; not before, since its base class takes wandb's import.
         cls = globals()["_PrefixedConfig"] = _subclass(type(run.config))

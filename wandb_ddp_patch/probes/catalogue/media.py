@@ -39,7 +39,7 @@ def _check_payload(thing: Any) -> None:
 
 @probe(fails=r"_createenviron\.<locals>|holds settings|holds the API key")
 def media_artifact() -> None:
-    """An artifact is copied, pickled and sent to a worker, before and after it is logged."""
+    """An artifact can be copied, pickled and sent to a worker, before and after it is logged."""
     os.environ["WANDB_DDP_PATCH_PROBE"] = _SECRET
     with offline_run() as run:
         artifact = _artifact()
@@ -55,7 +55,7 @@ def media_artifact() -> None:
 
 @probe(fails=r"_createenviron\.<locals>|holds settings|holds the API key")
 def media_logged() -> None:
-    """An HTML page and a table that were logged are copied, pickled and sent to a worker."""
+    """A logged HTML page and table can be copied, pickled and sent to a worker."""
     import wandb
 
     os.environ["WANDB_DDP_PATCH_PROBE"] = _SECRET

@@ -15,7 +15,7 @@ from ..registry import check, probe
 
 @probe(fails="pickle '?module'? object")
 def module_held() -> None:
-    """An object that holds the module wandb is copied, pickled and sent to a worker."""
+    """An object that holds the module wandb can be copied, pickled and sent to a worker."""
     wandb: Any = importlib.import_module("wandb")
     held = argparse.Namespace(_wandb=wandb, log=None)
     for copied in (

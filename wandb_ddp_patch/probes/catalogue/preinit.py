@@ -12,7 +12,7 @@ from ..registry import check, probe
 
 @probe(fails=r"differs|PreInitCallable\.<locals>|not the same object")
 def preinit() -> None:
-    """wandb.config, wandb.summary and wandb.log are sent to a worker before wandb.init()."""
+    """wandb.config, wandb.summary and wandb.log can be sent to a worker before wandb.init()."""
     import wandb
 
     for name in ("config", "summary", "log"):

@@ -13,7 +13,7 @@ from ..registry import check, probe
 
 @probe(fails="attach in the same process|made another run")
 def run_same_process() -> None:
-    """In its own process a run comes back from copy and pickle as itself."""
+    """A run that is copied or unpickled in its own process is the same object."""
     import wandb
 
     with offline_run() as run:
@@ -31,7 +31,7 @@ def run_same_process() -> None:
 
 @probe(fails=rf"got \(.*\{{\}}\)|an offline run has a URL|{UNUSABLE}")
 def run_config() -> None:
-    """In a worker, run.config and the run's names are those of the run."""
+    """A worker sees the run's config and names."""
     with offline_run() as run:
         expected = run_facts(run.id)
         for method in start_methods():

@@ -27,7 +27,7 @@ from ..registry import CannotRun, check, probe
 
 @probe(fails=f"rows that arrived|No response|{UNUSABLE}", first=True)
 def run_early_server() -> None:
-    """A pool and a forkserver that are older than wandb.init() can use the run."""
+    """A pool and a forkserver that were started before wandb.init() can use the run."""
     with contextlib.ExitStack() as stack:
         context: Any = multiprocessing.get_context(start_methods()[-1])
         pool = stack.enter_context(context.Pool(1))
@@ -48,7 +48,7 @@ def _import_wandb() -> None:
 
 @probe(4990, fails=r"AssertionError: wandb\.run is |^hangs")
 def run_global() -> None:
-    """In a worker of spawn(), wandb.run, wandb.config and wandb.log are the parent's run's."""
+    """In a worker of spawn(), wandb.run, wandb.config and wandb.log use the parent's run."""
     try:
         import torch  # noqa: F401
     except ImportError:
@@ -70,7 +70,7 @@ def _use_globals(rank: int, run_id: str) -> None:
 
 @probe(4990, fails=r"must call wandb\.init|is not subscriptable|has no attribute 'lr'")
 def run_not_passed() -> None:
-    """wandb.log() and wandb.config, in a worker that was passed nothing, are the parent's run's."""
+    """In a worker that was passed nothing, wandb.log() and wandb.config use the parent's run."""
     with offline_run() as run:
         for method in start_methods():
             in_worker(_use_what_was_not_passed, method, method=method)
@@ -89,7 +89,7 @@ def _use_what_was_not_passed(row: str) -> None:
 
 @probe(8619, fails=UNUSABLE)
 def run_forward() -> None:
-    """A worker passes the run on, to its own worker, before using it."""
+    """A worker can pass the run on to its own worker before using it."""
     with offline_run() as run:
         got = in_worker(_forward, read_run, run)
         check(got == run_facts(run.id), f"got {got}")

@@ -22,7 +22,7 @@ from ..registry import check, probe
 
 @probe(fails=f"rows that arrived|{UNUSABLE}")
 def run_spawn() -> None:
-    """A run handed to a spawned worker is used there, and its row arrives."""
+    """A spawned worker uses a run that it was passed, and its row arrives."""
     with offline_run() as run:
         for method in start_methods():
             in_worker(log_rows, run, method, 1, method=method)
@@ -34,7 +34,7 @@ def run_spawn() -> None:
 
 @probe(fails=f"rows that arrived|{UNUSABLE}|^hangs")
 def run_rows() -> None:
-    """All rows of four workers, started in each way, are in the run's file."""
+    """All rows of four workers are in the run's file, with each start method."""
     with offline_run() as run:
         methods = [*start_methods(), "spawn", fork()]
         jobs = [(m, log_rows, (run, f"worker {n}", 50)) for n, m in enumerate(methods)]
@@ -84,7 +84,7 @@ def _log_after(run: Any, name: str, finished: Any) -> None:
 
 @probe(fails="log said nothing|it took seconds|^hangs")
 def run_owner_finished() -> None:
-    """Workers that use a run after its owner has finished it are told at once."""
+    """Workers that use a run after its owner has finished it get an error immediately."""
     with offline_run() as run:
         context = multiprocessing.get_context("spawn")
         ready, finished = context.Semaphore(0), context.Event()

@@ -14,7 +14,7 @@ from ..registry import check, probe
 
 @probe(9948, fails=f"{UNUSABLE}|^hangs")
 def run_gone() -> None:
-    """A run loaded when its service is gone can be read at once; logging says why not."""
+    """A run that is loaded when its service is gone can be read; logging gives the reason."""
     run_id, data = in_worker(_pickle_a_run)
     got, error, seconds = load_in_new_session(data, _use_gone_run)
     check(got == run_facts(run_id), f"got {got}")
@@ -39,7 +39,7 @@ def _use_gone_run(run: Any) -> Tuple[Any, str, float]:
 
 @probe(4458, fails="made another run|state is not a dictionary")
 def run_disabled() -> None:
-    """A disabled run is copied, pickled and sent to a worker, and still takes calls."""
+    """A disabled run can be copied, pickled and sent to a worker, and still accepts calls."""
     with offline_run("disabled") as run:
         run.log({"x": 1})
         check(pickle.loads(pickle.dumps(run)) is run, "pickle made another run")

@@ -16,7 +16,7 @@ from ..registry import CannotRun, check, probe
 
 @probe(2007, fails="KeyError: 'missing'")
 def summary_names() -> None:
-    """hasattr works on a summary."""
+    """hasattr() works on a summary."""
     with offline_run() as run:
         run.log({"x": 1})
         check(hasattr(run.summary, "x") and run.summary.x == 1, "x is not an attribute")
@@ -30,7 +30,7 @@ def summary_names() -> None:
 
 @probe(fails="RecursionError|KeyError: '__")
 def summary_copy() -> None:
-    """A summary is copied and pickled, and sent to a worker; the parts in it, too."""
+    """A summary and its nested parts can be copied, pickled and sent to a worker."""
     with offline_run() as run:
         run.summary["best"] = {"loss": 0.5}
         run.summary["x"] = 1
@@ -64,7 +64,7 @@ def _read_disabled_summary(summary: Any) -> Any:
 
 @probe(fails="KeyError: '__deepcopy__'|backend process has shutdown|is closed|^hangs")
 def summary_finished() -> None:
-    """A finished run's summary is what was last known: read, copied, pickled, at once."""
+    """A finished run's last known summary can be read, copied and pickled without a wait."""
     with offline_run() as run:
         run.log({"x": 1})
         run.summary["best"] = {"loss": 0.5}
@@ -83,7 +83,7 @@ def _read_finished(summary: Any, best: Any) -> Tuple[Any, ...]:
 
 @probe(fails=r"got \w+|^hangs")
 def summary_fork() -> None:
-    """A forked worker reads the summary, at once."""
+    """A forked worker can read the summary without a wait."""
     if "fork" not in multiprocessing.get_all_start_methods():
         raise CannotRun("this platform has no fork")
     with offline_run() as run:

@@ -70,7 +70,7 @@ def _check_no_gradient_hooks(model: Any) -> None:
 
 @probe(5573, 2588, 961, fails=r"it has wandb's|Torch(History|Graph)\.")
 def watch_pickle() -> None:
-    """A watched model is pickled, saved whole and copied: what comes back is not watched."""
+    """A watched model can be pickled, saved whole and copied; the copy is not watched."""
     torch = _torch()
     with offline_run():
         for model in _watched():
@@ -96,7 +96,7 @@ def _check_same(copied: Any, model: Any) -> None:
 
 @probe(5573, 2588, 961, fails=r"Torch(History|Graph)\.")
 def watch_worker() -> None:
-    """A watched model is sent to workers, and trained there in DistributedDataParallel."""
+    """A watched model can be sent to workers and trained there in DistributedDataParallel."""
     with offline_run():
         in_worker(_train_distributed, _watched())  # one worker: it imports torch
 
