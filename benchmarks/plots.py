@@ -51,6 +51,11 @@ def cores(result):
     return f"{many} core" + "s" * (many != 1)
 
 
+def headline(figure, text):
+    """Write what was found above a figure of several plots."""
+    figure.suptitle(text, fontsize=12, x=0.01, ha="left")
+
+
 def note(figure, *texts):
     """Write remarks below a figure: what it was measured on, what is missing."""
     text = ". ".join(text for text in texts if text)
@@ -218,12 +223,10 @@ def worker_start(result):
     labels = [label for label, _ in parts.values()]
     axes.legend(handles, labels, loc="lower right", fontsize=9)
     warm, spawned = (harness.seconds(whole[name]) for name in (WARM, f"{SPAWN}, wandb alone"))
-    figure.suptitle(
+    headline(
+        figure,
         f"A warm spawn() worker has logged its first row after {warm},"
         f" a spawned one with wandb alone after {spawned}",
-        fontsize=12,
-        x=0.01,
-        ha="left",
     )
     note(figure, f"One worker, with torch and wandb; {cores(result)}")
     return figure
@@ -312,12 +315,10 @@ def payload(result):
             times_axis(axes.yaxis)
     more = max(one["bytes"]["wandb.config"] - one["bytes"]["dict"] for one in sizes)
     ratio = sizes[-1]["dumps"]["wandb.config"]["of dict(wandb.config)"]
-    figure.suptitle(
+    headline(
+        figure,
         f"A pickled config is {more} bytes larger than a dict;"
         f" at {keys[-1]:,} keys, pickling it takes {ratio:.2f} of dict(wandb.config)'s time",
-        fontsize=12,
-        x=0.01,
-        ha="left",
     )
     note(
         figure,
@@ -371,12 +372,10 @@ def config_reads(result):
     panels[0].set_yticks(range(len(names)), names)
     panels[0].invert_yaxis()
     ratios = [arms[ours]["of " + alone] for arms in reads.values()]
-    figure.suptitle(
+    headline(
+        figure,
         "Reading a config takes"
         f" {min(ratios):.2f} to {max(ratios):.2f} of the time with wandb alone",
-        fontsize=12,
-        x=0.01,
-        ha="left",
     )
     note(
         figure,
@@ -465,12 +464,10 @@ def logging_rate(result):
     panels[0].set_ylim(low, high * 4)  # room for the legend
     ratios = " and ".join(dict.fromkeys(f"{ratio:.2f}" for ratio in result["by_part"].values()))
     lost = sum(1 for name, *_ in result["lost"] if name == "with the patch")
-    figure.suptitle(
+    headline(
+        figure,
         f"With the patch, a worker's row takes {ratios} of the time with wandb alone"
         + (f"; rows were lost in {lost} cases" if lost else ", and no row is lost"),
-        fontsize=12,
-        x=0.01,
-        ha="left",
     )
     note(
         figure,
