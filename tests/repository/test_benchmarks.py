@@ -116,9 +116,9 @@ def test_two_runs_agree_or_not(ask, tmp_path):
     file = tmp_path / "config_reads.json"
     result = json.loads(file.read_text("utf-8"))
     arm = result["reads"]["config.lr"]["OmegaConf"]
-    assert arm["of wandb.config, upstream, 95 %"][0] > 1
-    arm["of wandb.config, upstream"] = 0.5
-    arm["of wandb.config, upstream, 95 %"] = [0.4, 0.6]
+    assert arm["of wandb.config, wandb alone, 95 %"][0] > 1
+    arm["of wandb.config, wandb alone"] = 0.5
+    arm["of wandb.config, wandb alone, 95 %"] = [0.4, 0.6]
     file.write_text(json.dumps(result), "utf-8")
     done = ask(results, tmp_path)
     assert done.returncode == 1
