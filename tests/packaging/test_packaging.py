@@ -21,7 +21,7 @@ from scripts import run_script
 import wandb_ddp_patch
 from wandb_ddp_patch_testbed import environments
 
-FILES = {"wandb_ddp_patch.pth", "wandb_ddp_patch.start", "wandb_ddp_patch_startup.py"}
+FILES = {"wandb_ddp_patch.pth", "wandb_ddp_patch_startup.py"}
 NEEDED = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "startup", "wandb_ddp_patch")
 NEEDED += ("testbed",)
 
@@ -254,18 +254,16 @@ def test_the_pth_file_is_one_ascii_line_that_python_runs():
     assert data.endswith(b"\n")
 
 
-def test_the_start_file_names_what_can_be_called_twice(fresh):
+def test_the_start_up_module_can_be_installed_twice(fresh):
     startup = str(ROOT / "startup")
-    (line,) = (ROOT / "startup" / "wandb_ddp_patch.start").read_text("ascii").splitlines()
-    # As Python 3.15 does it: https://peps.python.org/pep-0829/
     code = f"""
-        import pkgutil, sys
+        import sys
         sys.path.append({startup!r})
-        pkgutil.resolve_name({line!r})()
-        pkgutil.resolve_name({line!r})()
+        import wandb_ddp_patch_startup
+        wandb_ddp_patch_startup.install()
         print(sum("wandb_ddp_patch_startup" in repr(f) for f in sys.meta_path))
         {COPY}
-        pkgutil.resolve_name({line!r})()
+        wandb_ddp_patch_startup.install()
         kinds = [(type(f).__module__, getattr(f, "__name__", "")) for f in sys.meta_path]
         print(sum("wandb_ddp_patch" in kind or "wandb_ddp_patch_startup" in kind for kind in kinds))
     """
@@ -396,9 +394,8 @@ PYTHONS = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13"]
 @pytest.mark.parametrize("python", [TEST_PYTHON] if TEST_PYTHON else PYTHONS)
 def test_at_start_up_nothing_is_imported_but_one_module_of_ours(environment, dists, python):
     env = environment(python=python)
-    # Some releases import a codec to read a .pth file; 3.15, pkgutil for any .start file.
+    # Some releases import a codec to read a .pth file. For a .start file, 3.15 imports pkgutil.
     (env.site / "other.pth").write_text("#\n")
-    (env.site / "other.start").write_text("os:getpid\n")
     modules, finders = map(eval, env.run("-c", MODULES).splitlines())
     env.install("--no-deps", dists["wheel"])
     with_us, with_finder = map(eval, env.run("-c", MODULES).splitlines())

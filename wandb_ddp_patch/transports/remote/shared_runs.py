@@ -59,20 +59,23 @@ def listen_tcp(owned: state.OwnerState, host: Optional[str], port: int) -> Share
             return share
         if is_asked:
             _given.add(owned.key)
-        if share is None:
-            token = secrets.token_bytes(_TOKEN_BYTES)
-            _open_gateway().open(_shared_run(owned, token))
-            wandb: Any = sys.modules["wandb"]
-            share = {
-                "host": host,
-                "port": port,
-                "token": token,
-                "host_fingerprint": host_fingerprint(),
-                "wandb_version": wandb.__version__,
-            }
         # A new one: payloads may hold the other.
-        owned.share = {**share, "host": host, "port": port}
+        owned.share = {**(share or _open(owned)), "host": host, "port": port}
         return owned.share
+
+
+def _open(owned: state.OwnerState) -> Share:
+    """Have the gateway let workers of a run in; return what payloads carry, but for the place."""
+    token = secrets.token_bytes(_TOKEN_BYTES)
+    _open_gateway().open(_shared_run(owned, token))
+    wandb: Any = sys.modules["wandb"]
+    return {
+        "host": "",
+        "port": 0,
+        "token": token,
+        "host_fingerprint": host_fingerprint(),
+        "wandb_version": wandb.__version__,
+    }
 
 
 def _shared_run(owned: state.OwnerState, token: bytes) -> SharedRun:
