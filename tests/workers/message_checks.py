@@ -187,6 +187,23 @@ def check_the_owner_says_whose_run_it_is():
         assert (about.entity, about.project) == ("entity", "project")
 
 
+def check_artifacts_are_linked_in_the_runs_project_only():
+    for kind in ("record.link_artifact", "request.link_artifact"):
+        if kind not in oneof_kinds():
+            continue
+        own = {"client_id": "x", "portfolio_entity": "entity", "portfolio_project": "project"}
+        others = [{"portfolio_entity": "somebody"}, {"portfolio_project": "elsewhere"}]
+        others += [{"portfolio_organization": "somebody"}, {"client_id": "", "server_id": "x"}]
+        for changed in ({}, *others):
+            request, body = make(kind)
+            fields = {k: v for k, v in {**own, **changed}.items() if has_field(body, k)}
+            for name, value in fields.items():
+                setattr(body, name, value)
+            is_other = any(name in fields for name in changed)
+            expected = Action.REFUSE if is_other else Action.FORWARD
+            assert verdict_of(request).action is expected, (kind, changed)
+
+
 def check_a_worker_renames_a_run_and_no_more():
     request, body = make("record.run")
     body.display_name, body.notes = "name", "notes"

@@ -153,6 +153,20 @@ class RequestCheck:
             named.append(body.artifact.run_id)
         if any(name != self._run_id for name in named):
             raise _RefusedError("it is about another run")
+        if kind.endswith(".link_artifact"):
+            self._check_link(body)
+
+    def _check_link(self, link: Message) -> None:
+        """Check that an artifact of this run is linked, and in the run's own project.
+
+        The service links with the owner's API key: in any project or registry that this opens.
+        """
+        place = (link.portfolio_entity or self._entity, link.portfolio_project or self._project)
+        organization = getattr(link, "portfolio_organization", "")  # of later releases
+        if organization or place != (self._entity, self._project) or link.server_id:
+            raise _RefusedError(
+                "a worker on another machine can link what it has logged, in the run's project only"
+            )
 
     def _set_run(self, kind: str, body: Message) -> bool:
         """Have a message mean the owner's run, as it is; return True if that changes it."""
