@@ -60,19 +60,23 @@ def listen_tcp(owned: state.OwnerState, host: Optional[str], port: int) -> Share
         if asked:
             _given.add(owned.key)
         if share is None:
-            token = secrets.token_bytes(_TOKEN_BYTES)
-            gateway().open(_shared(owned, token))
-            wandb: Any = sys.modules["wandb"]
-            share = {
-                "host": where[0],
-                "port": where[1],
-                "token": token,
-                "host_fingerprint": host_fingerprint(),
-                "wandb_version": wandb.__version__,
-            }
+            share = _open_gateway(owned, where)
         # A new one: payloads may hold the other.
         owned.share = {**share, "host": where[0], "port": where[1]}
         return owned.share
+
+
+def _open_gateway(owned: state.OwnerState, where: Tuple[str, int]) -> Share:
+    token = secrets.token_bytes(_TOKEN_BYTES)
+    gateway().open(_shared(owned, token))
+    wandb: Any = sys.modules["wandb"]
+    return {
+        "host": where[0],
+        "port": where[1],
+        "token": token,
+        "host_fingerprint": host_fingerprint(),
+        "wandb_version": wandb.__version__,
+    }
 
 
 def _shared(owned: state.OwnerState, token: bytes) -> gateways.SharedRun:
