@@ -28,8 +28,9 @@ class ForkStage(enum.Enum):
     """When something is done in the child of a fork: stages one after the other."""
 
     # New locks in the place of those that another thread of the parent may hold: it does not
-    # exist in the child, so nobody would ever release them. First, because all that follows may
-    # take them: taking off wandb's exit hooks needs wandb's own locks, for one.
+    # exist in the child, so nobody would ever release them. First, for those that the stages
+    # after it may take: taking off wandb's exit hooks needs wandb's own locks, for one. A module
+    # that alone takes its lock renews it when it releases the rest.
     RENEW_LOCKS = 0
     # Connections, files and threads that are the parent's. Within a stage, by registration.
     RELEASE = 1
@@ -79,10 +80,12 @@ if hasattr(os, "register_at_fork"):
 
 # --- when a process ends --------------------------------------------------------
 
-# A process can end in three ways, and what is registered for one of them is not called in the
-# others: the interpreter's end runs what atexit has, the last registered first; a worker that
+# A process can end in four ways, and what is registered for one of them is not called in the
+# others. The interpreter's end runs what atexit has, the last registered first: the numbers
+# below mean nothing then, so what closes something flushes it itself. A worker that
 # multiprocessing, or a copy of it, has forked runs its finalizers instead, by these numbers,
-# the highest first; os._exit runs neither.
+# the highest first. os._exit runs neither: see before_os_exit. A signal that kills runs nothing:
+# so rows are flushed before a worker returns a result, see runs/flush.py.
 
 # First of all: what follows may take long, and a pool kills workers that do.
 FLUSH_ROWS = 100

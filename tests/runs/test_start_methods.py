@@ -3,6 +3,7 @@
 import concurrent.futures
 import functools
 import multiprocessing
+import os
 import pickle
 import sys
 
@@ -125,8 +126,6 @@ def test_other_picklers(things, expected, pickler, fresh, tmp_path):
     print(workers.look_and_log(pickle.load(open("data", "rb"))))
     """
     # The environment that a worker inherits.
-    import os
-
     out = fresh(code, quiet=False, WANDB_SERVICE=os.environ["WANDB_SERVICE"])
     assert eval(out.splitlines()[-1]) == {**expected, "logged": 1}
 
@@ -204,3 +203,22 @@ def test_a_worker_sees_soon_that_the_owner_was_killed(fresh):
             print(watch.is_finished())
     """)
     assert out == "False\nTrue\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+def test_a_fork_of_who_has_pickled_a_run_ends_without_its_service(fresh):
+    fresh(  # which sees that nothing is said
+        """
+        import os, pickle, sys, wandb, wandb_ddp_patch
+
+        run = wandb.init(mode="offline")
+        pickle.dumps(run)  # as for a spawned worker, before the first fork
+        if os.fork() == 0:
+            run.log({"x": 1})
+            sys.exit()
+        os.wait()
+        run.log({"x": 2})
+        run.finish()
+        """,
+        WANDB_SILENT="true",
+    )

@@ -70,6 +70,28 @@ run.finish()
     assert run.summary["x"] == 1
 
 
+def test_it_attaches_under_the_lock_of_all_transports(act):
+    said, _ = act("""
+from wandb_ddp_patch.runs import transport
+from wandb_ddp_patch.tunnel import client
+from wandb_ddp_patch.transports import service_connection, tunnel
+
+held, attach = [], service_connection.use_service
+def use_service(*args):
+    held.append(transport.connecting._is_owned())
+    return attach(*args)
+service_connection.use_service = use_service
+opened, open_endpoint = [], tunnel.Endpoint.open
+def open(endpoint):
+    opened.append(transport.connecting._is_owned())
+    return open_endpoint(endpoint)
+tunnel.Endpoint.open = open
+run.log({"x": 1})
+said.update(held=held, opened=opened)
+""")
+    assert said == {"held": [True], "opened": [False]}
+
+
 def test_another_release_line_is_an_error_that_names_both(run, act):
     said, _ = act('said["log"] = outcome(run.log, {"x": 1})', share={"wandb_version": "0.1.2"})
     assert f"its owner has wandb 0.1.2 and this worker wandb {wandb.__version__}" in said["log"]

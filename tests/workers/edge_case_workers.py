@@ -30,11 +30,11 @@ def shared(run):
 
 def elsewhere(payload):
     """Load a run as on another machine than its owner's."""
-    is_here, selection.is_here = selection.is_here, lambda known: False
+    is_same_host, selection.is_same_host = selection.is_same_host, lambda known: False
     try:
         return pickle.loads(payload)
     finally:
-        selection.is_here = is_here
+        selection.is_same_host = is_same_host
 
 
 def in_worker(context, function, *arguments):
@@ -176,9 +176,9 @@ def log_while_connecting(run):
 
     def interrupted(run):
         signal.raise_signal(signal.SIGALRM)
-        make_current(run)
+        set_global_run(run)
 
-    make_current, local.make_current = local.make_current, interrupted
+    set_global_run, local.set_global_run = local.set_global_run, interrupted
     signal.signal(signal.SIGALRM, lambda number, frame: run.log({"signal": 0}))
     run.log({"worker 0": 0})
 

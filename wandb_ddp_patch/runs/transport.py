@@ -24,6 +24,11 @@ def after_fork_in_child() -> None:
 class Transport(abc.ABC):
     """How a worker's run reaches the process that owns it.
 
+    One that sends rows without waiting for an answer has :meth:`connect` call
+    ``flush.register(run, self)`` and :meth:`call` set ``dirty``: else the last rows of a worker
+    that ends are lost. One that is native sets ``calling_thread`` while wandb's method runs: else
+    each call that this makes in turn is checked again.
+
     Attributes:
         is_native: Whether the run then has a connection of wandb's own, so that
             wandb's methods work in this process.

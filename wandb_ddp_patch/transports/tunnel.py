@@ -9,7 +9,7 @@ from typing import Any, Callable, ContextManager, Dict, Optional
 
 from .. import _lifecycle
 from ..errors import FINISHED, RunUnreachableError
-from ..runs import flush
+from ..runs import flush, transport
 from ..runs.payload_format import Payload, Share
 from ..runs.state import usage_error
 from ..tunnel import event_loop
@@ -81,10 +81,16 @@ class TunnelTransport(ServiceTransport):
     def connect(self, run: Any) -> None:
         _check_version(self.payload)
         self._run = run
-        endpoint = self._tunnel.endpoint = _endpoint(self.payload)
+        # An owner that can't be reached is waited for for minutes: neither another run that
+        # attaches meanwhile nor a fork may have to wait for that.
+        with _opening:
+            endpoint = self._tunnel.endpoint = _endpoint(self.payload)
         endpoint.wait_until_sent = self._wait_until_sent
         self.service = endpoint.service
-        super().connect(run)
+        # But wandb attaches one run at a time, by whichever transport: else two threads would
+        # exchange its one connection under each other's hands.
+        with transport.connecting:
+            super().connect(run)
 
     def has_attached(self, run: Any) -> None:
         super().has_attached(run)
@@ -189,7 +195,9 @@ class _NoApi:
 
 # By the run's key.
 _endpoints: Dict[str, Endpoint] = {}
-_connecting = threading.RLock()
+# Held while a run connects by a tunnel, and while one is opened. In this order, and then
+# transport.connecting; where the tunnel is another transport's fallback, that is held first.
+_connecting, _opening = threading.RLock(), threading.RLock()
 
 
 def _endpoint(payload: Payload) -> Endpoint:
@@ -235,7 +243,7 @@ def _check_version(payload: Payload) -> None:
 @_lifecycle.in_forked_child()
 def after_fork_in_child() -> None:
     """Let go of the parent's endpoints: each process has its own."""
-    global _connecting
-    _connecting = threading.RLock()
+    global _connecting, _opening
+    _connecting, _opening = threading.RLock(), threading.RLock()
     event_loop.after_fork_in_child()
     _endpoints.clear()
