@@ -84,9 +84,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
+    _add_status(commands)
     _add_doctor(commands)
     _add_installed(commands)
     return parser
+
+
+def _add_status(commands: _Commands) -> None:
+    status = commands.add_parser(
+        "status",
+        help="say in one line whether wandb is patched here",
+        description="Says whether wandb is patched in this environment, also for scripts that"
+        " don't import this package. The exit status is 0 only if it is.",
+    )
+    status.set_defaults(command=_status)
+
+
+def _status(_: argparse.Namespace) -> int:
+    from . import doctor
+
+    return doctor.status()
 
 
 def _add_doctor(commands: _Commands) -> None:

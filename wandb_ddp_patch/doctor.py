@@ -54,6 +54,23 @@ def main(as_json: bool) -> int:
     return 0 if ok else 1
 
 
+def status() -> int:
+    """Print in one line whether scripts are patched here that don't import this package.
+
+    Returns:
+        The exit status: 0 if they are, and each patch fits, else 1.
+
+    Raises:
+        CommandError: wandb is not installed here, or can't be imported.
+    """
+    facts = environment()
+    if facts["wandb_error"]:
+        raise CommandError(facts["wandb_error"])
+    print(doctor_text.status(facts))
+    skipped = any(patch["state"] == "skipped" for patch in facts["patches"])
+    return 1 if skipped or facts["inactive"] else 0
+
+
 def environment() -> Environment:
     """Return what is installed and patched here, by name; imports wandb and torch for that."""
     error = None
@@ -100,7 +117,7 @@ def _startup_files() -> List[str]:
     folders = site.getsitepackages()
     if site.ENABLE_USER_SITE:
         folders.append(site.getusersitepackages())
-    names = ("wandb_ddp_patch.pth", "wandb_ddp_patch.start", "wandb_ddp_patch_startup.py")
+    names = ("wandb_ddp_patch.pth", "wandb_ddp_patch_startup.py")
     paths = [os.path.join(folder, name) for folder in folders for name in names]
     return [path for path in paths if os.path.exists(path)]
 

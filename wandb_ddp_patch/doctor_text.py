@@ -67,6 +67,21 @@ def coloured(word: str) -> str:
     return f"\033[{_COLOURS[word.strip()]}m{word}\033[0m"
 
 
+def status(facts: Environment) -> str:
+    """Return a sentence on whether this environment's scripts are patched."""
+    subject = f"wandb_ddp_patch {facts['wandb_ddp_patch']} is"
+    if facts["inactive"]:
+        return f"{subject} {facts['inactive']}."
+    states = [patch["state"] for patch in facts["patches"]]
+    sentence = f"{subject} active: {states.count('applied')} patches on wandb {facts['wandb']}"
+    skipped = [patch["target"] for patch in facts["patches"] if patch["state"] == "skipped"]
+    return (
+        f"{sentence}; not those that do not fit it: {', '.join(skipped)}."
+        if skipped
+        else f"{sentence}."
+    )
+
+
 def environment(facts: Environment) -> str:
     """Return the tables of what is installed and patched: see ``doctor.environment()``."""
     version = facts["wandb_ddp_patch"] + ("" if facts["enabled"] else ", off: WANDB_DDP_PATCH=0")

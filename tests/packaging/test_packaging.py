@@ -608,6 +608,12 @@ def test_doctor_says_why_an_unchanged_script_is_not_patched(environment, dists, 
     assert env.run(command).startswith(f"not active: there are no {form}")
 
 
+def test_status_says_that_it_is_active(installed):
+    done = command(installed, "status")
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"wandb_ddp_patch \S+ is active: \d+ patches on wandb \S+\.\n$", done.stdout)
+
+
 def test_who_has_imported_us(installed, tmp_path):
     # The command itself imports us first; that is not who patches this environment.
     code = "from wandb_ddp_patch import doctor; print(doctor._imported_by())"
