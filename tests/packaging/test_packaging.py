@@ -4,6 +4,7 @@ Nothing here puts this package into a path: what works, works because it is inst
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
