@@ -30,10 +30,10 @@ def test_the_page_shows_the_committed_results():
 
 def test_readme_gives_figures_of_that_table():
     readme = (ROOT / "README.md").read_text("utf-8")
-    figures = re.findall(r"\*\*(\d.*?)\*\*", readme.split("## What it costs\n")[1])
-    assert len(figures) == 5
+    figures = re.findall(r"\*\*(\d.*?)\*\*", readme.split("## What it costs")[1])
+    assert len(figures) == 4
     for figure in figures:
-        assert re.search(rf"\| {re.escape(figure)}[ ,]", COSTS.read_text("utf-8")), figure
+        assert re.search(rf"[| ]{re.escape(figure)}[ ,]", COSTS.read_text("utf-8")), figure
 
 
 def test_every_plot_is_on_the_page():
