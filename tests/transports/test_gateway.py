@@ -184,7 +184,7 @@ def test_a_file_of_the_owners_is_not_written_through_a_link(run, worker, tmp_pat
 
 def test_a_file_that_was_changed_on_its_way_is_no_file(run, worker):
     send_file(worker, b"R", "changed.txt", b"x" * 10, digest=b"?" * 32)
-    assert "has not arrived whole" in worker.wait(records.REFUSED).decode()
+    assert "did not arrive complete" in worker.wait(records.REFUSED).decode()
     settled(worker, run)
     assert not (Path(run.dir) / "changed.txt").exists()
 
