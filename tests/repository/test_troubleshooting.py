@@ -26,6 +26,8 @@ NOT_SEEN = {
     f"{ANYTHING}: choose another port",
     "this Python has not run the",
     "there are no",
+    # Another reason in "these patches, which do not fit this release".
+    f"{ANYTHING} is not there: no such module",
     # The command's name before an error; and Ctrl-C.
     f"wandb-ddp-patch: {ANYTHING}",
     "wandb-ddp-patch: interrupted",
@@ -103,9 +105,8 @@ def test_each_exception_is_of_use(found):
 
 
 def test_a_line_that_is_removed_is_found(found, listed):
-    """Each of them, but for the few that are about a message that another one is about as well."""
-    doubled = [entry for entry in listed if not missing(found, [e for e in listed if e != entry])]
-    assert len(doubled) < 8, doubled
+    for entry in listed:
+        assert missing(found, [other for other in listed if other != entry]), entry
 
 
 @pytest.mark.parametrize(

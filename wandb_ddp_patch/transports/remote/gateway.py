@@ -165,7 +165,7 @@ class OwnerSession(Session):
 
     def connection_lost(self, error: Optional[Exception]) -> None:
         super().connection_lost(error)
-        self.close("W&B's service has ended")
+        self.close("its owner's W&B service has ended")
 
     # --- the end --------------------------------------------------------------
 
