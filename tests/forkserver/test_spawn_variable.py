@@ -118,7 +118,7 @@ def test_a_bad_value_is_said_once_and_changes_nothing(fresh, tmp_path):
     )
     # What is shown is the warning's first line; the second is the code's.
     assert fresh(script, WANDB_DDP_PATCH_SPAWN="fork-server") == "spawned\n" * 2 + "1\n"
-    assert "it can be forkserver, or unset" in (tmp_path / "err").read_text()
+    assert "set it to forkserver, or unset it" in (tmp_path / "err").read_text()
     for fine in ("", "spawn"):
         (tmp_path / "err").unlink()
         assert fresh(script, WANDB_DDP_PATCH_SPAWN=fine) == "spawned\n" * 2 + "0\n"

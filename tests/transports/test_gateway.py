@@ -139,7 +139,7 @@ def test_teardown_ends_the_workers_tunnel_and_not_the_service(run, shared, worke
 
 def test_what_is_no_message_ends_that_tunnel_alone(run, shared, worker):
     worker.say(records.MESSAGE, b"\xff" * 100)
-    assert b"can't be read" in worker.wait(records.CLOSED)
+    assert b"can't read a message" in worker.wait(records.CLOSED)
     run.log({"after": 1})
     assert logged(run, "after") == 1
 
