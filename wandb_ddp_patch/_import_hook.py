@@ -61,7 +61,7 @@ class _Loader:
             _errors.append(error)
             try:
                 if len(_errors) == 1:
-                    sys.stderr.write("wandb_ddp_patch: not applied: %r\n" % (error,))
+                    sys.stderr.write("wandb_ddp_patch: wandb is not patched: %r\n" % (error,))
             except Exception:
                 pass  # there may be no stderr
 

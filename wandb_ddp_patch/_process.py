@@ -153,8 +153,8 @@ def require_free_descriptors() -> None:
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise RunUnreachableError(
-                f"it has too many files open: {_DESCRIPTORS} more are needed (raise the limit, see"
-                " 'ulimit -n', or close some)"
+                f"this process has too many files open, and needs {_DESCRIPTORS} more: close some,"
+                " or raise the limit (ulimit -n)"
             ) from None
     finally:
         for descriptor in opened:

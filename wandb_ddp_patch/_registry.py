@@ -129,10 +129,12 @@ def apply(after: Optional[str] = None) -> None:
         from . import _lifecycle  # late: importing wandb must stay quick
 
         if missing >= _ESSENTIAL:
-            _lifecycle.warn(f"patches wandb 0.10.23 and later, and not this one: {_version()}")
+            _lifecycle.warn(f"wandb {_version()} is not patched: this needs wandb 0.10.23 or later")
         else:
             why = "; ".join(skipped)
-            _lifecycle.warn(f"wandb runs without these patches, which do not fit it: {why}")
+            _lifecycle.warn(
+                f"wandb runs without these patches, which do not fit this release: {why}"
+            )
 
 
 def _version() -> str:

@@ -47,8 +47,8 @@ def status(enabled: bool, late: bool = False) -> List[Status]:
     """
     if enabled and late:
         warnings.warn(
-            "wandb_ddp_patch has run only now, after wandb: its import is a lazy one. Name it"
-            " at the top of the script, as wandb_ddp_patch.apply()",
+            "wandb_ddp_patch was imported lazily, after wandb, so nothing was patched until now."
+            " Call wandb_ddp_patch.apply() at the top of the script",
             RuntimeWarning,
             stacklevel=3,
         )

@@ -6,7 +6,16 @@ class CommandError(Exception):
 
 
 class RunUnreachableError(Exception):
-    """A run can't be written from this process; the message says why."""
+    """A run can't be written from this process.
+
+    Args:
+        why: The reason, as a clause without a full stop.
+        remedy: What to do about it, as a sentence, where that is not the usual advice.
+    """
+
+    def __init__(self, why: str, remedy: str = "") -> None:
+        super().__init__(why)
+        self.remedy = remedy
 
 
 class NotSerializableError(Exception):

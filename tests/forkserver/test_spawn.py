@@ -618,7 +618,7 @@ def test_a_function_that_is_in_no_file_is_refused_at_once(run_script):
         wandb_ddp_patch.spawn(train, start_method="fork")
     """
     done = run_script("-c", code)
-    assert done.stdout.startswith("train is defined in a notebook's cell, or at a prompt")
+    assert done.stdout.startswith("train is defined in a notebook's cell or at a prompt")
 
 
 REFUSED = [
@@ -672,7 +672,7 @@ wandb_ddp_patch.spawn(os.path.exists)
 """
     done = run_script("-", input=code, returncode=None)
     assert done.stderr.splitlines()[-1].startswith(
-        "ValueError: this script is read from standard input, from where no new process can"
+        "ValueError: this script is read from standard input, where a new process can't"
     )
     assert "<stdin>'" not in done.stderr
 

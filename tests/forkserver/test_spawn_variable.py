@@ -118,7 +118,7 @@ def test_a_bad_value_is_said_once_and_changes_nothing(fresh, tmp_path):
     )
     # What is shown is the warning's first line; the second is the code's.
     assert fresh(script, WANDB_DDP_PATCH_SPAWN="fork-server") == "spawned\n" * 2 + "1\n"
-    assert "it can be forkserver, or unset" in (tmp_path / "err").read_text()
+    assert "set it to forkserver, or unset it" in (tmp_path / "err").read_text()
     for fine in ("", "spawn"):
         (tmp_path / "err").unlink()
         assert fresh(script, WANDB_DDP_PATCH_SPAWN=fine) == "spawned\n" * 2 + "0\n"
@@ -445,8 +445,8 @@ WHY = [
     ("", "os.environ['OMP_NUM_THREADS'] = '2,1'", "the variable OMP_NUM_THREADS"),
     ("FILE = open(__file__)", "", "leaves files or connections open"),
     ("if __name__ != '__main__': os.chdir('..')", "", "changes its working directory"),
-    ("import signal; signal.alarm(99)", "", "changes a timer"),
-    ("import atexit; atexit.register(len, '')", "", "has atexit do something"),
+    ("import signal; signal.alarm(99)", "", "sets a timer"),
+    ("import atexit; atexit.register(len, '')", "", "registers atexit handlers"),
     ("", "argument.extend(torch.zeros(1) for _ in range(300))", "more tensors"),
 ]
 # Each takes seconds.
@@ -456,7 +456,7 @@ MORE = [
     (
         "SEEN = __import__('configparser').ConfigParser(os.environ, interpolation=None)",
         "os.environ['B'] = ''",
-        "the variable B, which is read",
+        "the variable B, which importing",
     ),
     ("SEEN = os.environ.copy()", "os.environ['HOME'] = '/none'", "the variable HOME"),
     ("", "sys.argv.append('x')", "sys.argv"),

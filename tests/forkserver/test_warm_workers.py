@@ -92,7 +92,10 @@ def test_what_forks_would_share_or_lack_is_seen(make, made):
 @pytest.mark.parametrize(
     ("imported", "why"),
     [
-        ("lock = multiprocessing.Lock()", "sets up a lock or semaphore, of which a spawned worker"),
+        (
+            "lock = multiprocessing.Lock()",
+            "creates a lock or semaphore, of which each spawned worker",
+        ),
         (NATIVE + "libc.pthread_setname_np(thread, b'pool-0')", "starts threads (pool-0)"),
         pytest.param(NATIVE, "starts threads (of native code)", marks=NIGHTLY),
         pytest.param("import signal; signal.alarm(99)", "a timer (ITIMER_REAL)", marks=NIGHTLY),
@@ -192,7 +195,7 @@ def test_workers_are_spawned_once_this_process_hands_on_another_thing(fresh, cha
     out = fresh(TOP.format(imported="") + MAIN + BOTH + f"    {change}\n" + BOTH, **ON)
     how = [line.split()[0] for line in out.splitlines()]
     assert how == ["forked"] * 2 + ["spawned", "RuntimeWarning"] * 2
-    assert out.count(f"hands on to a new one has changed ({name}) since the forkserver") == 2
+    assert out.count(f"inherit from this one has changed ({name}) since the forkserver") == 2
 
 
 def test_workers_are_spawned_where_the_forkserver_is_out_of_reach(fresh):

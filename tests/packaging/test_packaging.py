@@ -470,7 +470,9 @@ def test_a_later_file_is_gone_and_wandb_works(environment, dists):
     quiet(env)
     done = env.attempt("-c", "import wandb; print(wandb.Config())")
     assert (done.returncode, done.stdout) == (0, "{}\n")
-    assert {line[:29] for line in done.stderr.splitlines()} == {"wandb_ddp_patch: not applied:"}
+    assert {line[:38] for line in done.stderr.splitlines()} == {
+        "wandb_ddp_patch: wandb is not patched:"
+    }
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -573,7 +575,7 @@ def test_status_tells_that_it_is_what_made_a_lazy_import_run(environment, tmp_pa
         done = made.attempt(tmp_path / "train.py")
         assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
         lazy = made.run("-c", "import sys; print(sys.version_info >= (3, 15))") == "True"
-        late = "wandb_ddp_patch has run only now, after wandb" in done.stderr
+        late = "wandb_ddp_patch was imported lazily, after wandb" in done.stderr
         assert late == (lazy and not line)
 
 

@@ -283,7 +283,7 @@ def test_too_old_a_wandb_is_said_in_a_sentence(release):
     out, said = alone(python, code)
     assert out == "0.9.7\n"
     (line,) = [line for line in said.splitlines() if "RuntimeWarning" in line]
-    assert line.endswith("patches wandb 0.10.23 and later, and not this one: 0.9.7")
+    assert line.endswith("wandb 0.9.7 is not patched: this needs wandb 0.10.23 or later")
 
 
 def test_too_old_a_python_is_said_in_a_sentence():
@@ -300,7 +300,7 @@ def test_too_old_a_python_is_said_in_a_sentence():
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        ("share()", "wandb_ddp_patch shares runs of wandb: pip install wandb"),
+        ("share()", "sharing a run needs wandb: pip install wandb"),
         ("broadcast()", "wandb_ddp_patch.broadcast() needs PyTorch: pip install torch"),
         ("spawn(print)", "wandb_ddp_patch.spawn() needs PyTorch: pip install torch"),
     ],

@@ -48,7 +48,8 @@ def test_a_worker_that_may_open_no_more_files_is_told_so(case, tmp_path, version
 def test_a_service_that_stands_still_when_a_worker_ends(case, tmp_path, version, method):
     said = case(version, method, "frozen_service")
     assert said == [
-        "W&B's service has not said within 2 s that it has them. They arrive if it goes on"
+        "W&B's service has not confirmed within 2 s that it has them. They will still arrive if it"
+        " continues"
         " before the run is finished.",
         "[0]",
     ]

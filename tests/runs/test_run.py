@@ -51,7 +51,7 @@ def test_a_run_is_not_kept_alive(tmp_path, monkeypatch):
     if state.lookup(key) is None:  # wandb, too, has let it go
         again = pickle.loads(data)
         assert (again.id, dict(again.config)["lr"]) == (run_id, 1)
-        with pytest.raises(wandb.errors.UsageError, match="has ended"):
+        with pytest.raises(wandb.errors.UsageError, match="no longer has it"):
             again.log({"x": 1})
 
 

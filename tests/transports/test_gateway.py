@@ -139,7 +139,7 @@ def test_teardown_ends_the_workers_tunnel_and_not_the_service(run, shared, worke
 
 def test_what_is_no_message_ends_that_tunnel_alone(run, shared, worker):
     worker.say(records.MESSAGE, b"\xff" * 100)
-    assert b"can't be read" in worker.wait(records.CLOSED)
+    assert b"can't read a message" in worker.wait(records.CLOSED)
     run.log({"after": 1})
     assert logged(run, "after") == 1
 
@@ -184,7 +184,7 @@ def test_a_file_of_the_owners_is_not_written_through_a_link(run, worker, tmp_pat
 
 def test_a_file_that_was_changed_on_its_way_is_no_file(run, worker):
     send_file(worker, b"R", "changed.txt", b"x" * 10, digest=b"?" * 32)
-    assert "has not arrived whole" in worker.wait(records.REFUSED).decode()
+    assert "did not arrive complete" in worker.wait(records.REFUSED).decode()
     settled(worker, run)
     assert not (Path(run.dir) / "changed.txt").exists()
 

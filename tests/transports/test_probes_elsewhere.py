@@ -65,4 +65,4 @@ def test_they_are_about_sharing(short_machines):  # noqa: F811
     wrong, said = found(short_machines, *names, share=("0", "0"))
     assert wrong.keys() == set(names)
     for name, why in wrong.items():
-        assert "on another machine, with which the run was not shared" in (why or ""), (name, said)
+        assert "on another machine and the run is not shared" in (why or ""), (name, said)

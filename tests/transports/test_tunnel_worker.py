@@ -94,7 +94,7 @@ said.update(held=held, opened=opened)
 
 def test_another_release_line_is_an_error_that_names_both(run, act):
     said, _ = act('said["log"] = outcome(run.log, {"x": 1})', share={"wandb_version": "0.1.2"})
-    assert f"its owner has wandb 0.1.2 and this worker wandb {wandb.__version__}" in said["log"]
+    assert f"its owner has wandb 0.1.2 and this worker has wandb {wandb.__version__}" in said["log"]
     assert said["log"].startswith("UsageError: ")
     assert "x" not in dict(run.summary)
 

@@ -11,10 +11,17 @@ import pytest
 from limits import SOON_SECONDS, WAIT_SECONDS
 from tunnel_ends import Caller, Echo, in_loop, wait_for
 
+from wandb_ddp_patch.errors import RunUnreachableError
+from wandb_ddp_patch.transports.remote import endpoint
 from wandb_ddp_patch.tunnel import client as clients
 from wandb_ddp_patch.tunnel import server as servers
 from wandb_ddp_patch.tunnel import tls
-from wandb_ddp_patch.tunnel.client import ImpostorError, RefusedError, TunnelError
+from wandb_ddp_patch.tunnel.client import (
+    ImpostorError,
+    RefusedError,
+    TunnelError,
+    UnknownError,
+)
 from wandb_ddp_patch.tunnel.stream import LIMIT_BYTES
 
 
@@ -146,7 +153,7 @@ def test_nobody_at_the_address_is_said_at_once():
 def test_who_is_not_let_in_is_told_after_a_while(echo, who):
     caller = Caller(echo.address, **who)
     wait_for(lambda: caller.why)
-    assert isinstance(caller.why, RefusedError) and "does not know it" in str(caller.why)
+    assert isinstance(caller.why, UnknownError) and "does not know it" in str(caller.why)
     assert not echo.streams
 
 
@@ -157,6 +164,20 @@ def test_one_that_answers_nothing_is_waited_for_within_the_limit():
     assert type(caller.why) is TunnelError
     assert "has not answered" in str(caller.why) and "within 1 s" in str(caller.why)
     silent.close()
+
+
+def test_a_worker_that_waits_long_says_for_what(monkeypatch):
+    said = []
+    monkeypatch.setattr(endpoint, "_NOTICE_SECONDS", 0.2)
+    monkeypatch.setattr(endpoint._lifecycle, "termwarn", said.append)
+    silent = socket.create_server(("127.0.0.1", 0))  # as behind a firewall that drops packets
+    host, port = silent.getsockname()
+    share = {"host": host, "port": port, "token": b"?" * 32}
+    with pytest.raises(RunUnreachableError, match="has not answered"):
+        endpoint.Endpoint(share, b"?" * 16, "", 1).open()
+    silent.close()
+    (notice,) = said
+    assert f"{host}, port {port}, for up to 1 s: a firewall" in notice
 
 
 def test_who_answers_without_the_token_is_named(monkeypatch):

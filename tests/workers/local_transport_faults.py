@@ -112,7 +112,7 @@ def ask_as_another_user(run):
     try:
         run.log({"stranger": 1})
     except wandb.errors.UsageError as error:
-        sys.exit(3 if "another user" in str(error) else 4)
+        sys.exit(3 if "different users" in str(error) else 4)
 
 
 def case_another_user(context, run):

@@ -93,22 +93,22 @@ class ProcessSnapshot:
         """Return why a process started now would inherit something else, or None."""
         name = process_state.changed_name(self._inherited, server_pid)
         return name and (
-            f"what this process hands on to a new one has changed ({name}) since the forkserver"
-            " was started; let that be done before the first start"
+            f"what new processes inherit from this one has changed ({name}) since the forkserver"
+            " was started; make that change before the first start"
         )
 
     def import_problem(self, use: EnvironUse) -> Optional[str]:
         """Return why importing the script now could have another result, or None."""
         now = ProcessSnapshot()
-        since = "has changed since the forkserver has imported the script"
+        since = "has changed since the forkserver imported the script"
         others = {*self._environ, *now._environ} if use.reads_all else set()
         for name in sorted(use.read | others):
             if self._environ.get(name) != now._environ.get(name):
-                return f"the variable {name}, which is read when the script is imported, {since}"
+                return f"the variable {name}, which importing the script reads, {since}"
         for name, value in sorted(use.written.items()):
             # A worker gets this process's variables, which replace what the import has set.
             if value != now._environ.get(name):
-                return f"importing the script sets or deletes the variable {name}, each time"
+                return f"importing the script sets or deletes the variable {name}"
         threads = now._environ.get("OMP_NUM_THREADS", "")
         if threads != self._environ.get("OMP_NUM_THREADS", "") and not threads.isdigit():
             # A list of numbers, for nested regions: torch.set_num_threads() takes but one.

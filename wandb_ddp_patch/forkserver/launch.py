@@ -25,7 +25,7 @@ from .bootstrap import WorkerTarget
 from .parent_watch import ParentHandle
 
 # Each tensor on the CPU is a file descriptor.
-_TOO_MANY_TENSORS = "the arguments hold more tensors than a forkserver's workers can be handed"
+_TOO_MANY_TENSORS = "the arguments contain more tensors than a forkserver can pass on"
 
 
 def spawn(
@@ -107,7 +107,7 @@ def _torch_start_processes() -> Callable[..., Any]:
 
 def _warn_of_spawn(problem: str) -> None:
     warnings.warn(
-        "wandb_ddp_patch.spawn() starts its workers with spawn, many times slower, because"
+        "wandb_ddp_patch.spawn() starts its workers by spawn, which is many times slower, because"
         f" {problem}.",
         RuntimeWarning,
         stacklevel=5,
@@ -126,14 +126,14 @@ def _check_importable(fn: Callable[..., object]) -> None:
     """Raise at once what else each worker would raise, without saying where to put it."""
     name = getattr(fn, "__qualname__", fn)
     if is_interactive(fn):
-        where = f"{name} is defined in a notebook's cell, or at a prompt,"
+        where = f"{name} is defined in a notebook's cell or at a prompt"
     elif _is_from_stdin():
-        where = "this script is read from standard input,"
+        where = "this script is read from standard input"
     else:
         return
     raise ValueError(
-        f"{where} from where no new process can import it. Put it into a module, and import"
-        ' that; or pass start_method="fork"'
+        f"{where}, where a new process can't import it. Move it to a module and import that, or"
+        ' pass start_method="fork"'
     )
 
 
@@ -156,8 +156,8 @@ def _check_picklable(fn: Callable[..., object], args: Tuple[object, ...]) -> Non
     problem = pickling_problem(fn, args)
     if problem is not None:
         raise ValueError(
-            f"{problem}. Put functions and classes at the top of a module, and have the workers"
-            ' make what can\'t be pickled; or pass start_method="fork"'
+            f"{problem}. Define functions and classes at the top level of a module, and create what"
+            ' can\'t be pickled in the workers; or pass start_method="fork"'
         )
 
 

@@ -110,7 +110,7 @@ def _import_script(modules_before: List[str], script: Dict[str, Any]) -> Optiona
             lists = {name: list(script[name]) for name in ("sys_path", "sys_argv")}
             spawn.prepare({**script, **lists})
     except BaseException as error:  # where it also fails in spawned workers, they report it
-        return f"importing the script has failed in the forkserver: {error!r}"
+        return f"importing the script failed in the forkserver: {error!r}"
     finally:
         del current._inheriting
     report.changes = list(_changes(script))

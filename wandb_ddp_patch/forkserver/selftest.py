@@ -60,9 +60,9 @@ def forkserver_problem() -> Optional[str]:
             address = server.address()
             _results[address] = result
     except ChildProcessError:
-        return "this process is a fork of the one that has the forkserver"
+        return "this process is a fork of the one that started the forkserver"
     except OSError as error:
-        return f"no forkserver can be started, or reached: {error}"
+        return f"no forkserver can be started or reached: {error}"
     return _results[address].forkserver_problem
 
 
@@ -112,7 +112,7 @@ def _run() -> SelfTestResult:
 
 
 def _unforkable(script: str, what: str) -> str:
-    return f"importing {script} {what}, which no fork survives; {_INSTEAD}"
+    return f"importing {script} {what}, and that does not survive a fork; {_INSTEAD}"
 
 
 class _StuckError(Exception):
@@ -200,17 +200,17 @@ def _forkserver_problem(script: str, lost: List[str], is_ours: bool) -> Optional
     if threads:
         return _unforkable(script, f"starts threads ({', '.join(threads)})")
     if report.resource:
-        what = f"sets up {report.resource}, of which a spawned worker has its own"
+        what = f"creates {report.resource}, of which each spawned worker has its own"
         return f"importing {script} {what}; {_INSTEAD}"
     if report.timers:
-        return f"importing {script} changes a timer ({', '.join(report.timers)})"
+        return f"importing {script} sets a timer ({', '.join(report.timers)})"
     return None
 
 
 def _equivalence_problem(script: str) -> Optional[str]:
     report = preload.report
     if report.atexit_files:
-        what = f"has atexit do something ({', '.join(sorted(report.atexit_files))})"
+        what = f"registers atexit handlers ({', '.join(sorted(report.atexit_files))})"
     elif report.open_files:
         what = f"leaves files or connections open ({', '.join(report.open_files)})"
     elif getattr(sys.modules.get("wandb"), "run", None) is not None:

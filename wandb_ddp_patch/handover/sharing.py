@@ -20,7 +20,7 @@ def share(run: Any, host: Optional[str], port: int) -> Optional[str]:
     if get_field(run, "disabled"):
         return None
     if isinstance(state.get_state(run), state.WorkerState):
-        raise state.usage_error("share() is for the process that called wandb.init()")
+        raise state.usage_error("share() has to be called in the process that called wandb.init()")
     owner_state = state.owner_state(run)
     if owner_state.share is None:
         why = selection.sharing_problem(run)
@@ -50,7 +50,7 @@ def _wandb() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "wandb":
             raise
-        raise ImportError("wandb_ddp_patch shares runs of wandb: pip install wandb") from None
+        raise ImportError("sharing a run needs wandb: pip install wandb") from None
     return wandb
 
 
@@ -63,7 +63,7 @@ def broadcast(run: Any, src: int, group: Any) -> Any:
             raise
         raise ImportError("wandb_ddp_patch.broadcast() needs PyTorch: pip install torch") from None
     if not dist.is_available():
-        raise ImportError("wandb_ddp_patch.broadcast() needs a PyTorch with torch.distributed")
+        raise ImportError("wandb_ddp_patch.broadcast() needs PyTorch with torch.distributed")
     # Whether the group spans machines: each rank says whether it is on that of rank src.
     host = [host_fingerprint()]
     dist.broadcast_object_list(host, src=src, group=group)

@@ -154,9 +154,9 @@ def _step_as_value(
     from .. import _lifecycle  # late: importing wandb must stay quick
 
     _lifecycle.termwarn(
-        f"Steps that a worker gives to log() are kept as values, named {_STEP_KEY}: wandb would"
-        " ignore rows whose step another process has passed. To draw charts over them, call"
-        f' define_metric("*", step_metric="{_STEP_KEY}") once.',
+        f"A step that a worker passes to log() is stored as the value {_STEP_KEY}: wandb would drop"
+        " rows whose step is not higher than the last one of any process. To use it as the x-axis"
+        f' of charts, call run.define_metric("*", step_metric="{_STEP_KEY}") once.',
         repeat=False,
     )
     kwargs = {key: val for key, val in kwargs.items() if key not in ("data", "step")}

@@ -115,11 +115,14 @@ class WorkerState:
                     return upstream(run, *args, **kwargs)
             return self.transport.call(run, name, unchecked or upstream, args, kwargs)
         except RunUnreachableError as why:
+            run_id = self.metadata["id"]
+            remedy = why.remedy or (
+                "Log in the process that called wandb.init(), while its run is active, or start a"
+                " run of your own here with wandb.init(); to add to the same run online, use"
+                f" wandb.init(id={run_id!r}, resume='allow')."
+            )
             raise usage_error(
-                f"Run {self.metadata['id']} can't be written from this process, because {why}."
-                " Log in the process that called wandb.init(), while its run is active, or"
-                " start a run of your own here with wandb.init(); to add to the same run"
-                f" online, use wandb.init(id={self.metadata['id']!r}, resume='allow')."
+                f"Run {run_id} can't be written from this process, because {why}. {remedy}"
             ) from why.__cause__
 
     def _connect(self, run: Any) -> None:
@@ -136,7 +139,7 @@ class WorkerState:
             if not self.transport.is_remote_host and is_this_process(
                 self.payload["owner_pid"], self.payload["owner_fingerprint"]
             ):
-                raise RunUnreachableError("it has ended: nothing in this process holds it any more")
+                raise RunUnreachableError("it was started by this process, which no longer has it")
             require_free_descriptors()
             self.phase = Phase.CONNECTING
             try:

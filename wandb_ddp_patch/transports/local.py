@@ -256,7 +256,7 @@ class OwnerConnection:
         # local_server.py refuses other users, without a word. Only Linux tells it who we are.
         with contextlib.suppress(OSError, AttributeError):
             if os.geteuid() not in (os.stat(f"/proc/{self._pid}").st_uid, 0):
-                return "this process runs as another user than the one that called wandb.init()"
+                return "this process and the one that called wandb.init() belong to different users"
         return FINISHED
 
     def _why_gone(self) -> str:
@@ -267,8 +267,8 @@ class OwnerConnection:
         while not has_exited(self._owner):  # its sockets are closed a little before
             if time.monotonic() > deadline:
                 return (
-                    "nobody answers where the process that called wandb.init() takes calls: it has"
-                    " ended, or this process is in another container or network namespace"
+                    "the process that called wandb.init() does not answer: it has ended, or this"
+                    " process is in another container or network namespace"
                 )
             time.sleep(0.01)
         return FINISHED

@@ -20,7 +20,9 @@ from ..runs.transport import Transport, UnreachableTransport
 _sharing = threading.RLock()
 
 
-NO_TRANSPORT = "this release's runs work in one process, and no local socket could be made"
+NO_TRANSPORT = (
+    "runs of this wandb work in one process only, and no local socket could be created for workers"
+)
 
 
 def select(payload: Payload) -> Transport:
@@ -103,7 +105,7 @@ def sharing_problem(run: Any) -> Optional[str]:
         return None
     return (
         f"runs of wandb {sys.modules['wandb'].__version__} can't be shared with other machines:"
-        " upgrade to wandb 0.13 or later, with W&B's service, in which they can"
+        " upgrade to wandb 0.13 or later"
     )
 
 

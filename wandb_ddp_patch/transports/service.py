@@ -164,8 +164,8 @@ class ServiceTransport(Transport):
                 self._refuse_if_gone()
                 if not self.watch.sees_owner or time.monotonic() > deadline:
                     raise RunUnreachableError(
-                        "wandb could not attach it by its service; it is on another machine"
-                        f" or network, or wandb has failed: {type(error).__name__}: {error}"
+                        "wandb could not connect to its service, which may be on another machine or"
+                        f" network: {type(error).__name__}: {error}"
                     ) from error
             time.sleep(pause)
             pause = min(2 * pause, 1)
@@ -173,9 +173,12 @@ class ServiceTransport(Transport):
     def _refuse_if_gone(self) -> None:
         if is_service_gone(self.service):
             raise RunUnreachableError(
-                "its service is gone: the process that called wandb.init()"
-                f" (process id {self.payload['owner_pid']}) has ended, or it is on another machine,"
-                " with which the run was not shared (wandb_ddp_patch.share)"
+                "its service can't be reached from here: the process that called wandb.init()"
+                f" (process id {self.payload['owner_pid']}) has ended, or it is on another machine"
+                " and the run is not shared",
+                "If it is on another machine, call wandb_ddp_patch.share(run) there before you"
+                " pass the run on. If it has ended, start a run of your own here with"
+                " wandb.init().",
             )
 
     def is_closed(self) -> bool:
@@ -219,9 +222,7 @@ class ServiceTransport(Transport):
             self.watch.invalidate()
             self.check()
         if is_service_gone(self.service):
-            raise RunUnreachableError(
-                "W&B's service has ended, and it can't be begun anew"
-            ) from error
+            raise RunUnreachableError("W&B's service has ended, and can't be restarted") from error
 
     def flush(self, run: Any) -> None:
         """Wait until the service has read all that this worker has sent.
@@ -245,11 +246,13 @@ class ServiceTransport(Transport):
                 return
             why = FINISHED
         elif barrier.error is not None:
-            why = f"W&B's service can't be asked ({type(barrier.error).__name__})"
+            why = (
+                f"W&B's service can't be asked whether it has them ({type(barrier.error).__name__})"
+            )
         else:
             why = (
-                f"W&B's service has not said within {seconds} s that it has them. They arrive"
-                " if it goes on before the run is finished"
+                f"W&B's service has not confirmed within {seconds} s that it has them. They will"
+                " still arrive if it continues before the run is finished"
             )
         _lifecycle.termwarn(
             f"The last rows that this worker logged to run {self.payload['metadata']['id']} may be"

@@ -186,8 +186,8 @@ class _NoApi:
 
     def __getattr__(self, name: str) -> Any:
         raise usage_error(
-            "this needs an API key of this worker's own, because that of the run's owner stays"
-            f" with it: {self._why}"
+            "this needs an API key in this worker, because the owner of the run does not send its"
+            f" own: {self._why}"
         )
 
 
@@ -235,8 +235,8 @@ def _check_version(payload: Payload) -> None:
     theirs, ours = _share(payload)["wandb_version"], wandb.__version__
     if theirs.split(".")[:2] != ours.split(".")[:2]:
         raise RunUnreachableError(
-            f"its owner has wandb {theirs} and this worker wandb {ours}, which may not understand"
-            " each other: install the same on all machines"
+            f"its owner has wandb {theirs} and this worker has wandb {ours}, which may not"
+            " understand each other: install the same release on all machines"
         )
 
 

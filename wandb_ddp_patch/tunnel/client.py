@@ -33,10 +33,14 @@ class TunnelError(Exception):
 
 
 class RefusedError(TunnelError):
-    """Nobody listens at the address, or the process that does, does not know the name."""
+    """Nobody listens at the address."""
 
 
-class ImpostorError(TunnelError):
+class UnknownError(TunnelError):
+    """The process that listens at the address does not know the name, or not by this token."""
+
+
+class ImpostorError(UnknownError):
     """The process that answers at the address does not hold the token."""
 
 
@@ -121,14 +125,14 @@ class Client:
                 return await self._try_to_connect()
             except AuthenticationError:
                 raise ImpostorError(
-                    f"who answers at {self._where()} does not hold its token"
+                    f"the process that answers at {self._where()} does not have its token"
                 ) from None
             except (ConnectionRefusedError, EOFError) as error:
                 gone = gone or time.monotonic()
                 # Nobody has ever been there: it is a wrong address, and no failure that passes.
                 at_once = isinstance(error, ConnectionRefusedError) and not self.was_connected
                 if at_once or time.monotonic() > gone + _GONE_SECONDS:
-                    raise RefusedError(self._why_refused(error)) from None
+                    raise self._refusal(error) from None
             except (OSError, asyncio.TimeoutError) as error:
                 gone = 0.0
                 if time.monotonic() > begun + self.timeout:
@@ -160,11 +164,11 @@ class Client:
     def _where(self) -> str:
         return "%s, port %d" % self.address
 
-    def _why_refused(self, error: Exception) -> str:
+    def _refusal(self, error: Exception) -> TunnelError:
         # No more can be told: a wrong address and a firewall refuse while the other end lives.
         if isinstance(error, EOFError):
-            return f"who answers at {self._where()} does not know it"
-        return f"connections to {self._where()} are refused"
+            return UnknownError(f"the process that answers at {self._where()} does not know it")
+        return RefusedError(f"connections to {self._where()} are refused")
 
 
 class _ClientProtocol(TunnelProtocol):

@@ -34,7 +34,7 @@ def apply(asked: Optional[str]) -> None:
         asked: The value of the environment's variable; None where use_forkserver() was called.
     """
     if asked not in (None, "forkserver"):
-        _warn_once(f"{VARIABLE} is {asked!r}, which means nothing: it can be forkserver, or unset")
+        _warn_once(f"{VARIABLE} is {asked!r}, which is ignored: set it to forkserver, or unset it")
         return
     PATCH.apply()
     if PATCH.state is State.SKIPPED:
@@ -110,7 +110,7 @@ def _make_start_processes(upstream: Callable[..., Any]) -> Callable[..., Any]:
                 return upstream(*call.args, **call.kwargs)
             except (OSError, ValueError) as error:
                 problem = launch.start_problem(error, others)
-        _warn(f"torch's workers are spawned, many times slower than forked, because {problem}")
+        _warn(f"torch's workers are spawned, which is many times slower, because {problem}")
         return upstream(*args, **kwargs)
 
     start_processes.torchs_own = upstream  # type: ignore[attr-defined]

@@ -113,7 +113,7 @@ def plan(host: str) -> Tuple[str, List[Place]]:
     if address is None and own:
         return host, all_interfaces()
     if address is None:
-        what = f"{host} is no address of this machine, which has none that others reach"
+        what = f"{host} is not an address of this machine, and it has none that others can reach"
         raise OSError(errno.EADDRNOTAVAIL, what)
     # What is a loopback address here, as Debian has a machine's own name, is something else
     # elsewhere. What is no address of this machine stands for it elsewhere, as behind a
@@ -138,8 +138,8 @@ def guess_host(family: int = 0) -> str:
             if not is_literal(name) and any(map(is_own, resolve(name))):
                 return name
     raise NoAddressError(
-        "it can't be told by which address other machines reach this one: give it,"
-        " as share(host=...) or WANDB_DDP_PATCH_SHARE=HOST"
+        "no address was found at which other machines can reach this one: pass it as"
+        " share(host=...), or set WANDB_DDP_PATCH_SHARE=HOST"
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import concurrent.futures
 import contextlib
 import os
 import re
@@ -20,16 +21,24 @@ import threading
 import time
 from typing import Callable, Deque, List, Optional, Tuple
 
+from ... import _lifecycle
 from ...errors import RunUnreachableError
 from ...runs.payload_format import Share
 from ...tunnel import event_loop
-from ...tunnel.client import Client, RefusedError, TunnelError
+from ...tunnel.client import Client, RefusedError, TunnelError, UnknownError
 from ...tunnel.stream import ID_BYTES
 from ...tunnel.tls import ProtocolError
 from . import records, sent_files, wandb_protocol, wandb_responses
 from .session import Session
 
-_GONE = "the process that called wandb.init() may have ended, or is reached by another address"
+# What the tunnel can't know: why nobody is at the address, or somebody else.
+_GUESSES = {
+    RefusedError: "the process that called wandb.init() may have ended, or have another address",
+    UnknownError: "the payload is probably from an earlier run, so pass the run on again",
+}
+# When a user is told that this process still tries to connect: packets that a firewall drops
+# look like an owner that is stopped, which is waited for.
+_NOTICE_SECONDS = 10.0
 # WANDB_SERVICE of the owner's, as far as a worker's has the same.
 _SERVICE = r"(\d+)-(\d+)-(unix|\w+)-.+"
 # Longer names of sockets do not fit into the kernel's structure; folders that may be shorter
@@ -84,13 +93,18 @@ class Endpoint:
     # --- for any thread -------------------------------------------------------
 
     def open(self) -> None:
-        """Connect to the owner, and listen.
+        """Connect to the owner, and listen; warn where that takes long.
 
         Raises:
             RunUnreachableError: The owner can't be reached; why.
         """
         opening = asyncio.run_coroutine_threadsafe(self._open(), event_loop.get())
         try:
+            if concurrent.futures.wait([opening], _NOTICE_SECONDS).not_done:
+                _lifecycle.termwarn(
+                    "Waiting for an answer of the run's owner at %s, port %d, for up to %.0f s: a"
+                    " firewall may block the connection." % (*self.address, self.timeout)
+                )
             opening.result()
         except BaseException:
             self.close()
@@ -262,8 +276,8 @@ class WorkerSession(Session):
     # --- the tunnel -----------------------------------------------------------
 
     def _on_end(self, error: TunnelError) -> None:
-        gone = f": {_GONE}" if isinstance(error, RefusedError) else ""
-        self._endpoint.end(f"{error}{gone}")
+        guesses = [guess for kind, guess in _GUESSES.items() if isinstance(error, kind)]
+        self._endpoint.end(": ".join([str(error), *guesses]))
 
     def on_stream_data(self, data: bytes) -> bool:
         for kind, body in self._records.feed(data):

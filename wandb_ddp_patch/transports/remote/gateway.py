@@ -131,14 +131,14 @@ class OwnerSession(Session):
         match = re.fullmatch(SERVICE, self._run.service)
         try:
             if match is None:
-                raise OSError(f"WANDB_SERVICE={self._run.service} has no known form")
+                raise OSError(f"WANDB_SERVICE={self._run.service} has an unknown format")
             unix, path, host, port = match.groups()
             if unix:
                 await loop.create_unix_connection(lambda: self, path)
             else:
                 await loop.create_connection(lambda: self, host, int(port))
         except OSError as error:
-            self.close(f"W&B's service can't be reached by its owner: {error}")
+            self.close(f"its owner can't reach W&B's service: {error}")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -160,12 +160,12 @@ class OwnerSession(Session):
             for message in self._messages.feed(data):
                 self.send_record(records.MESSAGE, wandb_responses.clean_response(message))
         except Exception as error:
-            self.close(f"an answer of W&B's service is not understood: {error}")
+            self.close(f"its owner can't read a response of W&B's service: {error}")
         self.pause_reading_if(self.stream.is_full)
 
     def connection_lost(self, error: Optional[Exception]) -> None:
         super().connection_lost(error)
-        self.close("W&B's service has ended")
+        self.close("its owner's W&B service has ended")
 
     # --- the end --------------------------------------------------------------
 

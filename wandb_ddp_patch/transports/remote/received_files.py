@@ -75,7 +75,7 @@ class ReceivedFiles:
         except OSError as error:
             # It costs this file, and not the tunnel: the disk may be full, or a cleaner has
             # removed the folder.
-            self._fail(f"it can't be kept by the run's owner: {error}")
+            self._fail(f"the run's owner can't store it: {error}")
 
     def _begin(self, kind: bytes, name: str) -> None:
         self._abandon()
@@ -103,7 +103,7 @@ class ReceivedFiles:
         if not is_inside(name) or os.path.commonpath([real, folder]) != folder:
             raise OSError(f"{name!r} is not below the run's folder")
         if os.path.relpath(path, self._run_folder) in _OF_SERVICE:
-            raise OSError("W&B itself writes the file of that name")
+            raise OSError("W&B itself writes the file with that name")
         return path
 
     def _staging_folder(self) -> str:
@@ -120,7 +120,7 @@ class ReceivedFiles:
             return
         self._open.file.close()
         if self._open.checksum.digest() != digest:
-            self._fail("it has not arrived whole")
+            self._fail("it did not arrive complete")
         else:
             self._landed[self._open.name] = self._open.path
             self._open = None

@@ -97,10 +97,10 @@ def _listen(host: Optional[str], port: int) -> Tuple[str, int]:
     if host is not None:
         host, in_host = addresses.parse_address(host)
         if in_host and port not in (0, in_host):
-            raise ValueError(f"two ports are given: {in_host} and {port}")
+            raise ValueError(f"host and port name two ports: {in_host} and {port}")
         port = port or in_host
     if not 0 <= port < 1 << 16:
-        raise ValueError(f"{port} is no port")
+        raise ValueError(f"{port} is not a port number")
     advertised, places = addresses.plan(host or addresses.guess_host())
     for known, heard in _heard.items():
         if port in (0, known) and all(addresses.is_covered(place, heard) for place in places):
@@ -112,8 +112,8 @@ def _listen(host: Optional[str], port: int) -> Tuple[str, int]:
     except OSError as error:
         if port not in _heard:
             raise
-        why = f"this process listens at port {port} of {', '.join(sorted(heard))} already"
-        raise OSError(error.errno, f"{why}: give another port") from None
+        why = f"this process already listens on port {port} of {', '.join(sorted(heard))}"
+        raise OSError(error.errno, f"{why}: choose another port") from None
     for listener in listeners:
         _open_gateway().listen(listener)
     bound: int = listeners[0].getsockname()[1]
@@ -163,8 +163,8 @@ def _close(gateway: Gateway, shared: SharedRun) -> None:
     silent = gateway.close(shared)
     if silent:
         _lifecycle.termwarn(
-            f"{silent} worker(s) of the run have not been heard from when it ended: what they"
-            " have logged last may be lost."
+            f"{silent} worker(s) did not answer when the run was finished: the last rows that they"
+            " logged may be lost."
         )
 
 

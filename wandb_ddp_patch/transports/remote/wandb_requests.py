@@ -96,7 +96,9 @@ class RequestCheck:
             request = self._parse(message)
         except Exception as error:
             # wandb-core ends itself, with all runs, when it gets what it can't read.
-            return Verdict(Action.CLOSE, reason=f"a message can't be read: {error}")
+            return Verdict(
+                Action.CLOSE, reason=f"its owner can't read a message of this worker: {error}"
+            )
         if self._is_row(request):
             return FORWARD
         return self._check_any(request, len(message))
@@ -165,7 +167,8 @@ class RequestCheck:
         organization = getattr(link, "portfolio_organization", "")  # of later releases
         if organization or place != (self._entity, self._project) or link.server_id:
             raise _RefusedError(
-                "a worker on another machine can link what it has logged, in the run's project only"
+                "a worker on another machine can only link what it has logged, in the run's own"
+                " project"
             )
 
     def _set_run(self, kind: str, body: Message) -> bool:
@@ -191,7 +194,7 @@ class RequestCheck:
         refused = field.type in (PathType.MANIFEST, PathType.UNUSED)
         path = None if refused else self._allowed_path(field.path)
         if path is None:
-            raise _RefusedError(f"{field.path!r} is not the run's")
+            raise _RefusedError(f"{field.path!r} does not belong to the run")
         changed = path != field.path
         field.set(path)
         return changed
