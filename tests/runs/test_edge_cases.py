@@ -45,7 +45,6 @@ def test_a_worker_keeps_no_connection_to_a_run_that_is_over(case, tmp_path):
     ("version", "name"),
     [
         ("0.12.21", "log_in_a_handler"),
-        (None, "log_in_a_handler_elsewhere"),
     ],
 )
 def test_a_signals_handler_logs_in_the_middle_of_a_row(case, tmp_path, version, name):

@@ -163,14 +163,6 @@ def case_log_in_a_handler(context, run):
     in_worker(context, log_in_a_handler, run)
 
 
-def log_in_a_handler_elsewhere(payload):
-    log_in_a_handler(elsewhere(payload))
-
-
-def case_log_in_a_handler_elsewhere(context, run):
-    in_worker(context, log_in_a_handler_elsewhere, shared(run))
-
-
 def log_while_connecting(run):
     from wandb_ddp_patch.transports import local
 
