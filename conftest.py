@@ -19,7 +19,8 @@ def pytest_collection_modifyitems(items):
     # The longest first, so that no worker is left with one at the end.
     items.sort(key=lambda item: "test_with_the_patch" not in item.name)
     for item in items:
-        in_environments = item.path.name in ("test_packaging.py", "test_testbed.py")
+        names = ("test_distributions.py", "test_packaging.py", "test_testbed.py")
+        in_environments = item.path.name in names
         if in_environments or "release" in item.fixturenames:
             item.add_marker("releases")
 

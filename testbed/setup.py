@@ -1,21 +1,28 @@
-"""The version, and the dependency on the package at that version; the rest is in pyproject.toml."""
+"""What the package's setup.py says for both distributions; the rest is in pyproject.toml."""
 
-import re
+import email
+import runpy
 from pathlib import Path
 
 from setuptools import setup
 
 here = Path(__file__).resolve().parent
-# The number is in one place, the package. An sdist lies alone, but has it in its PKG-INFO.
-source, pattern = here.parent / "wandb_ddp_patch" / "__init__.py", r'^__version__ = "(.+)"$'
-if (here / "PKG-INFO").is_file():
-    source, pattern = here / "PKG-INFO", r"^Version: (.+)$"
-version = re.search(pattern, source.read_text("utf-8"), re.M)
-assert version
+if (here / "PKG-INFO").is_file():  # an sdist lies alone, but has all of it in this file
+    made = email.message_from_string((here / "PKG-INFO").read_text("utf-8"))
+    version, description = made["Version"], made.get_payload()
+    project_urls = dict(url.split(", ", 1) for url in made.get_all("Project-URL"))
+else:
+    package = runpy.run_path(str(here.parent / "setup.py"))
+    version, description = package["VERSION"], package["description"]("testbed/README.md")
+    project_urls = package["PROJECT_URLS"]
 
 setup(
-    version=version.group(1),
+    version=version,
+    long_description=description,
+    long_description_content_type="text/markdown",
+    project_urls=project_urls,
     license="MIT",
+    license_files=["LICENSE"],
     # Its probes run the package's code and know it in detail: any other version may not fit.
-    install_requires=[f"wandb-ddp-patch=={version.group(1)}", "jinja2", "rich", "ruff", "uv"],
+    install_requires=[f"wandb-ddp-patch=={version}", "jinja2", "rich", "ruff", "uv"],
 )

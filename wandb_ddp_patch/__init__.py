@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__", "apply", "broadcast", "revert", "share", "spawn", "status"]
 __all__ += ["use_forkserver", "warm_up"]
-__version__ = "0.1.0"
+__version__ = "1.0.0rc1"
 
 
 def _enabled() -> bool:

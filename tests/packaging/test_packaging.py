@@ -23,8 +23,11 @@ import wandb_ddp_patch
 from wandb_ddp_patch_testbed import environments
 
 FILES = {"wandb_ddp_patch.pth", "wandb_ddp_patch_startup.py"}
-NEEDED = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "startup", "wandb_ddp_patch")
-NEEDED += ("testbed",)
+# All that the repository has; test_distributions.py would miss what is not here.
+NEEDED = (".ci", ".github", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE")
+NEEDED += ("MANIFEST.in", "Makefile", "README.md", "SECURITY.md", "benchmarks", "conftest.py")
+NEEDED += ("docs", "examples", "findings", "pyproject.toml", "setup.py", "startup", "testbed")
+NEEDED += ("tests", "wandb_ddp_patch")
 
 # The reported script, which knows nothing of us.
 SCRIPT = """
@@ -172,14 +175,13 @@ def test_wheel_and_sdist_hold_the_start_up_files(dists):
         assert {Path(name).name for name in sdist.getnames()} >= FILES | {"setup.py", "README.md"}
 
 
-def test_wheel_and_sdist_hold_nothing_of_the_testbed(dists):
+def test_the_wheel_holds_nothing_but_the_package(dists):
     with zipfile.ZipFile(dists["wheel"]) as wheel:
         names = wheel.namelist()
         metadata = wheel.read(next(name for name in names if name.endswith("/METADATA"))).decode()
-    with tarfile.open(dists["sdist"]) as sdist:
-        # Below the folder that all of it is in, which may be called anything.
-        names += [name.partition("/")[2] for name in sdist.getnames()]
-    assert [name for name in names if "testbed" in name] == []
+    folders = {name.partition("/")[0] for name in names}
+    version = wandb_ddp_patch.__version__
+    assert folders == {"wandb_ddp_patch", f"wandb_ddp_patch-{version}.dist-info", *FILES}
     assert "testbed" not in "".join(metadata.partition("\n\n")[0])
 
 
