@@ -1,5 +1,9 @@
 """A DataLoader whose workers read the run's config, and log what they meet.
 
+In a clone, in a fresh environment:
+
+    pip install . torch && python examples/dataloader.py
+
 The dataset holds wandb.config and the run, as datasets do that are built from a config. With
 spawn and forkserver it is pickled for each worker; without wandb_ddp_patch that fails.
 """
@@ -8,6 +12,7 @@ import os
 
 import torch
 import wandb
+from show_rows import show_rows
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 import wandb_ddp_patch
@@ -61,6 +66,7 @@ def main():
                 total += loss.item()
             run.log({"epoch": epoch, "loss": total / len(loader)})
         print(f"Loss of the last epoch: {total / len(loader):.3f}")
+    show_rows(run, by="worker")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,9 @@
-"""Run train_ddp.py without the patch, where it fails, and with it; then try_rates.py."""
+"""Run train_ddp.py without the patch, where it fails, and with it; then try_rates.py.
+
+In a clone, in a fresh environment (or "make demo", which makes one):
+
+    pip install ".[demo]" && python examples/demo.py
+"""
 
 import os
 import re

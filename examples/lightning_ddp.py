@@ -1,6 +1,8 @@
 """Lightning with ddp_spawn: WandbLogger, hyperparameters from wandb.config, rows of each rank.
 
-Needs Lightning: pip install lightning
+In a clone, in a fresh environment:
+
+    pip install . lightning && python examples/lightning_ddp.py
 """
 
 import os
@@ -9,6 +11,7 @@ import lightning.pytorch as pl
 import torch
 import wandb
 from lightning.pytorch.loggers import WandbLogger
+from show_rows import show_rows
 from torch.utils.data import DataLoader, TensorDataset
 
 import wandb_ddp_patch
@@ -74,6 +77,7 @@ def main():
     print(f"Loss of the last step: {trainer.callback_metrics['loss']:.3f}")
     trainer.save_checkpoint(os.path.join(run.dir, "model.ckpt"))
     run.finish()
+    show_rows(run)
 
 
 if __name__ == "__main__":

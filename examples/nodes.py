@@ -1,8 +1,12 @@
 """Run train_nodes.py on two machines that are parts of this one, and count the rows.
 
-Each is a network of its own, with a cable between them, and a temporary folder of its own
-(Linux namespaces, for which it takes root). With --cut, the cable is out for some seconds in
-the middle of the training.
+In a clone, in a fresh environment, as root on Linux:
+
+    pip install ".[demo]" && python examples/nodes.py
+
+"make demo-nodes" does both. Each machine is a network of its own, with a cable between them,
+and has a temporary folder of its own (Linux namespaces, for which it takes root). With --cut,
+the cable is out for some seconds in the middle of the training.
 https://man7.org/linux/man-pages/man8/ip-netns.8.html
 """
 

@@ -1,5 +1,9 @@
 """A sweep, each of whose trials trains in two processes with DistributedDataParallel.
 
+In a clone, in a fresh environment:
+
+    pip install . torch && python examples/sweep_ddp.py
+
 wandb.agent() calls trial() in this process, which starts the run; spawn() starts the workers,
 in which wandb.run and wandb.config are that run's. Sweeps need W&B's server: where nobody is
 logged in, or WANDB_MODE is offline, the same trials are drawn here, at random.
@@ -12,6 +16,7 @@ import socket
 import torch
 import torch.distributed as dist
 import wandb
+from show_rows import show_rows
 from torch.nn.parallel import DistributedDataParallel
 
 import wandb_ddp_patch
@@ -61,6 +66,7 @@ def trial(**options):
         os.environ["MASTER_PORT"] = str(free_port())
         wandb_ddp_patch.spawn(train, nprocs=WORKERS)
         print(f"lr {run.config.lr}, hidden {run.config.hidden}: loss {run.summary['loss']:.4f}")
+    show_rows(run)
 
 
 def free_port():

@@ -1,6 +1,8 @@
 """One run for all processes that torchrun starts on a machine.
 
-Usage: torchrun --nproc_per_node=2 examples/torchrun_ddp.py
+In a clone, in a fresh environment:
+
+    pip install . torch && torchrun --nproc-per-node=2 examples/torchrun_ddp.py
 
 Rank 0 starts the run and hands it to the others as torch hands over any object. Each rank
 logs to it; the usual ways are a run for each rank, or that only rank 0 logs.
@@ -11,6 +13,7 @@ import os
 import torch
 import torch.distributed as dist
 import wandb
+from show_rows import show_rows
 from torch.nn.parallel import DistributedDataParallel
 
 import wandb_ddp_patch
@@ -54,6 +57,7 @@ def main():
     dist.barrier()
     if rank == 0:
         run.finish()  # ends the run
+        show_rows(run)
     dist.destroy_process_group()
 
 

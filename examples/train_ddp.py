@@ -5,6 +5,10 @@ with DistributedDataParallel: one worker per GPU with NCCL, or two on the CPU
 with gloo, unless --workers says otherwise. The parent starts the run and hands
 its config to the workers; rank 0 logs. Without wandb_ddp_patch it dies where
 the report says it does.
+
+In a clone, in a fresh environment:
+
+    pip install ".[demo]" && python examples/train_ddp.py
 """
 
 import argparse
@@ -15,6 +19,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import wandb
+from show_rows import show_rows
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn
@@ -112,6 +117,7 @@ def main():
     print(f"Accuracy on digits that it has not seen: {run.summary.get('accuracy', 0):.1%}")
     folder, url = os.path.dirname(run.dir), run.url if mode == "online" else None
     run.finish()
+    show_rows(run)
     print(f"The run is in {folder}")
     if url:
         print(f"Look at it: {url}")

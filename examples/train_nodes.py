@@ -1,8 +1,8 @@
 """Train on several machines, with one run that every rank logs to.
 
-On each machine, with the first one's address:
+On each machine, in a clone and a fresh environment, with the first one's address:
 
-    torchrun --nnodes=2 --nproc-per-node=2 --node-rank=N \\
+    pip install ".[demo]" && torchrun --nnodes=2 --nproc-per-node=2 --node-rank=N \\
         --master-addr=ADDRESS --master-port=29500 examples/train_nodes.py
 
 Rank 0 starts the run, and broadcast() gives it to all others: on rank 0's machine by W&B's
@@ -17,6 +17,7 @@ import time
 import torch
 import torch.distributed as dist
 import wandb
+from show_rows import show_rows
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler
@@ -74,6 +75,7 @@ def main():
     dist.barrier()
     if rank == 0:
         run.finish()
+        show_rows(run)
     dist.destroy_process_group()
 
 

@@ -1,5 +1,9 @@
 """Train with three learning rates, one after the other, with spawn().
 
+In a clone, in a fresh environment:
+
+    pip install ".[demo]" && python examples/try_rates.py
+
 The workers are given neither the run nor its config: wandb.run, wandb.config and
 wandb.log are live in them. They are forked from a process that has imported torch,
 wandb and this script once; warm_up() starts it while wandb.init() runs.
@@ -11,6 +15,7 @@ from types import SimpleNamespace
 
 import torch
 import wandb
+from show_rows import show_rows
 from train_ddp import free_port, train
 
 import wandb_ddp_patch
@@ -39,6 +44,7 @@ def main():
             best[rate] = run.summary["accuracy"]
             print(f"Rate {rate}: accuracy {best[rate]:.1%}")
         run.config["best_rate"] = max(best, key=best.get)
+    show_rows(run)
 
 
 if __name__ == "__main__":

@@ -26,10 +26,11 @@ _MARK = re.compile(r"[\s>]*<!-- (run\b.*?) -->\s*")
 _CODE = re.compile(r"`([^`]+)`")
 _LINK = re.compile(r"\]\(\s*([^)\s]+)[^)]*\)|^\[[^\]]+\]:\s*(\S+)", re.M)
 # Programs of others, about which nothing is checked.
-_OTHERS = ("cd", "git", "pip", "ruff", "torchrun", "uv")
+_OTHERS = ("cd", "git", "jupyter", "mpiexec", "pip", "ruff", "torchrun", "uv")
 _PYTHONS = ("python", "python3", ".venv/bin/python")
 # With what an inline piece of code begins that is a command.
-_COMMANDS = ("make", "wandb-ddp-patch", "pip", ".ci/run", ".ci/nightly", *_PYTHONS)
+_SCRIPTS = (".ci/run", ".ci/nightly", ".ci/release-check")
+_COMMANDS = ("make", "wandb-ddp-patch", "pip", *_SCRIPTS, *_PYTHONS)
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def _wrong(words: List[str], root: Optional[Path]) -> str:
     if program == "wandb_ddp_patch.probes":
         names = {name for name in rest if name not in ("NAME", "PROBE", "--json")}
         return "there is no such probe" if names - set(probes.PROBES) else ""
-    if program not in (*_OTHERS, *_PYTHONS, "pytest", "make", ".ci/run", ".ci/nightly"):
+    if program not in (*_OTHERS, *_PYTHONS, "pytest", "make", *_SCRIPTS):
         return "what command is that?"
     return "" if root is None else _missing(program, rest, root)
 

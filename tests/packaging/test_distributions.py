@@ -1,6 +1,7 @@
 """What PyPI gets: metadata, pages without relative links, and sdists from which tests run."""
 
 import email
+import os
 import re
 import runpy
 import shutil
@@ -134,3 +135,28 @@ def test_the_version_is_that_of_the_distributions(dists, testbed_dists):  # noqa
     for each in (dists, testbed_dists):
         assert metadata(each["wheel"])["Version"] == wandb_ddp_patch.__version__
         assert f"-{wandb_ddp_patch.__version__}.tar.gz" in each["sdist"].name
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it is a script for another shell")
+def test_a_release_has_its_own_tag_and_a_date(tmp_path):
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path)]
+    for name in (".ci", "wandb_ddp_patch"):
+        (tmp_path / name).mkdir()
+    shutil.copy(ROOT / ".ci" / "release-check", tmp_path / ".ci")
+    (tmp_path / "wandb_ddp_patch" / "__init__.py").write_text('__version__ = "1.2"\n')
+
+    def refused(tag, heading):
+        (tmp_path / "CHANGELOG.md").write_text(f"# Changelog\n\n## {heading}\n")
+        subprocess.run([*git, "add", "--all"], check=True)
+        subprocess.run([*git, "commit", "-qm", "c"], check=True)
+        script = [str(tmp_path / ".ci" / "release-check"), tag]
+        env = {**os.environ, "PYTHON": "false"}  # where it would begin to build
+        done = subprocess.run(script, env=env, capture_output=True, encoding="utf-8")
+        assert done.returncode == 1
+        return done.stderr
+
+    subprocess.run([*git, "init", "-q"], check=True)
+    assert "the tag is v1.3, but the version is 1.2" in refused("v1.3", "1.2 (2026-12-01)")
+    assert "CHANGELOG.md has no heading" in refused("v1.2", "1.2 (unreleased)")
+    assert "CHANGELOG.md has no heading" in refused("v1.2", "102 (2026-12-01)")
+    assert refused("v1.2", "1.2 (2026-12-02)") == ""
