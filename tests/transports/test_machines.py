@@ -130,8 +130,8 @@ try:
     wandb_ddp_patch.share()
 except wandb.errors.UsageError as error:
     said.append(error)
-said.append(pickle.loads(sharing._packed(run, True)))  # of broadcast(), for the other ranks
-assert not isinstance(pickle.loads(sharing._packed(run, False)), Exception)
+said.append(pickle.loads(sharing._pickle(run, True)))  # of broadcast(), for the other ranks
+assert not isinstance(pickle.loads(sharing._pickle(run, False)), Exception)
 assert b"token" not in pickle.dumps(run)
 run.finish()
 print(*said)
