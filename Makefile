@@ -23,17 +23,17 @@ demo-nodes: $(VENV)/.demo
 	$(BIN)/python examples/nodes.py --cut 10
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(WORKERS) --maxschedchunk 1
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 # The tests that take minutes. make test leaves them out.
 test-nightly: $(VENV)/.test
-	$(BIN)/python -m pytest -m nightly -n $(WORKERS) --maxschedchunk 1
+	$(BIN)/python -m pytest -m nightly -n $(WORKERS) --dist loadgroup
 
 # In a separate environment: the frameworks decide which versions they need.
 FRAMEWORKS := .venv-frameworks
 
 test-frameworks: $(FRAMEWORKS)/.made
-	$(FRAMEWORKS)/bin/python -m pytest tests/frameworks -n 2 --maxschedchunk 1
+	$(FRAMEWORKS)/bin/python -m pytest tests/frameworks -n 2 --dist loadgroup
 
 carriers: test-frameworks
 	PYTHONPATH=.:tests:tests/helpers:tests/workers $(FRAMEWORKS)/bin/python tests/frameworks/tables.py --write docs/carriers.md
