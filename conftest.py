@@ -16,8 +16,12 @@ os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true", WANDB_API_KEY=scrip
 
 
 def pytest_collection_modifyitems(items):
-    # The longest first, so that no worker is left with one at the end.
-    items.sort(key=lambda item: "test_with_the_patch" not in item.name)
+    # First what fails most often: the rules of the house, and units. Then the longest, so that no
+    # worker is left with one at the end.
+    first = "unit", "repository"
+    items.sort(
+        key=lambda item: (item.path.parent.name not in first, "with_the_patch" not in item.name)
+    )
     for item in items:
         names = ("test_distributions.py", "test_packaging.py", "test_testbed.py")
         in_environments = item.path.name in names

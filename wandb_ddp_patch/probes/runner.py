@@ -36,10 +36,9 @@ def run_all(
     Args:
         names: Keys of ``PROBES``.
         patched: Whether the patches are on.
-        python: The interpreter whose wandb is probed. This package need not be
-            installed there.
-        timeout: Seconds after which a probe counts as hanging. Its subprocess is killed,
-            with all that it has started, and another one goes on.
+        python: The interpreter whose wandb is probed. It need not have this package.
+        timeout: Seconds after which a probe counts as hanging, and is killed with all that it
+            has started.
         jobs: The number of probes at a time.
         forked: Whether probes, and most of their workers, are forks of a process that has
             imported wandb and torch, where that is possible. It takes a part of the time.
