@@ -160,7 +160,7 @@ class OwnerSession(Session):
             for message in self._messages.feed(data):
                 self.send_record(records.MESSAGE, wandb_responses.clean_response(message))
         except Exception as error:
-            self.close(f"its owner can't read a response of W&B's service: {error}")
+            self.close(f"its owner can't read a response from W&B's service: {error}")
         self.pause_reading_if(self.stream.is_full)
 
     def connection_lost(self, error: Optional[Exception]) -> None:
