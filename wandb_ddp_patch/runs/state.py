@@ -116,13 +116,9 @@ class WorkerState:
             return self.transport.call(run, name, unchecked or upstream, args, kwargs)
         except RunUnreachableError as why:
             run_id = self.metadata["id"]
-            remedy = why.remedy or (
-                "Log in the process that called wandb.init(), while its run is active, or start a"
-                " run of your own here with wandb.init(); to add to the same run online, use"
-                f" wandb.init(id={run_id!r}, resume='allow')."
-            )
             raise usage_error(
-                f"Run {run_id} can't be written from this process, because {why}. {remedy}"
+                f"Run {run_id} can't be written from this process, because {why}."
+                f" {why.remedy or _usual_remedy(str(why), run_id)}"
             ) from why.__cause__
 
     def _connect(self, run: Any) -> None:
@@ -175,6 +171,20 @@ class WorkerState:
         finally:
             self.phase = Phase.LEFT
             clear_global_run(run)
+
+
+def _usual_remedy(why: str, run_id: Optional[str]) -> str:
+    # Most often, the owner has not waited for its workers.
+    here = (
+        "Make that process wait for its workers, for example with join(), before it calls finish()"
+        " or ends. Or"
+        if why == FINISHED
+        else "Log in the process that called wandb.init(), while its run is active, or"
+    )
+    return (
+        f"{here} start a run of your own here with wandb.init(); to add to the same run online, use"
+        f" wandb.init(id={run_id!r}, resume='allow')."
+    )
 
 
 def usage_error(message: str) -> Exception:
