@@ -177,13 +177,13 @@ def _register(run: Any) -> None:
     parent_run.offer()
 
 
-def _close(run: Any, owner_state: OwnerState) -> None:
+def _close(run: Any, owned: OwnerState) -> None:
     """Close a run of this process for its workers, before it is finished."""
-    if owner_state.shared:
+    if owned.published:
         from ..transports import selection
 
-        selection.close(run, owner_state)
-    owner_state.finished = True
+        selection.close(run, owned)
+    owned.finished = True
 
 
 _MODULE = "wandb.sdk.wandb_run"

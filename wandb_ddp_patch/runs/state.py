@@ -43,8 +43,8 @@ class OwnerState:
     Attributes:
         key: What identifies the run in its payloads.
         service: WANDB_SERVICE at its start.
-        shared: Whether workers may have it.
-        fingerprint: What identifies this process, see _process.py; None until it is shared.
+        published: Whether workers of this machine may have it.
+        fingerprint: What identifies this process, see _process.py; None until it is published.
         owner_file: The file that says whether the run is finished, for workers.
         local_address: Where workers have their calls made, for releases that need it.
         share: What workers on other machines need; None where it is not shared with them.
@@ -58,7 +58,7 @@ class OwnerState:
     def __init__(self, key: str, metadata: Optional[Metadata] = None) -> None:
         self.key, self.metadata = key, metadata
         self.service = os.environ.get("WANDB_SERVICE")
-        self.shared = self.finished = False
+        self.published = self.finished = False
         self.fingerprint: Optional[str] = None
         self.owner_file: Optional[str] = None
         self.local_address: Optional[Address] = None

@@ -17,7 +17,7 @@ from ..runs import liveness, state
 from ..runs.payload_format import Payload
 from ..runs.transport import Transport, UnreachableTransport
 
-_sharing = threading.RLock()
+_publishing = threading.RLock()
 
 
 NO_TRANSPORT = (
@@ -63,18 +63,18 @@ def transport_class(payload: Payload) -> Optional[Callable[[Payload], Transport]
 
 def publish(run: Any) -> None:
     """Make a run of this process reachable for workers."""
-    with _sharing:
-        _share(run, state.owner_state(run))
+    with _publishing:
+        _publish(run, state.owner_state(run))
 
 
-def _share(run: Any, owned: state.OwnerState) -> None:
+def _publish(run: Any, owned: state.OwnerState) -> None:
     own = run.__dict__
     if own.get("_is_finished") or owned.finished:
         return
     if own.get("_attach_id"):
         # Each time: a cleaner may have removed it since the last worker was handed the run.
         owned.owner_file = liveness.ensure_owner_file()
-    elif owned.shared:
+    elif owned.published:
         return
     elif own.get("_backend") is not None:
         from . import local_server  # late: only releases up to 0.12 need it
@@ -82,8 +82,8 @@ def _share(run: Any, owned: state.OwnerState) -> None:
         owned.local_address = local_server.listen_local(owned)
     else:
         return
-    if not owned.shared:
-        owned.shared, owned.fingerprint = True, process_fingerprint()
+    if not owned.published:
+        owned.published, owned.fingerprint = True, process_fingerprint()
         _hook(os.environ.get("WANDB_SERVICE"))
     if os.environ.get("WANDB_DDP_PATCH_SHARE", "0") not in ("", "0"):
         _share_from_environment(run, owned)
@@ -148,13 +148,13 @@ def _hook(service: Optional[str]) -> None:
     before, _hooked = _hooked, (os.getpid(), service)
     if before != _hooked:
         # Anew for each service: to come before the hook with which wandb ends that.
-        _lifecycle.at_exit(_close_all, _lifecycle.CLOSE_SHARED_RUNS, anew=True)
+        _lifecycle.at_exit(_close_all, _lifecycle.CLOSE_PUBLISHED_RUNS, anew=True)
 
 
 def _close_all() -> None:
     for run in state.live_runs():
         owned = state.get_state(run)
-        if isinstance(owned, state.OwnerState) and owned.shared:
+        if isinstance(owned, state.OwnerState) and owned.published:
             close(run, owned)
     for name in ("remote.shared_runs", "local_server"):
         module: Any = sys.modules.get(f"{__package__}.{name}")
@@ -166,5 +166,5 @@ def _close_all() -> None:
 @_lifecycle.in_forked_child()
 def after_fork_in_child() -> None:
     """Replace a lock that another thread of the parent may have held: nobody would release it."""
-    global _sharing
-    _sharing = threading.RLock()
+    global _publishing
+    _publishing = threading.RLock()
