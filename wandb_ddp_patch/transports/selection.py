@@ -125,11 +125,11 @@ def close(run: Any, owned: state.OwnerState) -> None:
         local_server.close_run(owned)
     if run.__dict__.get("_attach_id"):
         if liveness.mark_finished(owned.key) and owned.service:
-            from . import service_queue  # late, as above
+            from . import service_unread  # late, as above
 
             now = time.monotonic()
             with contextlib.suppress(Exception):  # the run is finished all the same
-                if service_queue.wait_until_read(owned.service):
+                if service_unread.wait_until_read(owned.service):
                     liveness.mark_read(owned.key, now)
     else:
         owned.finished = True

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import re
 import socket
 import time
 from typing import Deque, Dict, List, Optional, Tuple
 
 from ..._process import raise_fd_limit
 from ...errors import FINISHED
-from ...runs.liveness import SERVICE
+from ...runs.liveness import service_address
 from ...tunnel import event_loop
 from ...tunnel.server import Server
 from ...tunnel.stream import Stream
@@ -128,15 +127,14 @@ class OwnerSession(Session):
 
     async def _connect(self) -> None:
         loop = event_loop.get()
-        match = re.fullmatch(SERVICE, self._run.service)
+        address = service_address(self._run.service)
         try:
-            if match is None:
+            if address is None:
                 raise OSError(f"WANDB_SERVICE={self._run.service} has an unknown format")
-            unix, path, host, port = match.groups()
-            if unix:
-                await loop.create_unix_connection(lambda: self, path)
+            if isinstance(address, str):
+                await loop.create_unix_connection(lambda: self, address)
             else:
-                await loop.create_connection(lambda: self, host, int(port))
+                await loop.create_connection(lambda: self, *address)
         except OSError as error:
             self.close(f"its owner can't reach W&B's service: {error}")
 
