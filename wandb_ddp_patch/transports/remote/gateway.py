@@ -27,7 +27,7 @@ from .wandb_rules import Action
 # How long a run that ends waits for what its workers have logged before: for one that is
 # connected, and for one whose connection has been lost. The first may be busy sending; of the
 # second it can't be told whether it will ever come back.
-_CONNECTED_SECONDS, _LOST_SECONDS = 30.0, 5.0
+_DRAIN_SECONDS, _DRAIN_LOST_SECONDS = 30.0, 5.0
 # How long one that is connecting when the run ends may take to say who it is.
 _CONNECTING_SECONDS = 1.0
 # How long a worker that was not told of the end may come back to hear of it.
@@ -179,7 +179,7 @@ class OwnerSession(Session):
             return False
         if self.stream.carrier is None and not self.has_unanswered:
             return False  # all that it has logged was answered for, and then it went
-        return self.stream.carrier is not None or now < self.stream.lost_at + _LOST_SECONDS
+        return self.stream.carrier is not None or now < self.stream.lost_at + _DRAIN_LOST_SECONDS
 
     def close(self, why: str) -> None:
         """Accept nothing more; tell the worker why, or "" where it has left by itself."""
@@ -271,7 +271,9 @@ class Gateway:
         if run.is_closed:
             return 0
         closing = asyncio.run_coroutine_threadsafe(self._close(run), event_loop.get())
-        return closing.result(2 * _CONNECTED_SECONDS)
+        # It keeps to its own limit, but may begin late, or be held up by other workers' messages.
+        # Without any limit, finish() would wait for ever if the loop's thread hung.
+        return closing.result(2 * _DRAIN_SECONDS)
 
     # --- for the loop's thread ------------------------------------------------
 
@@ -283,7 +285,7 @@ class Gateway:
         # So that those who wait to be accepted are, and count as connecting: their rows are lost
         # if the run is finished before they have been asked for them.
         await asyncio.sleep(_TICK_SECONDS)
-        while time.monotonic() < begun + _CONNECTED_SECONDS:
+        while time.monotonic() < begun + _DRAIN_SECONDS:
             # A stranger may be a worker of this run. But not for long: it may be anybody.
             connecting = self._server.has_strangers_since(begun - _CONNECTING_SECONDS)
             is_late = time.monotonic() > begun + _CONNECTING_SECONDS
