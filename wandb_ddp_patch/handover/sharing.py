@@ -21,7 +21,7 @@ def share(run: Any, host: Optional[str], port: int) -> Optional[str]:
         return None
     if isinstance(state.get_state(run), state.WorkerState):
         raise state.usage_error("share() has to be called in the process that called wandb.init()")
-    owned = state.owner_state(run)
+    owned = state.ensure_owner_state(run)
     if owned.share is None:
         why = selection.sharing_problem(run)
         if why is not None:

@@ -169,9 +169,9 @@ def _register(run: Any) -> None:
     # fork: a fork of this process may inherit a run from now on. Its import registers the hooks.
     from ..handover import fork, parent_run  # noqa: F401
     from ..runs import flush
-    from ..runs.state import owner_state
+    from ..runs.state import ensure_owner_state
 
-    owner_state(run)
+    ensure_owner_state(run)
     flush.finish_own_runs_at_exit()
     parent_run.forget()
     parent_run.offer()

@@ -91,13 +91,13 @@ class WorkerState:
         upstream: Callable[..., Any],
         args: Tuple[Any, ...],
         kwargs: Dict[str, Any],
-        unchecked: Optional[Callable[..., Any]] = None,
+        connected: Optional[Callable[..., Any]] = None,
     ) -> Any:
         """Make a call on the run; connect first, if need be.
 
         Args:
             upstream: wandb's own method.
-            unchecked: The same for a connected run, without what the state has checked.
+            connected: The same for a connected run, without what the state has checked.
 
         Raises:
             wandb.errors.UsageError: The run can't be reached; says at once why, and what to do.
@@ -113,7 +113,7 @@ class WorkerState:
                 phase: Phase = self.phase  # else mypy takes it for what it was above
                 if phase is not Phase.CONNECTED and self.transport.is_native:
                     return upstream(run, *args, **kwargs)
-            return self.transport.call(run, name, unchecked or upstream, args, kwargs)
+            return self.transport.call(run, name, connected or upstream, args, kwargs)
         except RunUnreachableError as why:
             run_id = self.metadata["id"]
             raise usage_error(
@@ -139,13 +139,13 @@ class WorkerState:
             require_free_descriptors()
             self.phase = Phase.CONNECTING
             try:
-                self._connect_nearest(run)
+                self._connect_or_fall_back(run)
             except BaseException:
                 self.phase = Phase.DETACHED
                 raise
             self.phase = Phase.CONNECTED
 
-    def _connect_nearest(self, run: Any) -> None:
+    def _connect_or_fall_back(self, run: Any) -> None:
         try:
             self.transport.connect(run)
         except RunUnreachableError as why:
@@ -215,7 +215,7 @@ def bind(run: Any, state: RunState) -> None:
     _runs[state.key] = weakref.ref(run)
 
 
-def owner_state(run: Any) -> OwnerState:
+def ensure_owner_state(run: Any) -> OwnerState:
     """Return the state of a run that this process owns; make it if there is none."""
     state = get_state(run)
     if not isinstance(state, OwnerState):

@@ -64,7 +64,7 @@ def transport_class(payload: Payload) -> Optional[Callable[[Payload], Transport]
 def publish(run: Any) -> None:
     """Make a run of this process reachable for workers."""
     with _publishing:
-        _publish(run, state.owner_state(run))
+        _publish(run, state.ensure_owner_state(run))
 
 
 def _publish(run: Any, owned: state.OwnerState) -> None:
