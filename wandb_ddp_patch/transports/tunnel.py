@@ -245,5 +245,5 @@ def after_fork_in_child() -> None:
     """Let go of the parent's endpoints: each process has its own."""
     global _connecting, _opening
     _connecting, _opening = threading.RLock(), threading.RLock()
-    event_loop.after_fork_in_child()
+    event_loop.drop_inherited_loop()
     _endpoints.clear()

@@ -176,5 +176,5 @@ def after_fork_in_child() -> None:
     _heard.clear()
     _given.clear()
     if _gateway is not None:
-        event_loop.after_fork_in_child()
+        event_loop.drop_inherited_loop()
         _gateway = None
