@@ -111,7 +111,7 @@ class WorkerState:
                 # it attaches. Another transport connects without wandb: then it is a signal's
                 # handler that has come in between, and its call goes by the transport.
                 phase: Phase = self.phase  # else mypy takes it for what it was above
-                if phase is not Phase.CONNECTED and self.transport.is_native:
+                if phase is not Phase.CONNECTED and self.transport.uses_upstream:
                     return upstream(run, *args, **kwargs)
             return self.transport.call(run, name, connected or upstream, args, kwargs)
         except RunUnreachableError as why:
@@ -158,7 +158,7 @@ class WorkerState:
     @property
     def is_attached(self) -> bool:
         """True if wandb's own methods work on it here, or are making it so."""
-        return self.transport.is_native and self.phase in (Phase.CONNECTED, Phase.CONNECTING)
+        return self.transport.uses_upstream and self.phase in (Phase.CONNECTED, Phase.CONNECTING)
 
     def detach(self, run: Any) -> None:
         """End this process's use of the run; its owner and other workers go on."""
