@@ -30,10 +30,6 @@ from ..runs import dispatch
 if TYPE_CHECKING:
     from ..runs.state import OwnerState
 
-# The methods below import what they need when they are called, because importing wandb must
-# stay quick: states and forks matter once there is a run, transports are closed where there
-# were workers, and most releases lack nothing that runs/compat.py has.
-
 
 class Run:
     """What wandb.sdk.wandb_run.Run should have had, beside what dispatch.py gives it."""

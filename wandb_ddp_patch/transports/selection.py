@@ -1,4 +1,7 @@
-"""Which transport reaches a run's owner: chosen here, and nowhere else."""
+"""Which transport reaches a run's owner: chosen here, and nowhere else.
+
+Each is imported where a run needs it: most processes need one of them, or none.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ def select(payload: Payload) -> Transport:
 
 
 def _tunnel(payload: Payload) -> Transport:
-    from .tunnel import TunnelTransport  # late: only runs that are shared need it
+    from .tunnel import TunnelTransport
 
     return TunnelTransport(payload)
 
@@ -47,11 +50,11 @@ def transport_class(payload: Payload) -> Optional[Callable[[Payload], Transport]
     """Return the class of that transport, whose module has been read then; None for none."""
     share = payload["share"]
     if share and not is_same_host(share["host_fingerprint"]):
-        from .tunnel import TunnelTransport  # late: only runs that are shared need it
+        from .tunnel import TunnelTransport
 
         return TunnelTransport
     if payload["attach_id"]:
-        from .service import ServiceTransport  # late, as the others: only one is needed
+        from .service import ServiceTransport
 
         return ServiceTransport if payload["service"] else None
     if payload["local_address"]:
@@ -77,7 +80,7 @@ def _publish(run: Any, owned: state.OwnerState) -> None:
     elif owned.published:
         return
     elif own.get("_backend") is not None:
-        from . import local_server  # late: only releases up to 0.12 need it
+        from . import local_server
 
         owned.local_address = local_server.listen_local(owned)
     else:
@@ -92,7 +95,7 @@ def _publish(run: Any, owned: state.OwnerState) -> None:
 def _share_from_environment(run: Any, owned: state.OwnerState) -> None:
     why = sharing_problem(run)
     if why is None:
-        from .remote import shared_runs  # late: only runs that are shared need it
+        from .remote import shared_runs
 
         shared_runs.share_from_environment(owned)
     else:
@@ -116,16 +119,16 @@ def close(run: Any, owned: state.OwnerState) -> None:
     if owned.share is not None:
         # Before the file tells workers on this machine, and before wandb finishes the run: rows
         # from elsewhere can come only as long as the service knows it.
-        from .remote import shared_runs  # late, as above
+        from .remote import shared_runs
 
         shared_runs.close(owned)
     if owned.local_address is not None:
-        from . import local_server  # late, as above
+        from . import local_server
 
         local_server.close_run(owned)
     if run.__dict__.get("_attach_id"):
         if liveness.mark_finished(owned.key) and owned.service:
-            from . import service_unread  # late, as above
+            from . import service_unread
 
             now = time.monotonic()
             with contextlib.suppress(Exception):  # the run is finished all the same
