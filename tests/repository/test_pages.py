@@ -88,6 +88,15 @@ def test_the_picture_of_the_house_is_true():
         folders.append(folders[-1] / name)
 
 
+def test_pages_name_the_repository_of_the_metadata():
+    repository = re.findall(r'^REPOSITORY = "(.+)"$', (ROOT / "setup.py").read_text("utf-8"), re.M)[
+        0
+    ]
+    for page in ("SECURITY.md", "docs/troubleshooting.md"):
+        named = re.findall(r"<(https://github.com/[^/>]+/[^/>]+)", (ROOT / page).read_text("utf-8"))
+        assert set(named) == {repository}, page
+
+
 def test_each_patch_stands_in_the_table_of_them():
     text = (ROOT / "docs" / "how-it-works.md").read_text("utf-8")
     table = text.partition("\n## What it changes in wandb\n")[2].partition("\n## ")[0]
