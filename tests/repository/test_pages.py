@@ -12,6 +12,8 @@ import wandb
 from conftest import ROOT, clean_env
 from limits import HANG_SECONDS
 
+from wandb_ddp_patch import _registry
+
 PAGES = [pytest.param(page, id=str(page.relative_to(ROOT))) for page in pages.pages()]
 BLOCKS = [
     pytest.param(block, id=f"{page.relative_to(ROOT)}, line {block.line}")
@@ -84,6 +86,24 @@ def test_the_picture_of_the_house_is_true():
         del folders[len(depth) // 4 + 1 :]
         assert (folders[-1] / name).exists(), f"there is no {folders[-1] / name}"
         folders.append(folders[-1] / name)
+
+
+def test_pages_name_the_repository_of_the_metadata():
+    repository = re.findall(r'^REPOSITORY = "(.+)"$', (ROOT / "setup.py").read_text("utf-8"), re.M)[
+        0
+    ]
+    for page in ("SECURITY.md", "docs/troubleshooting.md"):
+        named = re.findall(r"<(https://github.com/[^/>]+/[^/>]+)", (ROOT / page).read_text("utf-8"))
+        assert set(named) == {repository}, page
+
+
+def test_each_patch_stands_in_the_table_of_them():
+    text = (ROOT / "docs" / "how-it-works.md").read_text("utf-8")
+    table = text.partition("\n## What it changes in wandb\n")[2].partition("\n## ")[0]
+    names = {code.rpartition(".")[2] for code in re.findall(r"`([^`]+)`", table)}
+    names |= {name[1:] for name in names if name.startswith("_")}  # _teardown
+    missing = [patch.target for patch in _registry.patches() if patch.name.split()[0] not in names]
+    assert not missing
 
 
 # --- blocks that are run ----------------------------------------------------

@@ -44,7 +44,7 @@ def test_of_several_runs_each_comes_back_as_itself(tmp_path, monkeypatch):
 def test_a_run_is_not_kept_alive(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = wandb.init(project="p", config={"lr": 1})
-    run_id, data, key = run.id, pickle.dumps(run), state.owner_state(run).key
+    run_id, data, key = run.id, pickle.dumps(run), state.ensure_owner_state(run).key
     run.finish()
     del run
     gc.collect()

@@ -70,7 +70,8 @@ def told(run, name, started, results):
     run.log({name: 0})
     started.release()
     error, at = until_told(run, name)
-    results.put((run.id in error and "has finished it" in error, at))
+    right = "has finished it" in error and "wait for its workers, for example with join()" in error
+    results.put((run.id in error and right, at))
 
 
 def case_finished(context, run):
