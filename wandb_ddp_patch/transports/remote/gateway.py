@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import concurrent.futures
 import socket
 import time
 from typing import Deque, Dict, List, Optional, Tuple
@@ -273,7 +274,12 @@ class Gateway:
         closing = asyncio.run_coroutine_threadsafe(self._close(run), event_loop.get())
         # It keeps to its own limit, but may begin late, or be held up by other workers' messages.
         # Without any limit, finish() would wait for ever if the loop's thread hung.
-        return closing.result(2 * _DRAIN_SECONDS)
+        try:
+            return closing.result(2 * _DRAIN_SECONDS)
+        except concurrent.futures.TimeoutError:
+            # Nothing is known of any worker then. The owner's run has to be finished all the same.
+            run.is_closed = True
+            return len(run.sessions)
 
     # --- for the loop's thread ------------------------------------------------
 
