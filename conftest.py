@@ -15,7 +15,7 @@ os.environ.setdefault("WANDB_DDP_PATCH_CACHE", str(ROOT / ".cache"))
 os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true", WANDB_API_KEY=scripts.API_KEY)
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     # The longest first, so that no worker is left with one at the end.
     items.sort(key=lambda item: "test_with_the_patch" not in item.name)
     for item in items:
@@ -23,6 +23,18 @@ def pytest_collection_modifyitems(items):
         in_environments = item.path.name in names
         if in_environments or "release" in item.fixturenames:
             item.add_marker("releases")
+    if config.getoption("loadgroup", False):
+        _name_groups(items)
+
+
+def _name_groups(items):
+    # xdist up to 3.8 writes a test's group where pytest from 9.2 on does not look any more: the
+    # tests of a group would be shared out among the workers, of which each would start anew what
+    # they share.
+    for item in items:
+        group = item.get_closest_marker("xdist_group")
+        if group and hasattr(item, "_id") and "@" not in item.nodeid.rpartition("]")[2]:
+            item._id = type(item._id).parse(f"{item.nodeid}@{group.args[0]}")
 
 
 @pytest.fixture
