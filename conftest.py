@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import scripts
+import warm_scripts
 from scripts import ROOT, clean_env  # noqa: F401
 
 os.environ.setdefault("WANDB_DDP_PATCH_CACHE", str(ROOT / ".cache"))
@@ -55,6 +56,13 @@ def fresh(run_script):
         return done.stderr if fails else done.stdout
 
     return run
+
+
+@pytest.fixture
+def warm(tmp_path):
+    """As fresh, where it does not matter how the script's own process starts: that has imported
+    torch and wandb already, which takes seconds."""
+    return functools.partial(warm_scripts.run_warm, folder=tmp_path)
 
 
 @pytest.fixture
