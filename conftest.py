@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import scripts
+import warm_scripts
 from scripts import ROOT, clean_env  # noqa: F401
 
 os.environ.setdefault("WANDB_DDP_PATCH_CACHE", str(ROOT / ".cache"))
@@ -15,7 +16,7 @@ os.environ.setdefault("WANDB_DDP_PATCH_CACHE", str(ROOT / ".cache"))
 os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true", WANDB_API_KEY=scripts.API_KEY)
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     # First what fails most often: the rules of the house, and units. Then the longest, so that no
     # worker is left with one at the end.
     first = "unit", "repository"
@@ -27,6 +28,18 @@ def pytest_collection_modifyitems(items):
         in_environments = item.path.name in names
         if in_environments or "release" in item.fixturenames:
             item.add_marker("releases")
+    if config.getoption("loadgroup", False):
+        _name_groups(items)
+
+
+def _name_groups(items):
+    # xdist up to 3.8 writes a test's group where pytest from 9.2 on does not look any more: the
+    # tests of a group would be shared out among the workers, of which each would start anew what
+    # they share.
+    for item in items:
+        group = item.get_closest_marker("xdist_group")
+        if group and hasattr(item, "_id") and "@" not in item.nodeid.rpartition("]")[2]:
+            item._id = type(item._id).parse(f"{item.nodeid}@{group.args[0]}")
 
 
 @pytest.fixture
@@ -47,6 +60,13 @@ def fresh(run_script):
         return done.stderr if fails else done.stdout
 
     return run
+
+
+@pytest.fixture
+def warm(tmp_path):
+    """As fresh, where it does not matter how the script's own process starts: that has imported
+    torch and wandb already, which takes seconds."""
+    return functools.partial(warm_scripts.run_warm, folder=tmp_path)
 
 
 @pytest.fixture
