@@ -1,5 +1,6 @@
 """The pages: links lead somewhere, commands exist, and what is marked to run does run."""
 
+import functools
 import re
 import shutil
 import subprocess
@@ -129,18 +130,22 @@ def clone(tmp_path_factory):
     return clone
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="they are written for another shell")
-@pytest.mark.parametrize("block", BLOCKS)
-def test_blocks_run(clone, block):
-    if block.language == "python":
-        (clone / "script.py").write_text(block.text, "utf-8")
+@pytest.fixture(scope="module")
+def run_block(clone):
+    """Run a block; one that stands on two pages is run once."""
+    return functools.lru_cache(maxsize=None)(functools.partial(run_in, clone))
+
+
+def run_in(clone, language, text):
+    if language == "python":
+        (clone / "script.py").write_text(text, "utf-8")
         command = [sys.executable, "script.py"]
     else:
-        assert block.language == "sh"
-        command = ["sh", "-e", "-c", block.text]
+        assert language == "sh"
+        command = ["sh", "-e", "-c", text]
     path = f"{clone.parent / 'bin'}:{clean_env()['PATH']}"
     path_of_modules = [clone / "tests" / "no_startup", clone, clone / "testbed"]
-    done = subprocess.run(
+    return subprocess.run(
         command,
         cwd=clone,
         env=clean_env(PATH=path, PYTHONPATH=":".join(map(str, path_of_modules))),
@@ -149,6 +154,13 @@ def test_blocks_run(clone, block):
         encoding="utf-8",
         timeout=HANG_SECONDS,
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="they are written for another shell")
+@pytest.mark.xdist_group("pages")
+@pytest.mark.parametrize("block", BLOCKS)
+def test_blocks_run(run_block, block):
+    done = run_block(block.language, block.text)
     assert bool(done.returncode) == (block.mark == pages.FAILS), done.stdout + done.stderr
 
 
