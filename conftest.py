@@ -65,7 +65,7 @@ def fresh(run_script):
 
 @pytest.fixture(scope="session")
 def interpreters(tmp_path_factory):
-    """Those that forked() forks, by what they have imported."""
+    """Those that forked_from() forks, by what they have imported."""
     found = {}
 
     def get(imports):
@@ -79,7 +79,7 @@ def interpreters(tmp_path_factory):
 
 
 @pytest.fixture
-def forked(interpreters, tmp_path):
+def forked_from(interpreters, tmp_path):
     """As fresh, but in a fork of an interpreter with some imports, which saves most of the time."""
 
     def run(code, *, after, quiet=True, **env):

@@ -37,11 +37,11 @@ def test_scripts_that_import_other_things_get_the_same_bytes(fresh):
     assert fresh(script) == fresh("        import torch, yaml\n" + script, quiet=False)
 
 
-def test_loading_imports_no_yaml_where_there_are_no_defaults(forked):
+def test_loading_imports_no_yaml_where_there_are_no_defaults(forked_from):
     config = Config()
     config["lr"] = 1
     data = pickle.dumps(config)
-    out = forked(
+    out = forked_from(
         f"""
         import pickle, sys
         import wandb_ddp_patch, wandb
@@ -54,9 +54,9 @@ def test_loading_imports_no_yaml_where_there_are_no_defaults(forked):
 
 
 @pytest.mark.parametrize("order", ["yaml first", "wandb first"])
-def test_yaml_is_given_back_as_it_was(forked, order):
+def test_yaml_is_given_back_as_it_was(forked_from, order):
     after = {"yaml first": WHAT_WANDB_IMPORTS, "wandb first": PATCHED_WANDB}[order]
-    out = forked(
+    out = forked_from(
         """
 import wandb_ddp_patch, yaml, wandb
 class Mine(yaml.SafeDumper): pass
@@ -110,8 +110,8 @@ def test_payload_loads_without_the_patch(run_script, release, tmp_path, run, ver
 
 
 @pytest.mark.parametrize("order", ["torch first", "wandb first"])
-def test_torch_loads_a_checkpoint_by_default(forked, order):
-    out = forked(
+def test_torch_loads_a_checkpoint_by_default(forked_from, order):
+    out = forked_from(
         """
 import torch, wandb, wandb_ddp_patch
 config = wandb.Config()
@@ -129,8 +129,8 @@ print(wandb.Config in torch.serialization.get_safe_globals())
 
 
 @pytest.mark.parametrize("form", ["ours", "plain"])
-def test_torch_loads_a_checkpoint_where_nobody_has_imported_wandb(forked, form):
-    out = forked(
+def test_torch_loads_a_checkpoint_where_nobody_has_imported_wandb(forked_from, form):
+    out = forked_from(
         """
         import copyreg, os, subprocess, sys
         import wandb_ddp_patch, torch

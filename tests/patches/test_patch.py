@@ -20,7 +20,7 @@ from wandb_ddp_patch_testbed import environments
 pytestmark = pytest.mark.xdist_group("patches")
 
 
-def test_reverted_classes_are_those_of_an_unpatched_process(forked):
+def test_reverted_classes_are_those_of_an_unpatched_process(forked_from):
     code = """
     {first}
     import wandb
@@ -37,7 +37,7 @@ def test_reverted_classes_are_those_of_an_unpatched_process(forked):
     patched = "import wandb_ddp_patch"
 
     def states(after, first="", then="", **env):
-        return forked(code.format(first=first, then=then), after=after, **env)
+        return forked_from(code.format(first=first, then=then), after=after, **env)
 
     alone = states(WANDB)
     assert states(WHAT_WANDB_IMPORTS, patched, "wandb_ddp_patch.revert()") == alone
@@ -46,8 +46,8 @@ def test_reverted_classes_are_those_of_an_unpatched_process(forked):
     assert states(WHAT_WANDB_IMPORTS, patched) != alone
 
 
-def test_revert_after_a_run_that_has_finished(forked):
-    out = forked(
+def test_revert_after_a_run_that_has_finished(forked_from):
+    out = forked_from(
         """
         import wandb_ddp_patch, wandb
         wandb.init(project="p").finish()
@@ -62,8 +62,8 @@ def test_revert_after_a_run_that_has_finished(forked):
     assert out == "{'function'}\nwandb.log PreInitCallable\n"
 
 
-def test_status_before_wandb_and_after_turning_off(forked):
-    out = forked(
+def test_status_before_wandb_and_after_turning_off(forked_from):
+    out = forked_from(
         """
         import os, wandb_ddp_patch
         def states(): return sorted({s.state for s in wandb_ddp_patch.status()})
@@ -84,8 +84,8 @@ def test_status_before_wandb_and_after_turning_off(forked):
     ]
 
 
-def test_revert_leaves_what_somebody_has_patched_after_us(forked):
-    out = forked(
+def test_revert_leaves_what_somebody_has_patched_after_us(forked_from):
+    out = forked_from(
         """
         import wandb_ddp_patch, wandb
         theirs = lambda self, key: "theirs"
@@ -99,7 +99,7 @@ def test_revert_leaves_what_somebody_has_patched_after_us(forked):
 
 
 @pytest.mark.parametrize("order", ["before", "after", "both", "submodule"])
-def test_import_before_or_after_wandb(forked, order):
+def test_import_before_or_after_wandb(forked_from, order):
     patched, wandb_ = "import wandb_ddp_patch", "import wandb"
     lines = {
         "before": [patched, wandb_],
@@ -108,11 +108,11 @@ def test_import_before_or_after_wandb(forked, order):
         "submodule": [patched, "import wandb.sdk.wandb_config", wandb_],
     }[order]
     check = "print(hasattr(wandb.Config.__new__(wandb.Config), 'x'))"
-    assert forked("\n".join([*lines, check]), after=WHAT_WANDB_IMPORTS) == "False\n"
+    assert forked_from("\n".join([*lines, check]), after=WHAT_WANDB_IMPORTS) == "False\n"
 
 
-def test_from_many_threads_at_once(forked):
-    out = forked(
+def test_from_many_threads_at_once(forked_from):
+    out = forked_from(
         """
         import threading
         barrier = threading.Barrier(8)
@@ -137,8 +137,8 @@ def test_from_many_threads_at_once(forked):
     assert out == "1\n{'applied'}\nFalse\n"
 
 
-def test_off_switch(forked):
-    out = forked(
+def test_off_switch(forked_from):
+    out = forked_from(
         """
         import sys, wandb_ddp_patch, wandb
         print({s.state for s in wandb_ddp_patch.status()})
@@ -181,14 +181,14 @@ def test_upstream_behaviours_that_stay(run):
         wandb.config["missing"]
 
 
-def test_missing_name_reads_as_upstreams(forked):
+def test_missing_name_reads_as_upstreams(forked_from):
     code = """
     import {patched}wandb
     try: wandb.Config().missing
     except AttributeError as error: print(type(error).__name__, error, repr(error.__cause__))
     """
-    alone = forked(code.format(patched=""), after=WANDB)
-    assert forked(code.format(patched="wandb_ddp_patch, "), after=PATCHED_WANDB) == alone
+    alone = forked_from(code.format(patched=""), after=WANDB)
+    assert forked_from(code.format(patched="wandb_ddp_patch, "), after=PATCHED_WANDB) == alone
 
 
 # --- a wandb of the future --------------------------------------------------
@@ -262,11 +262,11 @@ print([s.why for s in wandb_ddp_patch.status() if s.state == "skipped"])
 
 
 @pytest.mark.parametrize("kind", FUTURES)
-def test_unknown_wandb_gives_one_warning_and_works_as_without_us(forked, kind):
+def test_unknown_wandb_gives_one_warning_and_works_as_without_us(forked_from, kind):
     change, reason, works = FUTURES[kind]
-    alone = forked(FUTURE.format(change=change, patched=USE if works else ""), after=WANDB)
+    alone = forked_from(FUTURE.format(change=change, patched=USE if works else ""), after=WANDB)
     patched = FUTURE.format(change=change, patched=IMPORT + (USE if works else ""))
-    out = forked(patched, after=WANDB)
+    out = forked_from(patched, after=WANDB)
     warning, skipped, *rest = out.splitlines()
     assert warning.startswith("1 RuntimeWarning wandb_ddp_patch: ")
     assert reason in warning
@@ -274,20 +274,20 @@ def test_unknown_wandb_gives_one_warning_and_works_as_without_us(forked, kind):
     assert rest == alone.splitlines()
 
 
-def test_a_graft_that_does_not_fit_leaves_no_trace(forked):
+def test_a_graft_that_does_not_fit_leaves_no_trace(forked_from):
     change = FUTURES["another storage"][0]
     look = "print(sorted(map(str, vars(config.Config).items())) == before)"
     code = FUTURE.format(change=change, patched=IMPORT).replace(
         "with warnings", "before = sorted(map(str, vars(config.Config).items()))\nwith warnings"
     )
-    assert forked(code + look, after=WANDB).splitlines()[-1] == "True"
+    assert forked_from(code + look, after=WANDB).splitlines()[-1] == "True"
 
 
-def test_unknown_wandb_under_warnings_as_errors_still_works(forked):
+def test_unknown_wandb_under_warnings_as_errors_still_works(forked_from):
     change = FUTURES["class renamed"][0]
     patched = "warnings.simplefilter('error'); import wandb_ddp_patch; print('imported')"
     code = FUTURE.format(change=change, patched=patched)
-    assert forked(code, after=WANDB, quiet=False) == "imported\n"
+    assert forked_from(code, after=WANDB, quiet=False) == "imported\n"
 
 
 def alone(python, code, *options, **env):
@@ -340,7 +340,7 @@ except ImportError as error:
 # --- the hook ---------------------------------------------------------------
 
 
-def test_the_real_loader_is_back_and_the_module_is_as_without_us(forked):
+def test_the_real_loader_is_back_and_the_module_is_as_without_us(forked_from):
     code = """
     {patched}
     import importlib.util, pkgutil
@@ -356,7 +356,7 @@ def test_the_real_loader_is_back_and_the_module_is_as_without_us(forked):
     print(len(module.Config().keys()))
     """
     alone, patched = (
-        forked(code.format(patched=line), after=WHAT_WANDB_IMPORTS)
+        forked_from(code.format(patched=line), after=WHAT_WANDB_IMPORTS)
         for line in ("", "import wandb_ddp_patch")
     )
     assert alone == patched
@@ -458,27 +458,27 @@ AS_WITHOUT_US = {
 }
 
 
-def test_wandb_that_is_imported_lazily_is_patched_without_a_word(forked):
+def test_wandb_that_is_imported_lazily_is_patched_without_a_word(forked_from):
     code = textwrap.dedent(AS_WITHOUT_US["a lazy import"])
     code = f"""
 import wandb_ddp_patch
 {code}
 print({{status.state for status in wandb_ddp_patch.status()}})
     """
-    out = forked(code, after=WHAT_WANDB_IMPORTS)
+    out = forked_from(code, after=WHAT_WANDB_IMPORTS)
     assert "skipped" not in out
     assert "applied" in out
 
 
 @pytest.mark.parametrize("what", AS_WITHOUT_US)
-def test_imports_are_what_they_are_without_us(forked, tmp_path, what):
+def test_imports_are_what_they_are_without_us(forked_from, tmp_path, what):
     said = []
     for patched in ("", "import wandb_ddp_patch"):
         (tmp_path / ("with" if patched else "without")).mkdir()
         code = f"{patched}\nimport os\nos.chdir({'with' if patched else 'without'!r})\n"
         code += "import sys\nsys.path.insert(0, '')\n"
         code += textwrap.dedent(AS_WITHOUT_US[what])
-        out = forked(code, after=WHAT_WANDB_IMPORTS, quiet=False)
+        out = forked_from(code, after=WHAT_WANDB_IMPORTS, quiet=False)
         out = re.sub(r"0x[0-9a-f]+|in \d+\.\d+s", "", out)
         # A traceback shows through which file of ours an import has gone.
         out = re.sub(r" +File .*_import_hook.py.*\n.*\n", "", out)
@@ -487,8 +487,8 @@ def test_imports_are_what_they_are_without_us(forked, tmp_path, what):
     assert said[0].strip()
 
 
-def test_a_reloaded_class_is_patched_again(forked):
-    out = forked(
+def test_a_reloaded_class_is_patched_again(forked_from):
+    out = forked_from(
         """
         import importlib, wandb_ddp_patch, wandb, wandb.sdk.wandb_config as module
         old = module.Config
@@ -502,8 +502,8 @@ def test_a_reloaded_class_is_patched_again(forked):
     assert out == "False False\nFalse False\n"
 
 
-def test_an_import_that_fails_half_way_is_patched_when_retried(forked, tmp_path):
-    out = forked(
+def test_an_import_that_fails_half_way_is_patched_when_retried(forked_from, tmp_path):
+    out = forked_from(
         """
         import sys, wandb_ddp_patch
         sys.modules["wandb.sdk.lib.preinit"] = None  # makes importing it fail
@@ -520,8 +520,8 @@ def test_an_import_that_fails_half_way_is_patched_when_retried(forked, tmp_path)
     assert out == "failed\nFalse\n"
 
 
-def test_other_finders_still_find_watched_modules(forked):
-    out = forked(
+def test_other_finders_still_find_watched_modules(forked_from):
+    out = forked_from(
         """
         import sys, importlib.machinery, wandb_ddp_patch
         seen = []
@@ -545,8 +545,8 @@ def test_other_finders_still_find_watched_modules(forked):
     assert out == "True\n"
 
 
-def test_graft_locks_do_not_deadlock_with_import_locks(forked):
-    out = forked(
+def test_graft_locks_do_not_deadlock_with_import_locks(forked_from):
+    out = forked_from(
         """
         import threading, wandb_ddp_patch
         done = []
@@ -569,7 +569,7 @@ def test_lock_is_free_after_all_this():
     _registry._lock.release()
 
 
-def test_functions_before_init_look_like_functions(forked):
+def test_functions_before_init_look_like_functions(forked_from):
     code = """
     import functools, typing
     import wandb_ddp_patch, wandb
@@ -577,4 +577,4 @@ def test_functions_before_init_look_like_functions(forked):
     print(wandb.log.__qualname__, wandb.log.__module__, wrapped.__qualname__)
     print(typing.get_type_hints(wandb.log))
     """
-    assert forked(code, after=PATCHED_WANDB) == "log wandb log\n{}\n"
+    assert forked_from(code, after=PATCHED_WANDB) == "log wandb log\n{}\n"
