@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import prepared
 import pytest
 import scripts
 from scripts import ROOT, clean_env  # noqa: F401
@@ -32,9 +33,24 @@ def run_script(tmp_path):
 
 
 @pytest.fixture
+def run_prepared(run_script):
+    """The same, in a fork of a process that has imported wandb: where no test is of imports."""
+    return functools.partial(run_script, start=prepared.Popen)
+
+
+@pytest.fixture
 def fresh(run_script):
     """Run code in a fresh interpreter; it must end well and say nothing of its own."""
+    return _runner(run_script)
 
+
+@pytest.fixture
+def forked(run_prepared):
+    """The same, in a fork of a process that has imported wandb."""
+    return _runner(run_prepared)
+
+
+def _runner(run_script):
     def run(code, *, python=sys.executable, fails=False, quiet=True, **env):
         done = run_script(f"{code}\n", python=python, env=env, returncode=None)
         assert bool(done.returncode) == fails, done.stdout + done.stderr
@@ -46,11 +62,11 @@ def fresh(run_script):
 
 
 @pytest.fixture
-def run_case(run_script, release, tmp_path):
+def run_case(run_prepared, release, tmp_path):
     """Run a case of a script of workers on a release; return the lines that it has noted."""
 
     def run(script, version, method, name, returncode=0):
-        done = run_script(
+        done = run_prepared(
             script,
             method,
             name,
