@@ -26,6 +26,14 @@ def pytest_collection_modifyitems(items):
             item.add_marker("releases")
 
 
+def pytest_itemcollected(item):
+    """Have those of a file and a release on one worker of xdist, which prepares one process."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    grouped = item.get_closest_marker("xdist_group")
+    if "version" in params and "run_prepared" in item.fixturenames and not grouped:
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.name} {params['version']}"))
+
+
 @pytest.fixture
 def run_script(tmp_path):
     """Run a script in tmp_path, until it ends: see scripts.run_script."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from scripts import clean_env, read, text_file
 
 SCRIPT = str(Path(__file__).parents[1] / "workers" / "prepared_process.py")
-_AT_MOST = 4  # processes that wait, each with a wandb in its memory
+_AT_MOST = 6  # processes that wait, each with a wandb in its memory
 # What wandb and this package read when a run begins; the rest they may read when imported.
 _LATE = ("API_KEY", "BASE_URL", "MODE", "RUN_ID", "SERVICE", "SILENT")
 _LATE = {*(f"WANDB_{name}" for name in _LATE), "WANDB_DDP_PATCH_SHARE"}

@@ -56,6 +56,12 @@ def test_it_sees_and_does_the_same(tmp_path, end, code):
     assert "an error" in forked.stderr and "an error" in alone.stderr
 
 
+def test_the_end_of_one_takes_no_file_from_the_next(tmp_path):
+    code = "import wandb\nwandb.Html('<b>bold</b>')\n"  # into a folder that an import has made
+    for _ in range(2):
+        scripts.run_script(code, cwd=tmp_path, start=prepared.Popen)
+
+
 def test_one_that_hangs_is_ended(tmp_path):
     code = "import time\ntime.sleep(600)\n"
     with pytest.raises(AssertionError, match="still running after"):
