@@ -57,11 +57,11 @@ def test_rows_and_questions_reach_the_service(run, worker):
     assert logged(run, "raw") == 49
 
 
-def test_the_api_key_is_in_nothing_that_a_worker_is_sent(run_script):
+def test_the_api_key_is_in_nothing_that_a_worker_is_sent(run_prepared):
     """In a process of its own: the key is in its environment from the start."""
     script = Path(raw_worker.__file__)
     env = {"WANDB_API_KEY": KEY}
-    done = run_script("-c", SHARES_WITH_A_KEY, script.parent, env=env)
+    done = run_prepared("-c", SHARES_WITH_A_KEY, script.parent, env=env)
     assert done.stdout.split() == ["True", "False", "False", "True"]
 
 
