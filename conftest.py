@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import forks
+import prepared
 import pytest
 import scripts
 import warm_scripts
@@ -43,6 +44,14 @@ def _name_groups(items):
             item._id = type(item._id).parse(f"{item.nodeid}@{group.args[0]}")
 
 
+def pytest_itemcollected(item):
+    """Have those of a file and a release on one worker of xdist, which prepares one process."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    grouped = item.get_closest_marker("xdist_group")
+    if "version" in params and "run_prepared" in item.fixturenames and not grouped:
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.name} {params['version']}"))
+
+
 @pytest.fixture
 def run_script(tmp_path):
     """Run a script in tmp_path, until it ends: see scripts.run_script."""
@@ -50,9 +59,24 @@ def run_script(tmp_path):
 
 
 @pytest.fixture
+def run_prepared(run_script):
+    """The same, in a fork of a process that has imported wandb: where no test is of imports."""
+    return functools.partial(run_script, start=prepared.Popen)
+
+
+@pytest.fixture
 def fresh(run_script):
     """Run code in a fresh interpreter; it must end well and say nothing of its own."""
+    return _runner(run_script)
 
+
+@pytest.fixture
+def forked(run_prepared):
+    """The same, in a fork of a process that has imported wandb."""
+    return _runner(run_prepared)
+
+
+def _runner(run_script):
     def run(code, *, python=sys.executable, fails=False, quiet=True, **env):
         done = run_script(f"{code}\n", python=python, env=env, returncode=None)
         assert bool(done.returncode) == fails, done.stdout + done.stderr
@@ -100,11 +124,11 @@ def warm(tmp_path):
 
 
 @pytest.fixture
-def run_case(run_script, release, tmp_path):
+def run_case(run_prepared, release, tmp_path):
     """Run a case of a script of workers on a release; return the lines that it has noted."""
 
     def run(script, version, method, name, returncode=0):
-        done = run_script(
+        done = run_prepared(
             script,
             method,
             name,

@@ -57,7 +57,7 @@ print(json.dumps(CODE))
 
 
 @pytest.fixture
-def on_a_machine(run_script, tmp_path):
+def on_a_machine(run_prepared, tmp_path):
     why = permitted()
     if why:
         pytest.skip(why)
@@ -70,10 +70,8 @@ def on_a_machine(run_script, tmp_path):
             "mount --bind /dev/null /etc/resolv.conf",  # nobody is to be asked
             f"ip address add {V4}/24 dev lo; ip address add {V6}/64 dev lo nodad",
             WAY_OUT if way_out else "true",
-            'exec "$0" "$@"',
         ]
-        before = ["unshare", "-n", "-m", "sh", "-ec", "\n".join(setting)]
-        done = run_script(script, before=before)
+        done = run_prepared(script, machine=[None, "\n".join(setting)])
         return json.loads(done.stdout)
 
     return run

@@ -74,11 +74,11 @@ def test_an_owner_whose_tunnels_hang_finishes_all_the_same(run, worker, monkeypa
     ]
 
 
-def test_the_api_key_is_in_nothing_that_a_worker_is_sent(run_script):
+def test_the_api_key_is_in_nothing_that_a_worker_is_sent(run_prepared):
     """In a process of its own: the key is in its environment from the start."""
     script = Path(raw_worker.__file__)
     env = {"WANDB_API_KEY": KEY}
-    done = run_script("-c", SHARES_WITH_A_KEY, script.parent, env=env)
+    done = run_prepared("-c", SHARES_WITH_A_KEY, script.parent, env=env)
     assert done.stdout.split() == ["True", "False", "False", "True"]
 
 

@@ -23,8 +23,8 @@ SCRIPT = local_transport_worker.__file__
         ("0.10.23", "3.9", "fork"),
     ],
 )
-def test_what_a_relayed_run_can_do(run_script, tmp_path, release, version, python, method):
-    run_script(SCRIPT, method, python=release(version, python), env=WORKER_ENV)
+def test_what_a_relayed_run_can_do(run_prepared, tmp_path, release, version, python, method):
+    run_prepared(SCRIPT, method, python=release(version, python), env=WORKER_ENV)
     seen = json.loads((tmp_path / "seen.json").read_text())
     (file,) = runfile.find(str(tmp_path))
 
