@@ -9,6 +9,7 @@ asked for: they have what a new interpreter has after `import torch`. A forkserv
 process, is a new interpreter.
 """
 
+import ctypes
 import fcntl
 import importlib
 import importlib.machinery
@@ -17,6 +18,7 @@ import multiprocessing.spawn
 import multiprocessing.util
 import os
 import select
+import signal
 import socket
 import sys
 import types
@@ -41,6 +43,7 @@ def serve(name, modules):
         if server in ready:
             connection, _ = server.accept()
             if not os.fork():
+                end_with_parent()
                 server.close()
                 return supervise(connection)
             connection.close()
@@ -65,7 +68,13 @@ def supervise(connection):
             _, status = os.waitpid(pid, 0)
             print(os.waitstatus_to_exitcode(status), file=stream, flush=True)
             os._exit(0)
+    end_with_parent()
     run(request)
+
+
+def end_with_parent():
+    """Have the system kill this process when its parent ends: no script outlives the tests."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 # --- in the process of a script -------------------------------------------------
