@@ -103,7 +103,8 @@ def _play(fds, arguments, cwd, env, start_new_session=False, machine=None):
         sys.argv, sys.path[0] = arguments, os.path.dirname(os.path.abspath(arguments[0]))
         with open(arguments[0], "rb") as file:
             code = compile(file.read(), arguments[0], "exec")
-    sys.modules["__main__"] = main
+    # multiprocessing makes the second when it is imported: what workers pickle names it.
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = main
     exec(code, vars(main))
 
 
