@@ -17,7 +17,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import types
 
 import wandb  # noqa: F401
@@ -29,8 +28,9 @@ for name in ("wandb.sdk.launch.inputs.internal", "wandb.sdk.lib.gitlib", "wandb.
     with contextlib.suppress(ImportError):
         importlib.import_module(name)
 
-# wandb's, for media: the first fork that ends would remove those of all.
-_FOLDERS = [each for each in gc.get_objects() if type(each) is tempfile.TemporaryDirectory]
+# wandb's, for media: the first fork that ends would remove those of all. Old releases have a class
+# of that name of their own.
+_FOLDERS = [each for each in gc.get_objects() if type(each).__name__ == "TemporaryDirectory"]
 _FDS = 3
 _MOUNTS, _NETWORK = 0x00020000, 0x40000000  # CLONE_NEWNS, CLONE_NEWNET
 _LARGEST = 1 << 20
