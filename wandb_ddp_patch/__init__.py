@@ -93,7 +93,7 @@ class _Finder:
         asked = self.forkserver or os.environ.get("WANDB_DDP_PATCH_SPAWN") == "forkserver"
         from .forkserver import early_signs
 
-        if asked or early_signs.script_names_spawn():
+        if (asked or early_signs.script_names_spawn()) and early_signs.may_prepare():
             from .forkserver import early_start
 
             early_start.begin()

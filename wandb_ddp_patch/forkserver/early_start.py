@@ -13,11 +13,11 @@ import signal
 import socket
 import sys
 import time
-from multiprocessing import spawn, util
+from multiprocessing import connection, spawn, util
 from typing import Any, List, Optional, Sequence
 
 from .. import _lifecycle
-from . import command, early_signs, process_state
+from . import command, process_state
 from .early_messages import FITS, TAKEN_OVER, send
 
 # Libraries that take long to import, and whose import does nothing that forks would share. They
@@ -28,6 +28,7 @@ _FOLLOWED = frozenset(
     | {"tqdm", "transformers", "wandb"}
 )
 _END_SECONDS = 5
+_RAISE_SECONDS = 0.05
 _SCRIPT_KEYS = "name", "sys_argv", "dir", "orig_dir", "init_main_from_path"
 
 
@@ -61,7 +62,7 @@ class EarlyServer:
 
     @staticmethod
     def _spawn(*descriptors: int) -> int:
-        call = f"from {early_signs.__package__}.early_server import main; main%r" % (descriptors,)
+        call = f"from {command.__package__}.early_server import main; main%r" % (descriptors,)
         program = os.fsencode(spawn.get_executable())
         module: Any = util
         flags = module._args_from_interpreter_flags()
@@ -99,7 +100,6 @@ class EarlyServer:
         if process_state.changed_name(self._inherited, self._pid) or self._streams != _streams():
             return False
         self.follow("")
-        self._raise_priority()
         files = {
             name: getattr(module, "__file__", None)
             for name, module in list(sys.modules.items())
@@ -107,6 +107,10 @@ class EarlyServer:
         }
         self._channel.setblocking(True)
         self._send(environ=dict(os.environ), files=files)
+        self._raise_priority()
+        # Again and again: it may have begun so late that it lowers its priority only now.
+        while not connection.wait([self._channel], _RAISE_SECONDS):
+            self._raise_priority()
         return self._channel.recv(len(FITS)) == FITS
 
     def become(self, line: str, request: str, numbers: Sequence[int]) -> int:
@@ -130,7 +134,7 @@ class EarlyServer:
         message = {"command": line, "request": request, "numbers": passed}
         send(self._channel, message, passed)
         if self._channel.recv(len(TAKEN_OVER)) != TAKEN_OVER:
-            raise ConnectionError("it has ended")
+            raise ConnectionResetError
         self._close()
         return self._pid
 
@@ -198,10 +202,10 @@ _begun_in = 0  # the process that has once begun, for good or in vain
 
 
 def begin() -> None:
-    """Start the process in the background, unless it has been or must not be. Never raises."""
+    """Start the process in the background, unless it has been. Never raises."""
     global _early, _begun_in
     with contextlib.suppress(Exception):
-        if _begun_in == os.getpid() or _has_forkserver() or not early_signs.may_prepare():
+        if _begun_in == os.getpid() or _has_forkserver():
             return
         _begun_in = os.getpid()
         _lifecycle.at_interpreter_exit(discard)
