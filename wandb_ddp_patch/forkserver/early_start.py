@@ -14,7 +14,8 @@ import socket
 import sys
 import time
 from multiprocessing import connection, spawn, util
-from typing import Any, List, Optional, Sequence
+from types import ModuleType
+from typing import Any, Dict, List, Optional, Sequence
 
 from .. import _lifecycle
 from . import command, process_state
@@ -27,6 +28,8 @@ _FOLLOWED = frozenset(
     | {"pytorch_lightning", "scipy", "sklearn", "torchaudio", "torchmetrics", "torchvision"}
     | {"tqdm", "transformers", "wandb"}
 )
+# Read at the start of Python, and by C code; and set by scripts.
+_DECISIVE = "MKL_", "OMP_", "OPENBLAS_", "PYTHON"
 _END_SECONDS = 5
 _RAISE_SECONDS = 0.05
 _SCRIPT_KEYS = "name", "sys_argv", "dir", "orig_dir", "init_main_from_path"
@@ -37,6 +40,7 @@ class EarlyServer:
 
     def __init__(self) -> None:
         self._inherited = process_state.inherited_state()
+        self._decisive = _decisive_variables()
         self._streams = _streams()
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # Closed when this process ends, however it does: so that one ends as well.
@@ -84,7 +88,8 @@ class EarlyServer:
         if name.partition(".")[0] in _FOLLOWED:
             self._importing = name
         if self._untold:
-            with contextlib.suppress(OSError):  # later, where it has much to read
+            # Later, where it has much to read. The user's import must not fail for it.
+            with contextlib.suppress(Exception):
                 self._send(names=self._untold)
                 self._untold = []
 
@@ -99,14 +104,12 @@ class EarlyServer:
         """
         if process_state.changed_name(self._inherited, self._pid) or self._streams != _streams():
             return False
+        # It would find that out itself, but only once it has imported all.
+        if self._decisive != _decisive_variables():
+            return False
         self.follow("")
-        files = {
-            name: getattr(module, "__file__", None)
-            for name, module in list(sys.modules.items())
-            if "." not in name and name not in ("__main__", "__mp_main__")
-        }
         self._channel.setblocking(True)
-        self._send(environ=dict(os.environ), files=files)
+        self._send(environ=dict(os.environ), files=_files())
         self._raise_priority()
         # Again and again: it may have begun so late that it lowers its priority only now.
         while not connection.wait([self._channel], _RAISE_SECONDS):
@@ -164,6 +167,20 @@ class EarlyServer:
 def _loaded() -> List[str]:
     # In their order here: some libraries have to be imported before others.
     return [name for name in list(sys.modules) if name.partition(".")[0] in _FOLLOWED]
+
+
+def _files() -> Dict[str, Optional[str]]:
+    """Return where packages have been imported from."""
+    return {
+        name: getattr(module, "__file__", None)
+        for name, module in list(sys.modules.items())
+        # By its type: to ask a lazy module for anything imports it.
+        if "." not in name and type(module) is ModuleType and not name.endswith("main__")
+    }
+
+
+def _decisive_variables() -> Dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(_DECISIVE)}
 
 
 def _streams() -> List[Optional[bool]]:
