@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 # Many tests wait for processes, so more of them run at once than there are cores.
 WORKERS ?= 4
+# What failed last time comes first, and each failure is printed as it comes.
+PYTEST := --dist loadgroup --failed-first --instafail
 
 .PHONY: demo demo-nodes test test-nightly test-frameworks carriers rows matrix
 .PHONY: bench bench-quick lint clean
@@ -23,17 +25,17 @@ demo-nodes: $(VENV)/.demo
 	$(BIN)/python examples/nodes.py --cut 10
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(WORKERS) --maxschedchunk 1
+	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST)
 
 # The tests that take minutes. make test leaves them out.
 test-nightly: $(VENV)/.test
-	$(BIN)/python -m pytest -m nightly -n $(WORKERS) --maxschedchunk 1
+	$(BIN)/python -m pytest -m nightly -n $(WORKERS) $(PYTEST)
 
 # In a separate environment: the frameworks decide which versions they need.
 FRAMEWORKS := .venv-frameworks
 
 test-frameworks: $(FRAMEWORKS)/.made
-	$(FRAMEWORKS)/bin/python -m pytest tests/frameworks -n 2 --maxschedchunk 1
+	$(FRAMEWORKS)/bin/python -m pytest tests/frameworks -n 2 $(PYTEST)
 
 carriers: test-frameworks
 	PYTHONPATH=.:tests:tests/helpers:tests/workers $(FRAMEWORKS)/bin/python tests/frameworks/tables.py --write docs/carriers.md

@@ -6,8 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
+import prepared
 import pytest
 import scripts
+import warm_scripts
 from scripts import ROOT, clean_env  # noqa: F401
 
 os.environ.setdefault("WANDB_DDP_PATCH_CACHE", str(ROOT / ".cache"))
@@ -15,14 +18,38 @@ os.environ.setdefault("WANDB_DDP_PATCH_CACHE", str(ROOT / ".cache"))
 os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true", WANDB_API_KEY=scripts.API_KEY)
 
 
-def pytest_collection_modifyitems(items):
-    # The longest first, so that no worker is left with one at the end.
-    items.sort(key=lambda item: "test_with_the_patch" not in item.name)
+def pytest_collection_modifyitems(config, items):
+    # First what fails most often: the rules of the house, and units. Then the longest, so that no
+    # worker is left with one at the end.
+    first = "unit", "repository"
+    items.sort(
+        key=lambda item: (item.path.parent.name not in first, "with_the_patch" not in item.name)
+    )
     for item in items:
         names = ("test_distributions.py", "test_packaging.py", "test_testbed.py")
         in_environments = item.path.name in names
         if in_environments or "release" in item.fixturenames:
             item.add_marker("releases")
+    if config.getoption("loadgroup", False):
+        _name_groups(items)
+
+
+def _name_groups(items):
+    # xdist up to 3.8 writes a test's group where pytest from 9.2 on does not look any more: the
+    # tests of a group would be shared out among the workers, of which each would start anew what
+    # they share.
+    for item in items:
+        group = item.get_closest_marker("xdist_group")
+        if group and hasattr(item, "_id") and "@" not in item.nodeid.rpartition("]")[2]:
+            item._id = type(item._id).parse(f"{item.nodeid}@{group.args[0]}")
+
+
+def pytest_itemcollected(item):
+    """Have those of a file and a release on one worker of xdist, which prepares one process."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    grouped = item.get_closest_marker("xdist_group")
+    if "version" in params and "run_prepared" in item.fixturenames and not grouped:
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.name} {params['version']}"))
 
 
 @pytest.fixture
@@ -32,9 +59,24 @@ def run_script(tmp_path):
 
 
 @pytest.fixture
+def run_prepared(run_script):
+    """The same, in a fork of a process that has imported wandb: where no test is of imports."""
+    return functools.partial(run_script, start=prepared.Popen)
+
+
+@pytest.fixture
 def fresh(run_script):
     """Run code in a fresh interpreter; it must end well and say nothing of its own."""
+    return _runner(run_script)
 
+
+@pytest.fixture
+def forked(run_prepared):
+    """The same, in a fork of a process that has imported wandb."""
+    return _runner(run_prepared)
+
+
+def _runner(run_script):
     def run(code, *, python=sys.executable, fails=False, quiet=True, **env):
         done = run_script(f"{code}\n", python=python, env=env, returncode=None)
         assert bool(done.returncode) == fails, done.stdout + done.stderr
@@ -45,12 +87,48 @@ def fresh(run_script):
     return run
 
 
+@pytest.fixture(scope="session")
+def interpreters(tmp_path_factory):
+    """Those that forked_from() forks, by what they have imported."""
+    found = {}
+
+    def get(imports):
+        if imports not in found:
+            found[imports] = forks.Forks(imports, tmp_path_factory.mktemp("imports"))
+        return found[imports]
+
+    yield get
+    for each in found.values():
+        each.close()
+
+
 @pytest.fixture
-def run_case(run_script, release, tmp_path):
+def forked_from(interpreters, tmp_path):
+    """As fresh, but in a fork of an interpreter with some imports, which saves most of the time."""
+
+    def run(code, *, after, quiet=True, **env):
+        done = interpreters(after).run(code, tmp_path, env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        if quiet:
+            assert done.stderr == ""
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def warm(tmp_path):
+    """As fresh, where it does not matter how the script's own process starts: that has imported
+    torch and wandb already, which takes seconds."""
+    return functools.partial(warm_scripts.run_warm, folder=tmp_path)
+
+
+@pytest.fixture
+def run_case(run_prepared, release, tmp_path):
     """Run a case of a script of workers on a release; return the lines that it has noted."""
 
     def run(script, version, method, name, returncode=0):
-        done = run_script(
+        done = run_prepared(
             script,
             method,
             name,

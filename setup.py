@@ -125,6 +125,7 @@ METADATA = dict(
             "pillow",  # for wandb.Image
             "pyinstaller",
             "pytest",
+            "pytest-instafail",
             "pytest-xdist",
             "pytorch-ignite",
             "pyyaml",
@@ -148,6 +149,7 @@ METADATA = dict(
             "mypy",
             "numpy",  # torch warns without it
             "pytest",
+            "pytest-instafail",
             "pytest-xdist",
             "ruff",
             "scikit-learn",

@@ -49,22 +49,44 @@ def own():
     import wandb
 
     import wandb_ddp_patch
-    from wandb_ddp_patch.handover import payload
 
     run = wandb.init(project="benchmark")
     wandb_ddp_patch.share(run, host="127.0.0.1")
     answers = {
-        "payload": lambda where, port: handed(payload.dump(run), where, int(port)),
+        "payload": lambda where, port: handed(payload_of(run), where, int(port)),
         "used": used,
         "step": lambda seconds: step(float(seconds)),
         "sync": lambda: run.summary.get("asked"),
-        "port": lambda: payload.dump(run)["share"]["port"],
+        "port": lambda: payload_of(run)["share"]["port"],
         "package": lambda: os.path.dirname(os.path.dirname(wandb_ddp_patch.__file__)),
         "finish": lambda: finish(run),
     }
     lines = Lines()
     for name, *words in lines:
         lines.answer(answers[name](*words))
+
+
+# The earlier design has other names: see machines.py.
+
+
+def payload_of(run):
+    try:
+        from wandb_ddp_patch.handover import payload
+    except ImportError:
+        from wandb_ddp_patch.borrowed import payload
+
+        return payload.of(run)
+    return payload.dump(run)
+
+
+def transport_of(run):
+    try:
+        from wandb_ddp_patch.runs import state
+    except ImportError:
+        from wandb_ddp_patch.borrowed import link
+
+        return link.of(run).way
+    return state.get_state(run).transport
 
 
 def handed(content, where, port):
@@ -143,7 +165,6 @@ def have_workers():
 
 def work(pipe, inherited, key, content):
     from wandb_ddp_patch import worker
-    from wandb_ddp_patch.runs import state
 
     for other in inherited:
         other.close()
@@ -153,7 +174,7 @@ def work(pipe, inherited, key, content):
     logged = time.perf_counter() - begun
 
     def flush():
-        state.get_state(run).transport.flush(run)  # as at a worker's end: until all is in the run
+        transport_of(run).flush(run)  # as at a worker's end: until all is in the run
 
     flush()
     pipe.send((logged, time.perf_counter() - begun))

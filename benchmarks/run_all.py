@@ -26,6 +26,7 @@ QUESTIONS = {
     "worker_start": [],
     "memory": [],
     "handover": [],
+    "doctor": [],
     "logging_rate": [],
     "launch": [],
     "unchanged": [],

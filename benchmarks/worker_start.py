@@ -139,12 +139,9 @@ def first_row(all_):
 
 
 def goals(took):
-    found = []
-    for method, at_most in ((SPAWNED, 0.8), (FORKED, 0.5)):
-        times = {name: first_row(took[method, name]) for name in (OURS, ALONE)}
-        compared = harness.of(harness.summary(times, ALONE), OURS, ALONE)
-        what = f"a worker's first row: {method}"
-        found.append(harness.goal(what, at_most=at_most, **compared))
+    times = {name: first_row(took[SPAWNED, name]) for name in (OURS, ALONE)}
+    compared = harness.of(harness.summary(times, ALONE), OURS, ALONE)
+    found = [harness.goal(f"a worker's first row: {SPAWNED}", at_most=0.8, **compared)]
     row = statistics.median(first_row(took[WARM, OURS]))
     what = f"a worker's first row: {WARM}"
     found.append(harness.goal(what, 1000 * row, 20, ours=harness.seconds(row), unit="ms"))

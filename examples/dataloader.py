@@ -1,11 +1,11 @@
-"""A DataLoader whose workers read the run's config, and log what they meet.
+"""A DataLoader whose workers read the run's config, and log what they find.
 
 In a clone, in a fresh environment:
 
     pip install . torch && python examples/dataloader.py
 
-The dataset holds wandb.config and the run, as datasets do that are built from a config. With
-spawn and forkserver it is pickled for each worker; without wandb_ddp_patch that fails.
+The dataset holds wandb.config and the run, as datasets built from a config often do. With spawn
+and forkserver, the dataset is pickled for each worker; without wandb_ddp_patch, this fails.
 """
 
 import os
@@ -35,7 +35,7 @@ class Circles(Dataset):
         point = torch.rand(2, generator=generator) * 2 - 1
         inside = (point.norm() < 0.8).float()
         if index % self.config.broken_every == 0:
-            # A worker logs to the same run as all others.
+            # Every worker logs to the same run.
             self.run.log({"broken": index, "worker": get_worker_info().id})
             point = torch.zeros(2)
         return point + self.config.noise * torch.randn(2, generator=generator), inside

@@ -1,4 +1,4 @@
-"""Run train_ddp.py without the patch, where it fails, and with it; then try_rates.py.
+"""Run train_ddp.py without the patch, which fails, and with it; then run try_rates.py.
 
 In a clone, in a fresh environment (or "make demo", which makes one):
 
@@ -23,7 +23,7 @@ without = subprocess.run(
     text=True,
     errors="replace",
 )
-# The worker's comes first, then what torch says of the worker's end.
+# The worker's error comes first, then torch's report that the worker has ended.
 error = re.search(r"^[\w.]+(Error|Exception)\b.*", without.stdout, re.M)
 print(f"   {error[0]}" if error else "   no error: this wandb does not need the patch")
 print(f"   exit status {without.returncode}", flush=True)

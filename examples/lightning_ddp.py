@@ -39,7 +39,7 @@ class Classifier(pl.LightningModule):
 
 
 class RowsOfEachRank(pl.Callback):
-    """Logs from every rank to the one run, which it holds."""
+    """Logs from every rank to one run, which the callback holds."""
 
     def __init__(self, run):
         self.run = run

@@ -1,12 +1,13 @@
-"""Ranks of MPI that log to one run, on one machine or on several.
+"""MPI ranks that log to one run, on one machine or on several.
 
 In a clone, in a fresh environment:
 
     pip install . mpi4py mpich && mpiexec -n 2 python examples/mpi.py
 
-Rank 0 starts the run, and comm.bcast() pickles it for the others. share() makes it reachable
-from other machines; where all ranks are on one, it can be left out. If a rank may fail, start
-the script by "python -m mpi4py examples/mpi.py": else the others wait for it for ever.
+Rank 0 starts the run, and comm.bcast() pickles it for the others. share() makes the run
+reachable from other machines; if all ranks are on one machine, leave that call out. If a rank
+may fail, start the script with "python -m mpi4py examples/mpi.py": otherwise the other ranks
+wait for that rank forever.
 """
 
 import os
@@ -37,7 +38,7 @@ def main():
         run.log({f"pi of rank {rank}": 4 * inside / points})
 
     if rank != 0:
-        run.finish()  # ends this rank's use of it: all its rows are there
+        run.finish()  # ends this rank's use of the run: all its rows have arrived
     comm.Barrier()
     if rank == 0:
         run.finish()  # ends the run

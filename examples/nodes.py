@@ -4,9 +4,9 @@ In a clone, in a fresh environment, as root on Linux:
 
     pip install ".[demo]" && python examples/nodes.py
 
-"make demo-nodes" does both. Each machine is a network of its own, with a cable between them,
-and has a temporary folder of its own (Linux namespaces, for which it takes root). With --cut,
-the cable is out for some seconds in the middle of the training.
+"make demo-nodes" does both. Each machine has its own network, with a cable between the two, and
+its own temporary folder. These are Linux namespaces, which only root can create. With --cut, the
+cable is out for some seconds in the middle of the training.
 https://man7.org/linux/man-pages/man8/ip-netns.8.html
 """
 
@@ -34,7 +34,7 @@ def ip(*command, quiet=False):
 
 @contextlib.contextmanager
 def machines():
-    """Two machines, with a cable between."""
+    """Two machines, with a cable between them."""
     try:
         for node in NODES:
             ip("netns", "add", node)
@@ -58,7 +58,7 @@ def start(number, folder, arguments):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=2"]
     torchrun += [f"--node-rank={number}", f"--master-addr={ADDRESSES[0]}", "--master-port=29500"]
     command = [*torchrun, str(HERE / "train_nodes.py"), *arguments]
-    # The other's temporary folder is not there: nothing in it can be used.
+    # The other machine's temporary folder is hidden, so that nothing in it can be used.
     hidden = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(other)]
     path = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
     env = {**os.environ, "GLOO_SOCKET_IFNAME": "eth0", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
@@ -69,7 +69,7 @@ def start(number, folder, arguments):
 
 
 def cut(seconds, folder, processes):
-    """Pull the cable out for a while, once rows have come."""
+    """Pull the cable out for a while, once rows have arrived."""
     while not runfile.find(str(folder)) and all(p.poll() is None for p in processes):
         time.sleep(0.2)
     time.sleep(2)

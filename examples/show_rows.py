@@ -13,7 +13,7 @@ def show_rows(run, by=None):
 
     Args:
         run: The run, in the process that has finished it.
-        by: A key, for each value of which rows are counted as well.
+        by: A key. The rows with each of its values are counted as well.
     """
     for file in glob.glob(os.path.join(os.path.dirname(run.dir), "*.wandb")):
         wait_until_written(file)

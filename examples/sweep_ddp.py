@@ -1,12 +1,12 @@
-"""A sweep, each of whose trials trains in two processes with DistributedDataParallel.
+"""A sweep whose trials each train in two processes with DistributedDataParallel.
 
 In a clone, in a fresh environment:
 
     pip install . torch && python examples/sweep_ddp.py
 
 wandb.agent() calls trial() in this process, which starts the run; spawn() starts the workers,
-in which wandb.run and wandb.config are that run's. Sweeps need W&B's server: where nobody is
-logged in, or WANDB_MODE is offline, the same trials are drawn here, at random.
+where wandb.run is that run, and wandb.config its config. Sweeps need W&B's server: if you are not
+logged in, or WANDB_MODE is offline, the trials' parameters are drawn here instead, at random.
 """
 
 import os
@@ -36,7 +36,7 @@ TRIALS, WORKERS = 3, 2
 
 def train(rank):
     """Train in one worker, to which nothing is passed."""
-    config = wandb.config  # with what the sweep has chosen
+    config = wandb.config  # with the parameters that the sweep has chosen
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=WORKERS)
     torch.manual_seed(rank)

@@ -5,7 +5,7 @@ In a clone, in a fresh environment:
     pip install . torch && torchrun --nproc-per-node=2 examples/torchrun_ddp.py
 
 Rank 0 starts the run and hands it to the others as torch hands over any object. Each rank
-logs to it; the usual ways are a run for each rank, or that only rank 0 logs.
+logs to that run. More commonly, each rank has its own run, or only rank 0 logs.
 """
 
 import os
@@ -22,7 +22,7 @@ wandb_ddp_patch.apply()  # these two lines are added
 
 
 def run_of_rank_0(rank):
-    """Give the one run to every rank: live as wandb.run once it has logged."""
+    """Give every rank the one run, which becomes its wandb.run once the rank has logged."""
     run = None
     if rank == 0:
         config = {"lr": 0.05, "steps": 20}
@@ -53,7 +53,7 @@ def main():
     print(f"Rank {rank}: loss {loss.item():.4f}, logged to run {run.name or run.id}")
 
     if rank != 0:
-        run.finish()  # ends this rank's use of it: all its rows are there
+        run.finish()  # ends this rank's use of the run: all its rows have arrived
     dist.barrier()
     if rank == 0:
         run.finish()  # ends the run

@@ -1,4 +1,4 @@
-"""The script of https://github.com/wandb/wandb/issues/2007, made whole.
+"""The script of https://github.com/wandb/wandb/issues/2007, completed.
 
 It trains a classifier of handwritten digits (scikit-learn's, 8 by 8 pixels)
 with DistributedDataParallel: one worker per GPU with NCCL, or two on the CPU

@@ -5,7 +5,7 @@ On each machine, in a clone and a fresh environment, with the first one's addres
     pip install ".[demo]" && torchrun --nnodes=2 --nproc-per-node=2 --node-rank=N \\
         --master-addr=ADDRESS --master-port=29500 examples/train_nodes.py
 
-Rank 0 starts the run, and broadcast() gives it to all others: on rank 0's machine by W&B's
+Rank 0 starts the run, and broadcast() gives it to all others: on rank 0's machine through W&B's
 own service, elsewhere over the network. "make demo-nodes" runs it on two machines that are
 parts of this one.
 """
@@ -45,7 +45,7 @@ def train(run, rank, pause):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            # A tensor, as it is: it is sent as a number.
+            # A tensor can be logged as it is: it is sent as a number.
             run.log({f"loss of rank {rank}": loss, "epoch": epoch})
             rows += 1
             time.sleep(pause)

@@ -39,7 +39,7 @@ def main():
     with wandb.init(project="wandb-ddp-patch-demo", config=defaults, mode=mode) as run:
         best = {}
         for rate in RATES:
-            os.environ["MASTER_PORT"] = str(free_port())  # workers get the environment of now
+            os.environ["MASTER_PORT"] = str(free_port())  # workers get the environment as it is now
             wandb_ddp_patch.spawn(train_at, (rate, world_size, time.time()), nprocs=world_size)
             best[rate] = run.summary["accuracy"]
             print(f"Rate {rate}: accuracy {best[rate]:.1%}")

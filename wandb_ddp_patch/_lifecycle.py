@@ -91,7 +91,7 @@ if hasattr(os, "register_at_fork"):
 FLUSH_ROWS = 100
 # Workers hear that a run is finished before wandb finishes it: rows that they log meanwhile
 # would be lost without a word. As early as the rows, because neither needs the other.
-CLOSE_SHARED_RUNS = 100
+CLOSE_PUBLISHED_RUNS = 100
 # multiprocessing would end the worker without the hook by which wandb finishes runs.
 FINISH_OWN_RUNS = 90
 # Last: until then, rows may still go through the tunnel that this closes.

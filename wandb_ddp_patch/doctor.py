@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import site
@@ -20,9 +21,11 @@ from .doctor_text import Environment, Outcome, PatchState, ProbeRow
 from .errors import CommandError
 
 # Seconds after which a probe counts as hanging, without and with the patch. A probe takes one or
-# two, and many more on a busy machine. Without the patch, several hang for ever where wandb does:
-# there, the limit is most of what the user waits for.
-_TIMEOUT_SECONDS = {"without": 30, "with": 60}
+# two, and many more on a busy machine.
+_TIMEOUT_SECONDS = {"without": 60 if sys.platform == "linux" else 30, "with": 60}
+# Without the patch, several hang for ever where wandb does, and that is most of what the user
+# waits for. Linux tells when their processes have done nothing for longer than wandb itself waits.
+_IDLE_SECONDS = {"without": 12, "with": math.inf}
 
 
 def main(as_json: bool) -> int:
@@ -63,7 +66,7 @@ def status() -> int:
     Raises:
         CommandError: wandb is not installed here, or can't be imported.
     """
-    facts = environment()
+    facts = environment(with_torch=False)
     if facts["wandb_error"]:
         raise CommandError(facts["wandb_error"])
     print(doctor_text.status(facts))
@@ -71,8 +74,13 @@ def status() -> int:
     return 1 if skipped or facts["inactive"] else 0
 
 
-def environment() -> Environment:
-    """Return what is installed and patched here, by name; imports wandb and torch for that."""
+def environment(with_torch: bool = True) -> Environment:
+    """Return what is installed and patched here, by name; imports wandb for that.
+
+    Args:
+        with_torch: Whether torch is imported as well, which takes seconds. Where it is not, the
+            patches of torch wait for it.
+    """
     error = None
     try:
         importlib.import_module("wandb")
@@ -82,7 +90,7 @@ def environment() -> Environment:
         raise
     except BaseException as problem:  # a broken wandb may raise anything, SystemExit included
         error = f"wandb can't be imported: {type(problem).__name__}: {problem}"
-    if _version("torch"):
+    if with_torch and _version("torch"):
         try:
             importlib.import_module("torch")
         except Exception as problem:
@@ -195,7 +203,9 @@ def _run_probes(
             probes.PROBES,
             patched=side == "with",
             timeout=_TIMEOUT_SECONDS[side],
-            jobs=2,
+            jobs=2 + (os.cpu_count() or 1) // 2,
+            forked=True,
+            idle=_IDLE_SECONDS[side],
             # Not those that are going to be run again: each counts once.
             done=lambda verdict: (side == "with" and verdict.hangs) or progress(side, verdict),
         )

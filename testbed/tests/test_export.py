@@ -37,11 +37,11 @@ def sources(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("sources") / "wandb-source"
     package = Path(wandb.__file__).parent
-    for path in package.rglob("*.py"):
+    for path in (*package.rglob("*.py"), *package.rglob("*.pyc")):
         target = folder / "wandb" / path.relative_to(package)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
-    # So that each copy has it compiled.
+        shutil.copy2(path, target)
+    # So that each copy has it compiled, if an installer has not done so.
     env = clean_env(PYTHONPATH=str(folder), WANDB_DDP_PATCH="0")
     subprocess.run([sys.executable, "-c", "import wandb"], env=env, cwd=folder.parent, check=True)
     (folder / "pyproject.toml").write_text('[project]\nrequires-python = ">=3.10"\n')

@@ -50,6 +50,21 @@ def testbed(*arguments, command="testbed", **env):
 testbed.__test__ = False
 
 
+@pytest.fixture
+def said(capsys):
+    """Call a command in this process: an interpreter takes long for a line of an error."""
+
+    def call(*arguments, command="testbed"):
+        try:
+            status = cli.main([command, *map(str, arguments)])
+        except SystemExit as end:  # argparse's
+            status = end.code
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, status, out, err)
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def sdist():
     """wandb's own newest sdist."""
@@ -77,12 +92,29 @@ def sdist():
     return path
 
 
-@pytest.fixture
-def tree(sdist, tmp_path):
-    """A copy of its source tree, to be changed."""
-    folder = tmp_path / "wandb-source"
-    shutil.copytree(source_trees.unpacked(sdist), folder)
+@pytest.fixture(scope="session")
+def source(sdist, tmp_path_factory):
+    """Its source tree without wandb-core, compiled, once for all the processes of a test run."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "wandb-of-the-sdist"
+    with environments.locked(folder.with_suffix(".lock")):
+        if not folder.with_suffix(".ready").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            unpacked = source_trees.unpacked(sdist)
+            shutil.copytree(unpacked / "wandb", folder / "wandb")
+            for path in filter(Path.is_file, unpacked.iterdir()):
+                shutil.copy2(path, folder)
+            env = clean_env(PYTHONPATH=str(folder), WANDB_DDP_PATCH="0")
+            command = [sys.executable, "-c", "import wandb"]
+            subprocess.run(command, env=env, cwd=base, check=True, capture_output=True)
+            folder.with_suffix(".ready").touch()
     return folder
+
+
+@pytest.fixture
+def tree(source, tmp_path):
+    """A copy, to be changed."""
+    return Path(shutil.copytree(source, tmp_path / "wandb-source"))
 
 
 def one_line(done, *words):
@@ -140,22 +172,28 @@ def test_a_release_needs_what_the_known_one_before_it_does():
         (["0.31.0", "--with-export"], ["--with-export is for source trees"]),
     ],
 )
-def test_bad_input_is_a_line(arguments, words):
-    one_line(testbed(*arguments), *words)
+def test_bad_input_is_a_line(said, arguments, words):
+    one_line(said(*arguments), *words)
 
 
-def test_a_broken_sdist_is_a_line(tmp_path, sdist):
+def test_an_interpreter_that_gets_bad_input_says_no_more():
+    one_line(testbed("nonsense"), "nonsense", "a SPEC is")
+
+
+def test_a_broken_sdist_is_a_line(said, tmp_path, sdist):
     whole = sdist.read_bytes()
+    with gzip.open(sdist) as file:
+        compressed = lzma.compress(file.read(2_000_000), preset=0)
     broken = {
         "cut.tar.gz": whole[:100],
-        "cut-later.tar.gz": whole[: len(whole) // 2],
+        "cut-later.tar.gz": whole[:2_000_000],
         "damaged.tar.gz": whole[:2000] + bytes(2000) + whole[4000:],
-        "damaged.tar.xz": lzma.compress(whole)[:-5000] + bytes(5000),
+        "damaged.tar.xz": compressed[:-5000] + bytes(5000),
         "of-nothing.tar.gz": gzip.compress(bytes(20480)),
     }
     for name, data in broken.items():
         (tmp_path / name).write_bytes(data)
-        one_line(testbed(str(tmp_path / name)), name)
+        one_line(said(tmp_path / name), name)
 
 
 def test_what_was_interrupted_is_made_anew(tmp_path, monkeypatch):
@@ -383,29 +421,29 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_tree_that_is_not_known_gets_no_half_a_diff(tree, change):
+def test_a_tree_that_is_not_known_gets_no_half_a_diff(said, tree, change):
     old, new, words = CHANGES[change]
     config = tree / "wandb" / "sdk" / "wandb_config.py"
     config.write_text(config.read_text("utf-8").replace(old, new), "utf-8")
-    done = testbed(tree, command="export-diff")
+    done = said(tree, command="export-diff")
     assert done.stdout == ""
     one_line(done, words)
 
 
-def test_a_folder_that_is_no_tree_gets_a_line(tmp_path):
-    one_line(testbed(tmp_path, command="export-diff"), "no source tree of wandb")
-    one_line(testbed(tmp_path / "gone", command="export-diff"), "there is no such folder")
+def test_a_folder_that_is_no_tree_gets_a_line(said, tmp_path):
+    one_line(said(tmp_path, command="export-diff"), "no source tree of wandb")
+    one_line(said(tmp_path / "gone", command="export-diff"), "there is no such folder")
 
 
-def test_what_can_not_be_tested_is_said_once_and_why():
-    done = testbed("0.31.0@3.99", "--only", "preinit")
+def test_what_can_not_be_tested_is_said_once_and_why(said):
+    done = said("0.31.0@3.99", "--only", "preinit")
     assert (done.stdout + done.stderr).count("no Python 3.99 here") == 1
 
 
-def test_a_cache_that_can_not_be_written_is_a_line(tmp_path, monkeypatch):
+def test_a_cache_that_can_not_be_written_is_a_line(said, tmp_path, monkeypatch):
     (tmp_path / "cache").write_text("a file")
     monkeypatch.setenv("WANDB_DDP_PATCH_CACHE", str(tmp_path / "cache"))
-    one_line(testbed("0.31.0"), str(tmp_path / "cache"), "WANDB_DDP_PATCH_CACHE")
+    one_line(said("0.31.0"), str(tmp_path / "cache"), "WANDB_DDP_PATCH_CACHE")
 
 
 def test_a_python_is_found_where_the_home_can_not_be_written(monkeypatch):

@@ -10,22 +10,46 @@ import threading
 import time
 
 import pytest
-from conftest import clean_env
 from processes import alive
+from warm_scripts import TORCH, Host, WarmScript
 
 import wandb_ddp_patch
 from wandb_ddp_patch import runfile
 from wandb_ddp_patch.forkserver import arguments, launch, selftest
 from wandb_ddp_patch.runs import state
 
+pytestmark = pytest.mark.xdist_group("spawn()")
 TOP = """
 import os, sys, time
 import torch, wandb
 import wandb_ddp_patch
 """
+WITHOUT_WANDB = TOP.replace(", wandb", "", 1)
 MAIN = """
 if __name__ == "__main__":
 """
+# The same in a case of the host's.
+CASE = """
+def main():
+"""
+HOST = (
+    TOP
+    + """
+with open("imports", "a") as file:
+    print(__name__, os.getpid(), file=file)
+"""
+    + MAIN
+    + "    wandb_ddp_patch.warm_up()\n"
+)
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory):
+    """What would be a script each: one, whose forkserver has been started before any run."""
+    folder = tmp_path_factory.mktemp("host")
+    host = Host(folder, HOST, spawns=2, OLD="old", OMP_NUM_THREADS="3")
+    yield host.run
+    host.close()
 
 
 def test_it_takes_what_torchs_takes():
@@ -37,8 +61,8 @@ def test_it_takes_what_torchs_takes():
 
 
 @pytest.mark.parametrize("mode", [None, "offline"])  # None: wandb's telemetry is on
-def test_a_workers_first_row_imports_nothing(fresh, mode):
-    out = fresh(
+def test_a_workers_first_row_imports_nothing(warm, mode):
+    out = warm(
         TOP
         + """
 def work(rank):
@@ -51,6 +75,7 @@ def work(rank):
     wandb.init(mode="offline", project="p")
     wandb_ddp_patch.spawn(work)
 """,
+        imports=TORCH,  # what wandb imports depends on the mode
         WANDB_MODE=mode,
         WANDB_BASE_URL="http://127.0.0.1:1",
         WANDB_API_KEY="0123456789" * 4,
@@ -58,8 +83,8 @@ def work(rank):
     assert out == "[]\n"
 
 
-def test_the_parents_run_is_live_in_each_worker(fresh, tmp_path):
-    out = fresh(
+def test_the_parents_run_is_live_in_each_worker(host, tmp_path):
+    out = host(
         TOP
         + """
 def work(rank):
@@ -71,15 +96,15 @@ def work(rank):
     if rank: wandb.finish()
     else: print(run.name, wandb.config.lr)
 """
-        + MAIN
+        + CASE
         + """
-    wandb_ddp_patch.warm_up()
-    run = wandb.init(project="p", name="name", config={"lr": 0.1})
+    run = wandb.init(project="p", name="name", config={"lr": 0.1}, dir=os.getcwd())
     for method in (None, "spawn", "fork"):
         wandb_ddp_patch.spawn(work, nprocs=2, start_method=method)
         run.log({"owner": 1})
     run.finish()
-"""
+""",
+        folder=tmp_path,
     )
     assert out == "name 0.1\n" * 3
     (file,) = runfile.find(str(tmp_path))
@@ -95,8 +120,8 @@ def work(rank):
     assert kinds["summary"] >= {"best 0", "best 1"}
 
 
-def test_workers_have_the_environment_of_now_before_their_arguments_are_loaded(fresh):
-    out = fresh(
+def test_workers_have_the_environment_of_now_before_their_arguments_are_loaded(host):
+    out = host(
         TOP
         + """
 class Argument:
@@ -107,32 +132,31 @@ def work(rank, argument):
     print(argument.seen, os.environ.get("PYTORCH_NVML_BASED_CUDA_CHECK"), torch.get_num_threads())
     print(sorted(name for name in os.environ if "PRELOAD" in name or name == "PYTHONPATH"))
 """
-        + MAIN
+        + CASE
         + """
-    os.environ["OLD"] = "old"
+    assert os.environ["OLD"] == "old"  # since before the forkserver was started
     argument = Argument()
     argument.x = 1
     for new in ("1", "2"):
         os.environ["NEW"] = os.environ["OMP_NUM_THREADS"] = new
         wandb_ddp_patch.spawn(work, (argument,))
         os.environ.pop("OLD", None)
-""",
-        OMP_NUM_THREADS="3",
+"""
     )
     names = "['PYTHONPATH']"
     assert out.splitlines() == ["('1', 'old') None 1", names, "('2', None) None 2", names]
 
 
-def test_workers_have_the_streams_of_now(fresh, tmp_path):
+def test_workers_have_the_streams_of_now(host, tmp_path):
     # As a file for each stage, pytest's capfd, and wandb up to 0.12 put them elsewhere.
-    fresh(
+    host(
         TOP
         + """
 def work(rank, name):
     print(name, flush=True)
     print(name, file=sys.stderr, flush=True)
 """
-        + MAIN
+        + CASE
         + """
     old = os.dup(1), os.dup(2)
     for name in ("first", "second"):
@@ -143,15 +167,17 @@ def work(rank, name):
         wandb_ddp_patch.spawn(work, args=(name,))
         os.dup2(old[0], 1)
         os.dup2(old[1], 2)
-"""
+""",
+        folder=tmp_path,
     )
     for name in ("first", "second"):
         assert (tmp_path / name).read_text() == f"{name}\n" * 2
 
 
-def test_a_worker_prints_in_one_run_after_another(fresh):
-    # wandb's console of a run is a pipe then, which is gone with it.
-    out = fresh(
+def test_a_worker_prints_in_one_run_after_another(warm):
+    # wandb's console of a run is a pipe then, which is gone with it. The forkserver is started
+    # when it is the first run's.
+    out = warm(
         TOP
         + """
 def work(rank):
@@ -170,26 +196,34 @@ def work(rank):
     assert out.count("a line of some length") == 1000
 
 
-def test_the_script_is_imported_once(fresh):
-    out = fresh(
+def test_the_script_is_imported_once(host):
+    out = host(
         TOP
         + """
-print("imported", __name__)
+from multiprocessing import forkserver
 def work(rank):
     pass
+
+def imports():
+    with open("imports") as file:
+        return [line.split() for line in file]
 """
-        + MAIN
+        + CASE
         + """
+    before = imports()
     for _ in range(3):
         wandb_ddp_patch.spawn(work, nprocs=4)
+    server = str(forkserver._forkserver._forkserver_pid)
+    print([name for name, pid in imports() if pid == server])
+    print([line for line in imports() if line not in before and line[1] != server])
 """
     )
-    assert out.splitlines() == ["imported __main__", "imported __mp_main__"]
+    assert out.splitlines() == ["['__mp_main__']", "[]"]
 
 
-def test_what_is_too_long_for_the_environment_is_handed_over(fresh):
-    out = fresh(
-        TOP
+def test_what_is_too_long_for_the_environment_is_handed_over(warm):
+    out = warm(
+        WITHOUT_WANDB
         + """
 print("imported", __name__, len(sys.path) > 9000)
 def work(rank):
@@ -204,7 +238,8 @@ def work(rank):
     for _ in range(2):
         wandb_ddp_patch.spawn(work)
     print(list(pathlib.Path(multiprocessing.util.get_temp_dir()).glob("preload*")))
-"""
+""",
+        imports=TORCH,
     )
     first, *rest = out.splitlines()
     assert first == "imported __main__ False"
@@ -222,10 +257,10 @@ def test_a_module_is_a_script_too(run_script, tmp_path):
 
 
 @pytest.mark.parametrize("seed", ["", "numpy.random.seed(0); random.seed(0); torch.manual_seed(0)"])
-def test_workers_have_random_numbers_of_their_own(fresh, seed):
+def test_workers_have_random_numbers_of_their_own(warm, seed):
     pytest.importorskip("numpy")
-    out = fresh(
-        TOP
+    out = warm(
+        WITHOUT_WANDB
         + f"""
 import numpy, random
 {seed}
@@ -236,7 +271,9 @@ def work(rank):
         + """
     wandb_ddp_patch.spawn(work, nprocs=2)
     wandb_ddp_patch.spawn(work, nprocs=2, start_method="spawn")
-"""
+""",
+        imports=TORCH,
+        spawns=2 if seed else 0,  # forks would have those that NumPy's import has seeded
     )
     assert len(out.split()) == 12
     assert len(set(out.split())) == (3 if seed else 12)
@@ -245,6 +282,7 @@ def work(rank):
 FAILS = (
     TOP
     + """
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 def work(rank, how):
     if rank:
         time.sleep(300), print('was not ended', flush=True)
@@ -255,28 +293,35 @@ def work(rank, how):
         sys.exit(3)
     os.kill(os.getpid(), 9)
 """
-    + MAIN
-    + """
-    from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
-    run = wandb.init(project="p")
-"""
 )
 
 
+@pytest.fixture
+def fails(request, tmp_path):
+    """Run a script with workers that fail; where it does not finish its run, until it ends."""
+
+    def run(end, code):
+        if "finish" in end:
+            host = request.getfixturevalue("host")
+            return host(FAILS + CASE + code + end, folder=tmp_path, quiet=False)
+        return request.getfixturevalue("warm")(FAILS + MAIN + code + end, quiet=False)
+
+    return run
+
+
 @pytest.mark.parametrize("end", ["run.finish()", "wandb.finish()", "", "del run"])
-def test_a_worker_that_raises(fresh, tmp_path, end):
-    out = fresh(
-        FAILS
-        + f"""
+def test_a_worker_that_raises(fails, tmp_path, end):
+    out = fails(
+        end,
+        """
+    run = wandb.init(project="p", dir=os.getcwd())
     try:
         wandb_ddp_patch.spawn(work, ("raise",), nprocs=2)
     except ProcessRaisedException as error:
         print('in work' in str(error), 'ValueError: as asked' in str(error), error.error_index)
     print(run is wandb.run)
-    wandb.log({{"y": 1}})
-    {end}
-""",
-        quiet=False,
+    wandb.log({"y": 1})
+    """,
     )
     assert out == "True True 0\nTrue\n"
     (file,) = runfile.find(str(tmp_path))
@@ -298,18 +343,20 @@ def test_failed_workers_do_not_keep_runs_alive(run):
     assert references_after(1) == references_after(9)
 
 
-@pytest.mark.parametrize(("how", "attribute"), [("exit", 3), ("kill", -9)])
-def test_a_worker_that_ends_otherwise(fresh, tmp_path, how, attribute):
-    out = fresh(
-        FAILS
-        + f"""
+@pytest.mark.parametrize(
+    ("how", "attribute", "end"), [("exit", 3, "run.finish()"), ("kill", -9, "")]
+)
+def test_a_worker_that_ends_otherwise(fails, tmp_path, how, attribute, end):
+    out = fails(
+        end,
+        f"""
+    run = wandb.init(project="p", dir=os.getcwd())
     context = wandb_ddp_patch.spawn(work, ({how!r},), nprocs=2, join=False)
     try:
         while not context.join(timeout=1): pass
     except ProcessExitedException as error:
         print(error.exit_code, error.error_index)
-""",
-        quiet=False,
+    """,
     )
     assert out == f"{attribute} 0\n"
     (file,) = runfile.find(str(tmp_path))
@@ -327,9 +374,9 @@ def test_a_worker_that_ends_otherwise(fresh, tmp_path, how, attribute):
         ("torch.set_num_threads(2); torch.ones(4_000_000).add(1).sum()", "starts threads"),
     ],
 )
-def test_what_no_fork_survives_makes_it_spawn_and_say_so(fresh, line, why):
-    out = fresh(
-        TOP
+def test_what_no_fork_survives_makes_it_spawn_and_say_so(warm, line, why):
+    out = warm(
+        WITHOUT_WANDB
         + line
         + """
 def work(rank):
@@ -344,7 +391,9 @@ def work(rank):
             warnings.simplefilter("always")
             wandb_ddp_patch.spawn(work)
         print(caught[0].category.__name__, caught[0].filename == __file__, caught[0].message)
-"""
+""",
+        imports=TORCH,
+        spawns=2,
     )
     worker, warning = out.splitlines()[:2]
     assert worker == "worker new"
@@ -373,9 +422,9 @@ def test_a_worker_that_waits_for_the_processor_is_not_stuck(monkeypatch):
             process.wait()
 
 
-def test_a_script_that_fails_in_workers_fails_as_with_torch(fresh):
-    err = fresh(
-        TOP
+def test_a_script_that_fails_in_workers_fails_as_with_torch(warm):
+    err = warm(
+        WITHOUT_WANDB
         + """
 if __name__ == "__mp_main__":
     raise OSError("not in workers")
@@ -385,14 +434,16 @@ def work(rank): pass
         + """
     wandb_ddp_patch.spawn(work)
 """,
+        imports=TORCH,
+        spawns=1,
         fails=True,
     )
     assert "OSError: not in workers" in err
     assert "ProcessExitedException: process 0 terminated with exit code 1" in err
 
 
-def test_workers_start_workers(fresh, tmp_path):
-    fresh(
+def test_workers_start_workers(host, tmp_path):
+    host(
         TOP
         + """
 def inner(rank, outer):
@@ -402,12 +453,13 @@ def work(rank):
     wandb_ddp_patch.spawn(inner, (rank,), nprocs=2)
     wandb.log({f"outer {rank}": 1})
 """
-        + MAIN
+        + CASE
         + """
-    run = wandb.init(project="p")
+    run = wandb.init(project="p", dir=os.getcwd())
     wandb_ddp_patch.spawn(work, nprocs=2)
     run.finish()
-"""
+""",
+        folder=tmp_path,
     )
     (file,) = runfile.find(str(tmp_path))
     keys = sorted(key for row in runfile.history(file) for key in row if key[0] != "_")
@@ -423,8 +475,9 @@ def work(rank):
     ],
 )
 def test_workers_end_with_their_parent_while_a_fork_of_it_lives(tmp_path, line, method):
-    (tmp_path / "script.py").write_text(
-        TOP
+    script = WarmScript(
+        tmp_path,
+        WITHOUT_WANDB
         + f"""
 import signal
 from wandb_ddp_patch.forkserver import parent_watch
@@ -441,20 +494,14 @@ def work(rank):
     wandb_ddp_patch.spawn(work, nprocs=3, join=False, start_method={method!r})
     print(os.fork() or os.getpid(), flush=True)
     time.sleep(300)
-"""
+""",
+        imports=TORCH,
+        spawns=3 if method == "spawn" else 0,
     )
-    parent = subprocess.Popen(
-        [sys.executable, "script.py"],
-        cwd=tmp_path,
-        env=clean_env(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    pids = [int(parent.stdout.readline()) for _ in range(5)]
+    pids = list(map(int, script.wait_for_lines(5)))
     (sibling,) = (pid for pid in set(pids) if pids.count(pid) == 2)
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
+    os.kill(script.pid, signal.SIGKILL)
+    script.wait()
     deadline = time.monotonic() + 60
     while sum(map(alive, set(pids))) > 1 and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -479,8 +526,8 @@ def test_without_torch_it_says_what_it_needs(fresh):
     )
 
 
-def test_turned_off_it_is_torchs(fresh):
-    out = fresh(
+def test_turned_off_it_is_torchs(warm):
+    out = warm(
         TOP
         + """
 def work(rank):
@@ -495,6 +542,7 @@ def work(rank):
     print(forkserver._forkserver._forkserver_pid)
     run.finish()
 """,
+        spawns=1,
         WANDB_DDP_PATCH="0",
     )
     assert out == "rank 0 None\nNone\n"
@@ -513,9 +561,9 @@ def work(rank):
         "argument = [torch.zeros(1) for _ in range(300)]",
     ],
 )
-def test_where_a_forkserver_can_not_do_it_workers_are_spawned(fresh, line):
-    out = fresh(
-        TOP
+def test_where_a_forkserver_can_not_do_it_workers_are_spawned(warm, line):
+    out = warm(
+        WITHOUT_WANDB
         + """
 if __name__ == "__mp_main__" and os.path.exists("fails"):
     os.remove("fails")
@@ -533,19 +581,21 @@ def work(rank, argument):
         wandb_ddp_patch.spawn(work, (argument,), nprocs=2)
     print([warning.category.__name__ for warning in caught])
 """,
+        imports=TORCH,
+        spawns=2,
         quiet=False,
     )
     assert sorted(out.splitlines()) == ["['RuntimeWarning']", "rank 0", "rank 1"]
 
 
-def test_a_run_that_can_not_be_sent_stays_behind(fresh):
-    out = fresh(
+def test_a_run_that_can_not_be_sent_stays_behind(host):
+    out = host(
         TOP
         + """
 def work(rank):
     print(wandb.run, flush=True)
 """
-        + MAIN
+        + CASE
         + """
     import warnings
     run = wandb.init()
@@ -561,15 +611,15 @@ def work(rank):
     assert "without the current run: cannot pickle 'module' object" in out
 
 
-def test_a_disabled_run_is_live_too(fresh):
-    out = fresh(
+def test_a_disabled_run_is_live_too(host):
+    out = host(
         TOP
         + """
 def work(rank):
     wandb.log({"x": 1})
     print(wandb.run.id, wandb.run.disabled, wandb.config.lr, wandb.summary["x"], flush=True)
 """
-        + MAIN
+        + CASE
         + """
     run = wandb.init(mode="disabled", config={"lr": 1})
     print(run.id, True, 1, 1, flush=True)
@@ -581,9 +631,9 @@ def work(rank):
     assert out == f"{line}\n" * 2
 
 
-def test_a_start_method_that_this_system_lacks_is_refused_with_a_sentence(fresh):
-    error = fresh(
-        TOP
+def test_a_start_method_that_this_system_lacks_is_refused_with_a_sentence(warm):
+    error = warm(
+        WITHOUT_WANDB
         + """
 def work(rank):
     pass
@@ -597,6 +647,7 @@ def work(rank):
     vars(signal).pop("SIGKILL", None)
     wandb_ddp_patch.spawn(work, start_method="forkserver")
 """,
+        imports=TORCH,
         fails=True,
     )
     assert error.splitlines()[-1] == (
@@ -604,7 +655,7 @@ def work(rank):
     )
 
 
-def test_a_function_that_is_in_no_file_is_refused_at_once(run_script):
+def test_a_function_that_is_in_no_file_is_refused_at_once(warm):
     code = """if True:
         import wandb_ddp_patch
 
@@ -617,8 +668,9 @@ def test_a_function_that_is_in_no_file_is_refused_at_once(run_script):
             print(error)
         wandb_ddp_patch.spawn(train, start_method="fork")
     """
-    done = run_script("-c", code)
-    assert done.stdout.startswith("train is defined in a notebook's cell or at a prompt")
+    assert warm(code, imports=TORCH, is_file=False).startswith(
+        "train is defined in a notebook's cell or at a prompt"
+    )
 
 
 REFUSED = [
@@ -631,7 +683,7 @@ REFUSED = [
 ]
 
 
-def test_what_cannot_be_sent_is_refused_before_anything_starts(fresh):
+def test_what_cannot_be_sent_is_refused_before_anything_starts(warm):
     code = f"""
         import functools, multiprocessing, sys, threading
         import wandb_ddp_patch
@@ -656,7 +708,7 @@ def test_what_cannot_be_sent_is_refused_before_anything_starts(fresh):
             from multiprocessing import forkserver
             print(forkserver._forkserver._forkserver_pid)
     """
-    *lines, server_pid = fresh(code).splitlines()
+    *lines, server_pid = warm(code, imports=TORCH).splitlines()
     assert server_pid == "None"
     assert len(lines) == len(REFUSED)
     for line, (_, _, what, why) in zip(lines, REFUSED):

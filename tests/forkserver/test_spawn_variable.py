@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,8 +12,11 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, clean_env
 from processes import alive
+from warm_scripts import BOTH, TORCH, Host, WarmScript
 
 from wandb_ddp_patch import runfile
+
+pytestmark = pytest.mark.xdist_group("torch's spawn")
 
 ON = {"WANDB_DDP_PATCH_SPAWN": "forkserver"}
 TOP = """
@@ -28,9 +32,14 @@ def how():
 def say(rank, *args):
     print(f"{how()}\\n", end="", flush=True)
 """
+WITHOUT_WANDB = TOP.replace(", wandb", "", 1)
 MAIN = """
 if __name__ == "__main__":
     import warnings
+"""
+# The same in a case of the host's.
+CASE = """
+def main():
 """
 # Counts warnings, shows them, and whether they are at the caller's line.
 WARNED = """
@@ -40,6 +49,14 @@ WARNED = """
     for each in caught:
         print(each.category.__name__, each.filename == sys.argv[0], each.message)
 """
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory):
+    """What would be a script each, in one."""
+    host = Host(tmp_path_factory.mktemp("host"), TOP, **ON)
+    yield host.run
+    host.close()
 
 
 WAYS = [
@@ -56,17 +73,18 @@ WAYS = [
 @pytest.mark.parametrize(
     "way", [*WAYS[:1], *(pytest.param(way, marks=pytest.mark.nightly) for way in WAYS[1:])]
 )
-def test_each_way_to_call_it_forks(fresh, way):
-    script = TOP + "from torch.multiprocessing import spawn\n" + MAIN + f"    {way}\n"
-    assert fresh(script) == "spawned\n" * 2
-    assert fresh(script, **ON) == "forked\n" * 2
+def test_each_way_to_call_it_forks(warm, host, way):
+    top = WITHOUT_WANDB + "from torch.multiprocessing import spawn\n"
+    script = top + MAIN + f"    {way}\n"
+    assert warm(script, imports=TORCH, spawns=2) == "spawned\n" * 2
+    assert host(top + CASE + f"    {way}\n") == "forked\n" * 2
     # spawn was imported before.
     script = script.replace(f"    {way}", f"    wandb_ddp_patch.use_forkserver(); {way}")
-    assert fresh(script) == "forked\n" * 2
+    assert warm(script, imports=TORCH) == "forked\n" * 2
 
 
 ON_AND_OFF = (
-    TOP
+    WITHOUT_WANDB
     + MAIN
     + """
     theirs = wandb_ddp_patch.spawn  # not torch's
@@ -88,10 +106,11 @@ NOTHING = "[] False\nspawned\n" * 3 + "spawned\nTrue\nFalse\n"
 CALLED = ON_AND_OFF.replace("theirs =", "wandb_ddp_patch.use_forkserver(); theirs =")
 
 
-def test_it_can_be_off_and_taken_off(fresh):
+def test_it_can_be_off_and_taken_off(warm):
     on, off = "['applied'] True\nforked\n", "['off'] False\nspawned\n"
-    assert fresh(ON_AND_OFF, **ON) == on + off + on + "spawned\nTrue\nFalse\n"
-    assert fresh(CALLED, **ON, WANDB_DDP_PATCH="0") == NOTHING
+    spawned = {"imports": TORCH, "spawns": 4}
+    assert warm(ON_AND_OFF, **spawned, **ON) == on + off + on + "spawned\nTrue\nFalse\n"
+    assert warm(CALLED, **spawned, **ON, WANDB_DDP_PATCH="0") == NOTHING
 
 
 @pytest.mark.nightly
@@ -180,10 +199,10 @@ def work(rank, argument):
 ).replace("self.seen =", "self.__dict__.update(state); self.seen =")
 
 
-def test_workers_are_as_spawned_ones_are(fresh, tmp_path):
+def test_workers_are_as_spawned_ones_are(warm, tmp_path):
     facts = {}
     for how, value in (("spawned", ""), ("forked", "forkserver")):
-        fresh(FACTS, OLD="1", WANDB_DDP_PATCH_SPAWN=value)
+        warm(FACTS, OLD="1", WANDB_DDP_PATCH_SPAWN=value)
         facts[how] = {
             (n, rank): json.loads((tmp_path / f"facts {n} {rank}").read_text())
             for n in range(2)
@@ -199,7 +218,7 @@ def test_workers_are_as_spawned_ones_are(fresh, tmp_path):
 
 
 FAILS = (
-    TOP
+    WITHOUT_WANDB
     + """
 def work(rank, how, asked):
     if rank:
@@ -232,14 +251,15 @@ def work(rank, how, asked):
 )
 
 
-def test_exceptions_are_torchs_to_the_letter(fresh):
-    spawned, forked = fresh(FAILS, quiet=False), fresh(FAILS, quiet=False, **ON)
+def test_exceptions_are_torchs_to_the_letter(warm):
+    spawned = warm(FAILS, imports=TORCH, spawns=12, quiet=False)
+    forked = warm(FAILS, imports=TORCH, quiet=False, **ON)
     assert spawned == forked
     assert "ValueError: as asked" in forked and "signal SIGKILL" in forked
 
 
-def test_locks_queues_and_tensors_of_its_context_arrive(fresh):
-    out = fresh(
+def test_locks_queues_and_tensors_of_its_context_arrive(host):
+    out = host(
         TOP
         + """
 def work(rank, lock, queue, simple, event, value, tensor, receiver):
@@ -252,7 +272,7 @@ def work(rank, lock, queue, simple, event, value, tensor, receiver):
     if not rank:
         print(receiver.recv(), flush=True)
 """
-        + MAIN
+        + CASE
         + """
     context = mp.get_context("spawn")
     shared = context.Lock(), context.Queue(), context.SimpleQueue(), context.Event()
@@ -263,27 +283,26 @@ def work(rank, lock, queue, simple, event, value, tensor, receiver):
         started = mp.spawn(work, (*shared, value, tensor, receiver), nprocs=2, join=False)
         print(sorted(shared[1].get() for _ in range(2)))
         print(sorted(shared[2].get().sum().item() for _ in range(2)), started.join(timeout=0))
+        sys.stdout.flush()
         sender.send("sent")
         shared[3].set()
         while not started.join(): pass
         print(value.value, tensor.tolist())
-""",
-        PYTHONUNBUFFERED="1",
-        **ON,
+        sys.stdout.flush()
+"""
     )
     first = ["[(0, 'forked'), (1, 'forked')]", "[0, 2] False", "sent"]
     assert out.splitlines() == [*first, "2 [1.0, 1.0]", *first, "4 [2.0, 2.0]"]
 
 
-@pytest.mark.parametrize("collects", ["", "1"])
-def test_what_is_to_be_done_at_the_end_is_done(fresh, tmp_path, collects):
-    out = fresh(
-        TOP
+def test_what_is_to_be_done_at_the_end_is_done(warm, tmp_path):
+    out = warm(
+        WITHOUT_WANDB
         + """
 import atexit, ctypes, gzip, tempfile, weakref
 libc = ctypes.CDLL(None)
 libc.printf(b"from C at the import\\n")
-def work(rank):
+def work(rank, collects):
     global held
     held = [open("text", "w"), gzip.open("zipped", "wt"), tempfile.TemporaryDirectory(),
         tempfile.NamedTemporaryFile(dir='.', prefix='temporary-')]
@@ -292,29 +311,33 @@ def work(rank):
     atexit.register(print, "at exit", how(), flush=True)
     print(held[2].name, flush=True)
     libc.printf(b"from C\\n")
-    if os.environ["COLLECTS"]:
+    if collects:
         import gc
         gc.collect()
 """
         + MAIN
         + """
     libc.fflush(None)
-    mp.spawn(work)
     import gzip
-    print(open("text").read(), gzip.open("zipped", "rt").read())
+    for collects in (False, True):
+        mp.spawn(work, (collects,))
+        print(open("text").read(), gzip.open("zipped", "rt").read(), flush=True)
+        os.remove("text"), os.remove("zipped")
 """,
-        COLLECTS=collects,
+        imports=TORCH,
         **ON,
     )
-    imported, *twice, folder, at_exit, from_c, written = out.splitlines()
-    assert {imported, *twice} == {"from C at the import"}
-    assert (at_exit, from_c, written) == ("at exit forked", "from C", "written written")
-    assert not os.path.exists(folder)
+    *imported, first, second = re.split("^(?=/)", out, flags=re.MULTILINE)
+    assert set("".join(imported).splitlines()) == {"from C at the import"}
+    for collects, lines in ((False, first), (True, second)):
+        folder, *rest = lines.splitlines()
+        assert rest == ["at exit forked", "from C", "written written"], collects
+        assert not os.path.exists(folder), collects
     assert not list(tmp_path.glob("temporary-*"))
 
 
-def test_a_run_that_is_passed_is_live_and_the_current_one_is_not(fresh, tmp_path):
-    out = fresh(
+def test_a_run_that_is_passed_is_live_and_the_current_one_is_not(host, tmp_path):
+    out = host(
         TOP
         + """
 def work(rank, args):
@@ -323,15 +346,14 @@ def work(rank, args):
         args["run"].log({f"rank {rank}": step, "lr": args["config"].lr})
     say(rank)
 """
-        + MAIN
+        + CASE
         + """
-    run = wandb.init(project="p", config={"lr": 0.1})
+    run = wandb.init(project="p", config={"lr": 0.1}, dir="DIR")
     for _ in range(2):
         mp.spawn(work, ({"run": run, "config": wandb.config},), nprocs=2)
     run.log({"owner": 1})
     run.finish()
-""",
-        **ON,
+""".replace("DIR", str(tmp_path))
     )
     assert out == "forked\n" * 4
     (file,) = runfile.find(str(tmp_path))
@@ -342,8 +364,8 @@ def work(rank, args):
     assert runfile.exit_code(file) == 0
 
 
-def test_spawn_beside_it_sends_the_run_and_spawns_where_asked(fresh):
-    out = fresh(
+def test_spawn_beside_it_sends_the_run_and_spawns_where_asked(warm):
+    out = warm(
         TOP
         + """
 def work(rank):
@@ -360,6 +382,7 @@ def work(rank):
     mp.spawn(work)
     run.finish()
 """,
+        spawns=1,
         **ON,
     )
     assert out.splitlines() == [
@@ -371,50 +394,45 @@ def work(rank):
     ]
 
 
-@pytest.mark.parametrize("handles", [False, True])
-def test_a_parents_end_interrupts_its_workers(tmp_path, handles):
-    (tmp_path / "script.py").write_text(
-        TOP
-        + f"""
+def test_a_parents_end_interrupts_its_workers(tmp_path):
+    script = WarmScript(
+        tmp_path,
+        WITHOUT_WANDB
+        + """
 import signal
 def work(rank):
     def handle(*_):
         print("handled", flush=True)
         os._exit(0)
-    if {handles}:
+    if rank:
         signal.signal(signal.SIGINT, handle)
-    print(how(), os.getpid(), flush=True)
+    print(f"{how()} {os.getpid()}\\n", end="", flush=True)
     time.sleep(300)
 """
         + MAIN
         + """
-    mp.spawn(work)
-"""
+    mp.spawn(work, nprocs=2)
+""",
+        imports=TORCH,
+        env=ON,
     )
-    parent = subprocess.Popen(
-        [sys.executable, "script.py"],
-        cwd=tmp_path,
-        env=clean_env(**ON),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    how, pid = parent.stdout.readline().split()
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
+    lines = script.wait_for_lines(2)
+    os.kill(script.pid, signal.SIGKILL)
+    script.wait()
+    pids = [int(line.split()[1]) for line in lines]
     deadline = time.monotonic() + 60
-    while alive(pid) and time.monotonic() < deadline:
+    while any(map(alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    left = alive(pid)
-    if left:
-        os.kill(int(pid), 9)
-    assert (how, left) == ("forked", False)
-    assert parent.stdout.read() == ("handled\n" if handles else "")
+    left = list(filter(alive, pids))
+    for pid in left:
+        os.kill(pid, 9)
+    assert ([line.split()[0] for line in lines], left) == (["forked"] * 2, [])
+    assert script.said()[0].splitlines() == [*lines, "handled"]
 
 
-def test_what_the_import_adds_to_sys_path_and_the_environment_is_there(fresh):
+def test_what_the_import_adds_to_sys_path_and_the_environment_is_there(warm):
     script = (
-        TOP
+        WITHOUT_WANDB
         + """
 sys.path.insert(0, "/" + __name__)
 os.environ["A"] = "set"
@@ -425,29 +443,81 @@ def work(rank):
         + "    mp.spawn(work)\n    mp.spawn(say)"
     )
     there = "['/__mp_main__', '/__main__'] set\n"
-    assert fresh(script, **ON) == there + "forked\n"
-    assert fresh(script) == there + "spawned\n"
+    assert warm(script, imports=TORCH, **ON) == there + "forked\n"
+    assert warm(script, imports=TORCH, spawns=2) == there + "spawned\n"
 
 
 # --- where a forkserver can't give it ------------------------------------------------
 
 
+WORK = """
+def work(rank, argument):
+    print(how(), len(argument), multiprocessing.current_process().name, flush=True)
+"""
+WARNING = "RuntimeWarning True wandb_ddp_patch: torch's workers are spawned"
+CHANGES = [
+    ("os.environ['SEED'] = '1'", "the variable SEED"),
+    ("os.mkdir('sub'); os.chdir('sub')", "its working directory"),
+    ("main.__file__ = os.path.abspath('other.py')", "its main module"),
+    ("os.environ['OMP_NUM_THREADS'] = '2,1'", "the variable OMP_NUM_THREADS"),
+    ("argument.extend(torch.zeros(1) for _ in range(300))", "more tensors"),
+    ("sys.argv.append('x')", "sys.argv"),
+    ("sys.path.append('x')", "sys.path"),
+]
+
+
+@pytest.fixture(scope="module")
+def changing_host(tmp_path_factory):
+    """One script for changes that can be undone: each is made after a start of workers."""
+    top = WITHOUT_WANDB + "SEEN = os.environ.get('SEED')\n"
+    folder = tmp_path_factory.mktemp("host")
+    host = Host(folder, top, imports=TORCH, spawns=len(CHANGES), **ON)
+    yield host.run
+    host.close()
+
+
+@pytest.mark.parametrize(("change", "why"), CHANGES)
+def test_it_spawns_once_something_has_changed_and_says_what(changing_host, change, why):
+    out = changing_host(
+        WITHOUT_WANDB
+        + WORK
+        + CASE
+        + f"""
+    import shutil, warnings
+    main, argument = sys.modules["__main__"], []
+    file = shutil.copy(main.__file__, "other.py") and main.__file__
+    try:
+        mp.spawn(work, (argument,))
+        {change}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            mp.spawn(work, (argument,))
+        for each in caught:
+            print(each.category.__name__, each.filename == __file__, each.message)
+    finally:
+        main.__file__ = file
+""",
+        quiet=False,
+    )
+    # That of workers which can't be forked is used again.
+    first, second, warning = out.splitlines()
+    assert first.startswith("forked 0 SpawnProcess-")
+    number = int(first.rpartition("-")[2]) + 1
+    assert second == f"spawned {300 if 'tensors' in why else 0} SpawnProcess-{number}"
+    assert warning.startswith(WARNING) and why in warning
+
+
 WHY = [
     (
-        "import threading as t; t.Thread(target=time.sleep, args=(99,), daemon=True).start()",
+        "import threading as t; t.Thread(target=time.sleep, args=(9999,), daemon=True).start()",
         "",
         "starts threads",
     ),
     ("torch.cuda._is_in_bad_fork = lambda: True", "", "initialises CUDA"),
-    ("SEEN = os.environ.get('SEED')", "os.environ['SEED'] = '1'", "the variable SEED"),
-    ("", "os.mkdir('sub'); os.chdir('sub')", "its working directory"),
-    ("", "__file__ = os.path.abspath('other.py')", "its main module"),
-    ("", "os.environ['OMP_NUM_THREADS'] = '2,1'", "the variable OMP_NUM_THREADS"),
     ("FILE = open(__file__)", "", "leaves files or connections open"),
     ("if __name__ != '__main__': os.chdir('..')", "", "changes its working directory"),
-    ("import signal; signal.alarm(99)", "", "sets a timer"),
+    ("import signal; signal.alarm(9999)", "", "sets a timer"),
     ("import atexit; atexit.register(len, '')", "", "registers atexit handlers"),
-    ("", "argument.extend(torch.zeros(1) for _ in range(300))", "more tensors"),
 ]
 # Each takes seconds.
 MORE = [
@@ -459,8 +529,6 @@ MORE = [
         "the variable B, which importing",
     ),
     ("SEEN = os.environ.copy()", "os.environ['HOME'] = '/none'", "the variable HOME"),
-    ("", "sys.argv.append('x')", "sys.argv"),
-    ("", "sys.path.append('x')", "sys.path"),
     ("", "os.umask(0o77)", "umask"),
     ("", "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)", "ignored signals"),
     ("if __name__ != '__main__': sys.argv = [sys.argv[0], 'x']", "", "changes sys.argv"),
@@ -475,28 +543,26 @@ MORE = [
     ("imported", "called", "why"),
     [*WHY, *(pytest.param(*case, marks=pytest.mark.nightly) for case in MORE)],
 )
-def test_it_spawns_and_says_why(fresh, tmp_path, imported, called, why):
+def test_it_spawns_and_says_why(warm, tmp_path, imported, called, why):
     os.symlink(sys.executable, tmp_path / "python")
     (tmp_path / "x").touch()
-    copy = "import shutil; shutil.copy(__file__, 'other.py')"
     line = "mp.spawn(work, (argument,))"
     # What is done after a first start has changed since, and that start was no other.
-    first = f"    {line}\n" if called and why not in ("set_executable", "more tensors") else ""
-    out = fresh(
-        TOP
+    first = f"    {line}\n" if called and why != "set_executable" else ""
+    needs_wandb = "wandb.init" in imported
+    out = warm(
+        (TOP if needs_wandb else WITHOUT_WANDB)
         + imported
-        + """
-def work(rank, argument):
-    print(how(), len(argument), multiprocessing.current_process().name, flush=True)
-"""
+        + WORK
         + MAIN
         + f"""
     argument = []
-    {copy}
 {first}
     {called}
 """
         + WARNED.format(line),
+        imports=BOTH if needs_wandb else TORCH,
+        spawns=1,
         quiet=False,
         **ON,
     )
@@ -506,9 +572,8 @@ def work(rank, argument):
         assert lines.pop(0) == "forked 0 SpawnProcess-1"
         number = 2
     worker, warning = lines
-    assert worker == f"spawned {300 if 'tensors' in why else 0} SpawnProcess-{number}"
-    assert warning.startswith("RuntimeWarning True wandb_ddp_patch: torch's workers are spawned")
-    assert why in warning
+    assert worker == f"spawned 0 SpawnProcess-{number}"
+    assert warning.startswith(WARNING) and why in warning
 
 
 @pytest.mark.nightly
@@ -543,19 +608,20 @@ def method(rank):
     ]
 
 
-def test_a_function_that_is_in_no_file_fails_as_before(run_script):
+def test_a_function_that_is_in_no_file_fails_as_before(tmp_path):
     code = "import torch.multiprocessing as mp, wandb_ddp_patch\ndef f(rank): pass\nmp.spawn(f)"
     ends = []
     for env in ({}, ON):
-        done = run_script("-c", code, env=env, returncode=None)
-        ends.append((done.returncode, [s for s in done.stderr.splitlines() if s[:1] != " "]))
+        script = WarmScript(tmp_path, code, imports=TORCH, spawns=1, is_file=False, env=env)
+        returncode = script.wait()
+        ends.append((returncode, [s for s in script.said()[1].splitlines() if s[:1] != " "]))
     assert ends[0] == ends[1]
     assert "Can't get attribute 'f'" in "".join(ends[0][1])
 
 
-def test_other_torches(fresh):
-    out = fresh(
-        TOP
+def test_other_torches(warm):
+    out = warm(
+        WITHOUT_WANDB
         + MAIN
         + """
     module = sys.modules["torch.multiprocessing.spawn"]
@@ -575,6 +641,7 @@ def test_other_torches(fresh):
             wandb_ddp_patch.use_forkserver()
     print(module.start_processes is unfit, [str(each.message) for each in caught])
 """,
+        imports=TORCH,
     )
     assert out.splitlines()[:5] == ["1 {'new': 2}", "forked", "2 {}", "forked", "forked"]
     assert out.splitlines()[5].startswith("True [") and out.count("takes no fn, or no start") == 1

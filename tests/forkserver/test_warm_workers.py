@@ -12,10 +12,14 @@ from pathlib import Path
 
 import pytest
 from conftest import clean_env
+from warm_scripts import TORCH
 
 from wandb_ddp_patch.forkserver import process_state
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it is measured in /proc")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="it is measured in /proc"),
+    pytest.mark.xdist_group("warm workers"),
+]
 NIGHTLY = pytest.mark.nightly
 ON = {"WANDB_DDP_PATCH_SPAWN": "forkserver"}
 TOP = """
@@ -104,21 +108,22 @@ def test_what_forks_would_share_or_lack_is_seen(make, made):
         pytest.param("os.register_at_fork(after_in_child=HANG)", "then hangs", marks=NIGHTLY),
     ],
 )
-def test_what_a_script_sets_up_makes_workers_spawned(fresh, imported, why):
+def test_what_a_script_sets_up_makes_workers_spawned(warm, imported, why):
     imported = imported.replace(
         "HANG", "lambda: __name__ != '__main__' and __import__('signal').pause()"
     )
-    out = fresh(TOP.format(imported=imported) + MAIN + BOTH, **ON)
+    out = warm(TOP.format(imported=imported) + MAIN + BOTH, imports=TORCH, spawns=2, **ON)
     lines = out.splitlines()
     assert [line.split()[0] for line in lines] == ["spawned", "RuntimeWarning"] * 2
     assert why in lines[1] and why in lines[3]
 
 
 @pytest.mark.parametrize("imported", ["import numpy", "import pandas", "import tqdm, sklearn"])
-def test_what_packages_set_up_for_themselves_does_not(fresh, imported):
+def test_what_packages_set_up_for_themselves_does_not(warm, imported):
     for name in imported.split()[1:]:
         pytest.importorskip(name.strip(","))
-    assert fresh(TOP.format(imported=imported) + MAIN + BOTH, **ON).count("forked") == 2
+    out = warm(TOP.format(imported=imported) + MAIN + BOTH, imports=TORCH, **ON)
+    assert out.count("forked") == 2
 
 
 # --- what this process hands on -----------------------------------------------------------
@@ -189,20 +194,22 @@ def test_what_a_process_hands_on_is_compared(run_script):
         pytest.param("os.setgroups([1])", "groups", marks=NIGHTLY),
     ],
 )
-def test_workers_are_spawned_once_this_process_hands_on_another_thing(fresh, change, name):
+def test_workers_are_spawned_once_this_process_hands_on_another_thing(warm, change, name):
     if "setgroups" in change and os.geteuid():
         pytest.skip("only root may")
-    out = fresh(TOP.format(imported="") + MAIN + BOTH + f"    {change}\n" + BOTH, **ON)
+    code = TOP.format(imported="") + MAIN + BOTH + f"    {change}\n" + BOTH
+    out = warm(code, imports=TORCH, spawns=2, **ON)
     how = [line.split()[0] for line in out.splitlines()]
     assert how == ["forked"] * 2 + ["spawned", "RuntimeWarning"] * 2
     assert out.count(f"inherit from this one has changed ({name}) since the forkserver") == 2
 
 
-def test_workers_are_spawned_where_the_forkserver_is_out_of_reach(fresh):
+def test_workers_are_spawned_where_the_forkserver_is_out_of_reach(warm):
     # As after setuid(), in a folder that only the user before may enter.
     gone = "    from multiprocessing import forkserver\n"
     gone += "    os.remove(forkserver._forkserver._forkserver_address)\n"
-    out = fresh(TOP.format(imported="") + MAIN + BOTH + gone + BOTH, **ON)
+    code = TOP.format(imported="") + MAIN + BOTH + gone + BOTH
+    out = warm(code, imports=TORCH, spawns=2, **ON)
     how = [line.split()[0] for line in out.splitlines()]
     assert how == ["forked"] * 2 + ["spawned", "RuntimeWarning"] * 2
     assert out.count("the forkserver can't be reached") == 2
@@ -262,12 +269,13 @@ def test_it_imports_nothing_from_the_current_folder_that_spawn_would_not(run_scr
 
 
 @pytest.mark.parametrize(("imported", "threads"), [("torch.set_num_threads(1)", "1"), ("", "3")])
-def test_torchs_threads_are_those_of_the_script_where_it_says_so(fresh, imported, threads):
-    out = fresh(
+def test_torchs_threads_are_those_of_the_script_where_it_says_so(warm, imported, threads):
+    out = warm(
         TOP.format(imported=imported)
         + MAIN
         + "    wandb_ddp_patch.warm_up()\n    os.environ['OMP_NUM_THREADS'] = '3'\n"
         + BOTH,
+        imports=TORCH,
         OMP_NUM_THREADS="2",
         **ON,
     )

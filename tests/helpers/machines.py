@@ -6,6 +6,7 @@ other file of the owner's can be reached from the other one.
 
 import contextlib
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import tempfile
 import uuid
 from pathlib import Path
 
+import prepared
 import pytest
 from conftest import clean_env
 from limits import HANG_SECONDS
@@ -70,7 +72,7 @@ class Machines:
         assert self._wire.stdout.readline() == "done\n"
 
     def start(self, machine, *command, output=None, hosts=None, own_pids=False, **env):
-        """Start a process on a machine, in the folder.
+        """Start a process on a machine, in the folder: a script in a prepared fork.
 
         Args:
             machine: 0 or 1.
@@ -80,21 +82,26 @@ class Machines:
             own_pids: Whether it has a PID namespace of its own, as in a container.
             env: Variables of its environment.
         """
-        hidden = self.folder / f"tmp{1 - machine}"
-        entry = 'mount -t tmpfs none "$0" && exec "$@"'
+        hidden = shlex.quote(str(self.folder / f"tmp{1 - machine}"))
+        setting = f"mount -t tmpfs none {hidden}"
         if hosts is not None:
-            entry = f"mount --bind {hosts_file(self.folder, hosts)} /etc/hosts && {entry}"
-        apart = (*APART, *OWN_PIDS) if own_pids else APART
-        process = subprocess.Popen(
-            [*IN, self.names[machine], *apart, "sh", "-c", entry, str(hidden), *map(str, command)],
-            cwd=self.folder,
-            env=clean_env(TMPDIR=str(self.folder / f"tmp{machine}"), **env),
-            stdin=subprocess.DEVNULL,
-            stdout=output or subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+            setting += f" && mount --bind {hosts_file(self.folder, hosts)} /etc/hosts"
+        name = self.names[machine]
+        options = {
+            "cwd": self.folder,
+            "env": clean_env(TMPDIR=str(self.folder / f"tmp{machine}"), **env),
+            "stdin": subprocess.DEVNULL,
+            "stdout": output or subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+            "encoding": "utf-8",
+            "start_new_session": True,
+        }
+        if own_pids or command[1] == "-c":  # code needs no wandb
+            apart = (*APART, *OWN_PIDS) if own_pids else APART
+            entry = ["sh", "-c", f'{setting} && exec "$@"', "sh", *map(str, command)]
+            process = subprocess.Popen([*IN, name, *apart, *entry], **options)
+        else:
+            process = prepared.Popen(command, machine=[name, setting], **options)
         self.processes.append(process)
         return process
 
@@ -135,7 +142,18 @@ def machines(tmp_path):
 
 @pytest.fixture
 def short_machines():
-    """Two machines whose workers may use a forkserver.
+    """Two machines whose workers may use a forkserver."""
+    yield from _short_machines()
+
+
+@pytest.fixture(scope="module")
+def same_machines():
+    """The same two for each test of a module."""
+    yield from _short_machines()
+
+
+def _short_machines():
+    """Make machines in a folder with a short path, for a forkserver.
 
     Its socket lies deep below the temporary folder, and no system takes a path of much more
     than 100 bytes, of which pytest's own folders take most.

@@ -37,6 +37,7 @@ def run_script(
     env=None,
     returncode=0,
     seconds=HANG_SECONDS,
+    start=subprocess.Popen,
     **popen,
 ):
     """Run a script until it ends.
@@ -51,6 +52,7 @@ def run_script(
         env: What is different from clean_env(); a value of None removes the name.
         returncode: The exit status that it must have, or None for any.
         seconds: How long it may take.
+        start: What starts it: this, or prepared.Popen.
         popen: What else subprocess.Popen is given, and ``input``, the text to read.
 
     Returns:
@@ -66,11 +68,9 @@ def run_script(
     popen.setdefault("stdin", subprocess.DEVNULL if text is None else subprocess.PIPE)
     with contextlib.ExitStack() as stack:
         # No pipes: a service that outlives the script would hold them, and keep us waiting.
-        out = popen.setdefault("stdout", stack.enter_context(_text_file()))
-        err = popen.setdefault("stderr", stack.enter_context(_text_file()))
-        process = subprocess.Popen(
-            command, cwd=cwd, env=clean_env(**(env or {})), encoding="utf-8", **popen
-        )
+        out = popen.setdefault("stdout", stack.enter_context(text_file()))
+        err = popen.setdefault("stderr", stack.enter_context(text_file()))
+        process = start(command, cwd=cwd, env=clean_env(**(env or {})), encoding="utf-8", **popen)
         try:
             process.communicate(text, timeout=seconds)
             ended = f"exit status {process.returncode}"
@@ -78,17 +78,17 @@ def run_script(
             ended = f"still running after {seconds} s"
         finally:
             _end(process, popen.get("start_new_session"))
-        done = subprocess.CompletedProcess(command, process.returncode, _read(out), _read(err))
+        done = subprocess.CompletedProcess(command, process.returncode, read(out), read(err))
     is_expected = returncode is None or process.returncode == returncode
     assert ended.startswith("exit") and is_expected, f"{ended}:\n{done.stdout}{done.stderr}"
     return done
 
 
-def _text_file():
+def text_file():
     return tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
 
 
-def _read(file):
+def read(file):
     if not hasattr(file, "read"):
         return ""  # it is in the other one, or nobody's
     file.seek(0)

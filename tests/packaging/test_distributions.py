@@ -14,7 +14,7 @@ import pages
 import pytest
 from conftest import ROOT
 from scripts import run_script
-from test_packaging import dists, environment, testbed_dists  # noqa: F401
+from test_packaging import dists, environment, testbed_dists, with_wandb  # noqa: F401
 
 import wandb_ddp_patch
 

@@ -80,7 +80,10 @@ def test_a_probe_that_hung_with_the_patch_counts_once_it_was_asked_again(monkeyp
     monkeypatch.setattr(probes.runner, "run_all", run_all)
     rows = {row["name"]: row for row in doctor._probe()}
     assert list(rows) == list(probes.PROBES)
-    hung = {"passed": False, "reason": "hangs: no end after 30 s"}
+    hung = {
+        "passed": False,
+        "reason": f"hangs: no end after {doctor._TIMEOUT_SECONDS['without']} s",
+    }
     fine = {"passed": True, "reason": "as it should be, but it hung at first"}
     row = rows.pop("config-names")
     assert (row["without"], row["with"]) == (hung, fine)

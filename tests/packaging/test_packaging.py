@@ -53,19 +53,24 @@ COPY = "import copy, wandb; copy.copy(wandb.Config()); print('patched')"
 
 
 class Environment:
-    """A virtual environment, and what happens in it."""
+    """A virtual environment, and what happens in it: a new one, or a copy of another."""
 
-    def __init__(self, folder, *packages, python=None):
+    def __init__(self, folder, *packages, python=None, of=None):
         self.folder = folder
         self.python = str(folder / ("Scripts" if os.name == "nt" else "bin") / "python")
-        python = python or TEST_PYTHON
+        if of is None:
+            self._make(python or TEST_PYTHON)
+        else:
+            shutil.copytree(of, folder, symlinks=True, copy_function=link)
+        self.install(*packages)
+        self.site = Path(self.run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))"))
+
+    def _make(self, python):
         try:
             python = environments.find_python(python) if python else sys.executable
         except environments.NoPython as error:
             pytest.skip(str(error))
-        environments.run_uv("venv", "--python", python, str(folder))
-        self.install(*packages)
-        self.site = Path(self.run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))"))
+        environments.run_uv("venv", "--python", python, str(self.folder))
 
     def install(self, *packages):
         if packages:
@@ -98,8 +103,15 @@ class Environment:
         }
 
 
+def link(source, target):
+    try:
+        os.link(source, target)
+    except OSError:  # this file system has no links
+        shutil.copy2(source, target)
+
+
 def rewrite(path, text):
-    # uv links files to its cache, and so to other environments.
+    # uv, and we, link files to those of other environments.
     path.unlink()
     path.write_text(text)
 
@@ -128,9 +140,14 @@ def testbed_dists(tmp_path_factory):
     return build(tmp_path_factory, "testbed-dists", "testbed")
 
 
-def build(tmp_path_factory, name, part):
+def shared(tmp_path_factory, name):
+    """A folder of all the processes of a test run."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+
+
+def build(tmp_path_factory, name, part):
+    folder = shared(tmp_path_factory, name)
     with environments.locked(folder.with_suffix(".lock")):
         if not folder.exists():
             source = folder.with_name(f"source-of-{name}")
@@ -140,17 +157,38 @@ def build(tmp_path_factory, name, part):
     return {"wheel": next(folder.glob("*.whl")), "sdist": next(folder.glob("*.tar.gz"))}
 
 
+@pytest.fixture(scope="session")
+def with_wandb(tmp_path_factory):
+    """An environment with wandb, to be copied: to compile wandb takes longer than all the rest."""
+
+    def get(*more):
+        folder = shared(tmp_path_factory, "-".join(["with-wandb", *more]))
+        with environments.locked(folder.with_suffix(".lock")):
+            if not folder.with_suffix(".ready").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                packages = more or [f"wandb=={newest()}"]
+                env = Environment(folder, *packages, of=get() if more else None)
+                env.run("-m", "compileall", "-q", env.site)
+                folder.with_suffix(".ready").touch()
+        return folder
+
+    return get
+
+
 @pytest.fixture
-def environment(tmp_path):
-    return lambda *packages, **options: Environment(tmp_path / "environment", *packages, **options)
+def environment(tmp_path, with_wandb):
+    def make(*packages, wandb=False, pip=False, **options):
+        of = with_wandb(*(["pip"] if pip else [])) if wandb else None
+        return Environment(tmp_path / "environment", *packages, of=of, **options)
+
+    return make
 
 
 @pytest.fixture(scope="module")
-def installed(dists, tmp_path_factory):
+def installed(dists, with_wandb, tmp_path_factory):
     """An environment with our wheel and wandb, which no test changes."""
-    wandb = f"wandb=={newest()}"
     folder = tmp_path_factory.mktemp("installed") / "environment"
-    return Environment(folder, dists["wheel"], wandb)
+    return Environment(folder, dists["wheel"], of=with_wandb())
 
 
 def newest():
@@ -239,12 +277,14 @@ def test_one_line_installs_both_from_a_clone(environment, tmp_path):
     (tmp_path / "clone").mkdir()
     clone = copy_of_the_source(tmp_path / "clone")
     pip = ["-m", "pip", "--disable-pip-version-check", "-q", "install"]
-    done = env.attempt(*pip, ".", "./testbed", cwd=clone)
+    quick = {"PIP_NO_COMPILE": "1"}  # to compile what they need takes longer than all the rest
+    done = env.attempt(*pip, ".", "./testbed", cwd=clone, **quick)
     assert done.returncode == 0, done.stderr
     done = command(env, "testbed", "no such thing")
     assert done.returncode == 2
     assert "a SPEC is" in done.stderr  # all that it needs is there, or this were another error
-    done = env.attempt(*pip, "--editable", ".", "--editable", "./testbed", cwd=clone)
+    both = ["--editable", ".", "--editable", "./testbed"]
+    done = env.attempt(*pip, *both, cwd=clone, **quick)
     assert done.returncode == 0, done.stderr
     assert command(env, "export-pr", "--help").returncode == 0
 
@@ -276,6 +316,12 @@ def test_the_start_up_module_can_be_installed_twice(fresh):
 
 # --- each way of installing -------------------------------------------------
 
+
+def test_without_us_the_script_fails(environment, tmp_path):
+    (tmp_path / "train.py").write_text(SCRIPT)
+    assert "RecursionError" in environment(wandb=True).attempt(tmp_path / "train.py").stderr
+
+
 WAYS = [(tool, way) for tool in ("pip", "uv") for way in ("wheel", "sdist", "folder", "editable")]
 
 
@@ -283,11 +329,9 @@ WAYS = [(tool, way) for tool in ("pip", "uv") for way in ("wheel", "sdist", "fol
 def test_an_unchanged_script_works_and_uninstalling_leaves_nothing(
     environment, dists, tmp_path, tool, way
 ):
-    env = environment(f"wandb=={newest()}", *(["pip"] if tool == "pip" else []))
+    env = environment(wandb=True, pip=tool == "pip")
     (tmp_path / "train.py").write_text(SCRIPT)
-    env.run("-m", "compileall", "-q", env.site)  # some packages' own files change otherwise
     before = env.files()
-    assert "RecursionError" in env.attempt(tmp_path / "train.py").stderr
     if way in dists:
         what = [str(dists[way])]
     else:
@@ -297,8 +341,10 @@ def test_an_unchanged_script_works_and_uninstalling_leaves_nothing(
     pip = ["-m", "pip", "--disable-pip-version-check", "-q"]
     for _ in range(2 if way == "editable" else 1):  # twice: no second copy of the files
         if tool == "pip":
-            # setuptools warns of editable installs, pip warns root: not ours.
-            assert env.attempt(*pip, "install", *what).returncode == 0
+            # setuptools warns of editable installs, pip warns root: not ours. Where pip builds,
+            # it would compile a whole setuptools for each build.
+            how = {} if way == "wheel" else {"PIP_NO_COMPILE": "1"}
+            assert env.attempt(*pip, "install", *what, **how).returncode == 0
         else:
             env.install(*what)
     assert {
@@ -307,7 +353,6 @@ def test_an_unchanged_script_works_and_uninstalling_leaves_nothing(
         if not path.name.endswith("-info")
     } == FILES
     assert env.run(tmp_path / "train.py") == "0 0.1"
-    assert env.run("-c", COPY, WANDB_DDP_PATCH="1") == "patched"
     if tool == "pip":
         assert env.attempt(*pip, "uninstall", "-y", "wandb-ddp-patch").returncode == 0
     else:
@@ -326,6 +371,7 @@ def test_every_interpreter_is_patched(installed, tmp_path):
     installed.run("-m", "module", says="patched", cwd=tmp_path)
     installed.run("-I", "-c", COPY, says="patched")
     installed.run("-E", "-c", COPY, says="patched")
+    installed.run("-c", COPY, says="patched", WANDB_DDP_PATCH="1")
     # A launcher that starts a process for each rank.
     launcher = f"""
         import subprocess, sys
@@ -352,13 +398,15 @@ def test_console_scripts_are_patched(installed):
 
 
 def test_torchrun(dists, environment, tmp_path):
-    installed = environment(dists["wheel"], f"wandb=={newest()}")
+    installed = environment(dists["wheel"], wandb=True)
     environments.link_torch(installed.folder)
-    if "ModuleNotFoundError" in installed.attempt("-W", "ignore", "-c", "import torch").stderr:
+    if installed.run("-c", "from importlib import util; print(util.find_spec('torch'))") == "None":
         pytest.skip("this torch is not for that interpreter")
     (tmp_path / "train.py").write_text(SCRIPT.replace("print(rank", "print(os.environ['RANK']"))
     script = tmp_path / "train.py"
-    script.write_text("import os, torch\n" + script.read_text())
+    # Not in the processes that the ranks start: it would take most of this test's time.
+    torch = "import os\nif __name__ == '__main__': import torch\n"
+    script.write_text(torch + script.read_text())
     arguments = ["--nproc_per_node=2", "--master_port=0", script]
     done = installed.attempt(
         *("-W", "ignore", "-m", "torch.distributed.run"), *arguments, PYTHONWARNINGS="ignore"
@@ -368,7 +416,7 @@ def test_torchrun(dists, environment, tmp_path):
 
 
 def test_jupyter_kernels(dists, environment, tmp_path):
-    env = environment(dists["wheel"], f"wandb=={newest()}", "ipykernel")
+    env = environment(dists["wheel"], "ipykernel", wandb=True)
     code = f"""
         import queue, sys
         from jupyter_client.manager import KernelManager
@@ -467,7 +515,7 @@ def test_half_of_us_is_gone_and_interpreters_start(environment, dists, what):
 
 
 def test_a_later_file_is_gone_and_wandb_works(environment, dists):
-    env = environment(dists["wheel"], f"wandb=={newest()}")
+    env = environment(dists["wheel"], wandb=True)
     (env.site / "wandb_ddp_patch" / "_patching.py").unlink()
     quiet(env)
     done = env.attempt("-c", "import wandb; print(wandb.Config())")
@@ -479,7 +527,7 @@ def test_a_later_file_is_gone_and_wandb_works(environment, dists):
 
 
 def test_a_broken_wandb_fails_as_without_us(environment, dists):
-    env = environment(dists["wheel"], f"wandb=={newest()}")
+    env = environment(dists["wheel"], wandb=True)
     rewrite(env.site / "wandb" / "sdk" / "wandb_config.py", "raise OSError('broken')")
     quiet(env)
     for code in ("import wandb", "import wandb.sdk.wandb_config"):
@@ -492,9 +540,9 @@ def test_a_broken_wandb_fails_as_without_us(environment, dists):
 
 
 def test_read_only_site_packages(environment, dists):
-    env = environment(dists["wheel"], f"wandb=={newest()}")
-    for path in env.site.rglob("__pycache__"):
-        shutil.rmtree(path)
+    env = environment(dists["wheel"], wandb=True)
+    for path in (env.site / "__pycache__", *env.site.rglob("wandb_ddp_patch/**/__pycache__")):
+        shutil.rmtree(path, ignore_errors=True)
     # Root may write everywhere, unless it gives that up.
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     before = ["setpriv", "--bounding-set=-dac_override"] if root else []
@@ -525,7 +573,7 @@ def test_beside_a_sitecustomize_of_the_users(environment, dists):
 
 
 def test_beside_other_hooks_of_imports(environment, dists, tmp_path):
-    env = environment(dists["wheel"], f"wandb=={newest()}", "setuptools", "coverage")
+    env = environment(dists["wheel"], "setuptools", "coverage", wandb=True)
     assert list(env.site.glob("distutils-precedence.pth"))
     (env.site / "a_coverage.pth").write_text("import coverage; coverage.process_startup()\n")
     (tmp_path / "coveragerc").write_text("[run]\nparallel = true\n")
@@ -537,7 +585,7 @@ def test_beside_other_hooks_of_imports(environment, dists, tmp_path):
 
 
 def test_another_start_up_file_imports_wandb_before_ours(environment, dists):
-    env = environment(dists["wheel"], f"wandb=={newest()}")
+    env = environment(dists["wheel"], wandb=True)
     # Python 3.15 has every line of a .pth file before any entry of a .start file.
     (env.site / "aaa.pth").write_text("import wandb\n")
     if env.attempt("-c", "pass", WANDB_DDP_PATCH="0").returncode:
@@ -559,7 +607,7 @@ def test_another_start_up_file_imports_wandb_before_ours(environment, dists):
     ],
 )
 def test_lazy_imports_do_not_put_off_the_form_that_we_show(environment, tmp_path, options, env):
-    made = environment(f"wandb=={newest()}")
+    made = environment(wandb=True)
     (made.site / "a_path.pth").write_text(f"{ROOT}\n")  # as PYTHONPATH: no start-up file
     blocks = pages.split((ROOT / "docs" / "install.md").read_text("utf-8"))[1]
     block = min((each.text for each in blocks if "wandb_ddp_patch.apply()" in each.text), key=len)
@@ -570,7 +618,7 @@ def test_lazy_imports_do_not_put_off_the_form_that_we_show(environment, tmp_path
 
 
 def test_status_tells_that_it_is_what_made_a_lazy_import_run(environment, tmp_path):
-    made = environment(f"wandb=={newest()}")
+    made = environment(wandb=True)
     (made.site / "a_path.pth").write_text(f"{ROOT}\n")
     lines = ['__lazy_modules__ = ["wandb_ddp_patch"]', "import wandb", "import wandb_ddp_patch"]
     ask = "print({each.state for each in wandb_ddp_patch.status()} >= {'applied'})"

@@ -5,10 +5,15 @@ import pickle
 import sys
 
 import pytest
+from forks import PATCHED_WANDB, WHAT_WANDB_IMPORTS
 from wandb.sdk.wandb_config import Config
 
 import wandb_ddp_patch  # noqa: F401
 
+# One worker has the interpreters that all of them fork.
+pytestmark = pytest.mark.xdist_group("patches")
+
+PATCHED_TORCH = "import wandb_ddp_patch, torch"
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
 
@@ -32,29 +37,28 @@ def test_scripts_that_import_other_things_get_the_same_bytes(fresh):
     assert fresh(script) == fresh("        import torch, yaml\n" + script, quiet=False)
 
 
-def test_loading_imports_no_yaml_where_there_are_no_defaults(fresh):
+def test_loading_imports_no_yaml_where_there_are_no_defaults(forked_from):
     config = Config()
     config["lr"] = 1
     data = pickle.dumps(config)
-    out = fresh(
+    out = forked_from(
         f"""
         import pickle, sys
         import wandb_ddp_patch, wandb
         before = "yaml" in sys.modules
         print(pickle.loads({data!r}).lr, before, "yaml" in sys.modules)
-        """
+        """,
+        after=PATCHED_WANDB,
     )
     assert out == "1 False False\n"
 
 
 @pytest.mark.parametrize("order", ["yaml first", "wandb first"])
-def test_yaml_is_given_back_as_it_was(fresh, order):
-    imports = ["import yaml", "import wandb"]
-    if order == "wandb first":
-        imports.reverse()
-    out = fresh(
-        "\n".join(["import wandb_ddp_patch", *imports])
-        + """
+def test_yaml_is_given_back_as_it_was(forked_from, order):
+    after = {"yaml first": WHAT_WANDB_IMPORTS, "wandb first": PATCHED_WANDB}[order]
+    out = forked_from(
+        """
+import wandb_ddp_patch, yaml, wandb
 class Mine(yaml.SafeDumper): pass
 Mine.add_multi_representer(Exception, Mine.represent_str)
 class Theirs(yaml.Dumper): pass
@@ -68,7 +72,8 @@ print("yaml_multi_representers" in vars(yaml.representer.SafeRepresenter))
 print([wandb.Config in dumper.yaml_multi_representers for dumper in (Mine, yaml.Dumper, Theirs)])
 wandb_ddp_patch.apply()
 print(yaml.dump(config, Dumper=Mine).strip())
-"""
+""",
+        after=after,
     )
     assert out.splitlines() == [
         *("lr: 0.1", "lr: 0.1", "lr: 0.1", "- theirs"),
@@ -105,13 +110,10 @@ def test_payload_loads_without_the_patch(run_script, release, tmp_path, run, ver
 
 
 @pytest.mark.parametrize("order", ["torch first", "wandb first"])
-def test_torch_loads_a_checkpoint_by_default(fresh, order):
-    imports = ["import torch", "import wandb"]
-    if order == "wandb first":
-        imports.reverse()
-    out = fresh(
-        "\n".join(["import wandb_ddp_patch", *imports])
-        + """
+def test_torch_loads_a_checkpoint_by_default(forked_from, order):
+    out = forked_from(
+        """
+import torch, wandb, wandb_ddp_patch
 config = wandb.Config()
 config["lr"] = 0.1
 torch.save({"config": config}, "checkpoint.pt")
@@ -120,14 +122,15 @@ print(torch.load("checkpoint.pt", weights_only=False)["config"].lr)
 wandb_ddp_patch.revert()
 print(wandb.Config in torch.serialization.get_safe_globals())
 """,
+        after={"torch first": PATCHED_TORCH, "wandb first": PATCHED_WANDB}[order],
         quiet=False,
     )
     assert out == "0.1\n0.1\nFalse\n"
 
 
 @pytest.mark.parametrize("form", ["ours", "plain"])
-def test_torch_loads_a_checkpoint_where_nobody_has_imported_wandb(fresh, form):
-    out = fresh(
+def test_torch_loads_a_checkpoint_where_nobody_has_imported_wandb(forked_from, form):
+    out = forked_from(
         """
         import copyreg, os, subprocess, sys
         import wandb_ddp_patch, torch
@@ -154,6 +157,7 @@ def test_torch_loads_a_checkpoint_where_nobody_has_imported_wandb(fresh, form):
         print(kind in torch.serialization.get_safe_globals(),
               len(first) - len(torch.serialization.get_safe_globals()))
         """,
+        after=PATCHED_TORCH,
         quiet=False,
         FORM=form,
     )

@@ -8,8 +8,12 @@ import types
 
 import pytest
 import wandb
+from forks import WANDB
 
 import wandb_ddp_patch
+
+# One worker has the interpreters that all of them fork.
+pytestmark = pytest.mark.xdist_group("patches")
 
 
 def test_it_is_a_module_as_before():
@@ -25,21 +29,21 @@ def test_it_is_a_module_as_before():
     assert vars(wandb).pop("a_name_of_ours") == 1
 
 
-def test_it_is_copied_after_a_reload(fresh):
-    out = fresh("""
+def test_it_is_copied_after_a_reload(forked_from):
+    code = """
         import copy, importlib, pickle, wandb, wandb_ddp_patch
         assert importlib.reload(wandb) is wandb
         assert copy.copy(wandb) is wandb is pickle.loads(pickle.dumps(wandb))
         print("reloaded")
-    """)
-    assert out == "reloaded\n"
+    """
+    assert forked_from(code, after=WANDB) == "reloaded\n"
 
 
-def test_its_payload_names_nothing_of_ours(fresh):
+def test_its_payload_names_nothing_of_ours(forked_from):
     data = pickle.dumps(wandb)
     assert b"ddp_patch" not in data
     code = f"import pickle, wandb; assert pickle.loads({data!r}) is wandb; print('same')"
-    assert fresh(code, WANDB_DDP_PATCH="0") == "same\n"
+    assert forked_from(code, after=WANDB) == "same\n"
 
 
 def test_revert_takes_the_class_off_and_leaves_that_of_others():

@@ -10,13 +10,17 @@ import textwrap
 import pytest
 import wandb
 from conftest import ROOT
+from forks import PATCHED_WANDB, WANDB, WHAT_WANDB_IMPORTS
 from scripts import run_script
 
 from wandb_ddp_patch import _registry
 from wandb_ddp_patch_testbed import environments
 
+# One worker has the interpreters that all of them fork.
+pytestmark = pytest.mark.xdist_group("patches")
 
-def test_reverted_classes_are_those_of_an_unpatched_process(fresh):
+
+def test_reverted_classes_are_those_of_an_unpatched_process(forked_from):
     code = """
     {first}
     import wandb
@@ -31,15 +35,19 @@ def test_reverted_classes_are_those_of_an_unpatched_process(fresh):
     print([type(getattr(wandb, name)).__name__ for name in ("log", "config", "summary", "save")])
     """
     patched = "import wandb_ddp_patch"
-    alone = fresh(code.format(first="", then=""))
-    assert fresh(code.format(first=patched, then="wandb_ddp_patch.revert()")) == alone
-    assert fresh(code.format(first="", then=f"{patched}; wandb_ddp_patch.revert()")) == alone
-    assert fresh(code.format(first=patched, then=""), WANDB_DDP_PATCH="0") == alone
-    assert fresh(code.format(first=patched, then="")) != alone
+
+    def states(after, first="", then="", **env):
+        return forked_from(code.format(first=first, then=then), after=after, **env)
+
+    alone = states(WANDB)
+    assert states(WHAT_WANDB_IMPORTS, patched, "wandb_ddp_patch.revert()") == alone
+    assert states(WANDB, then=f"{patched}; wandb_ddp_patch.revert()") == alone
+    assert states(WHAT_WANDB_IMPORTS, patched, WANDB_DDP_PATCH="0") == alone
+    assert states(WHAT_WANDB_IMPORTS, patched) != alone
 
 
-def test_revert_after_a_run_that_has_finished(fresh):
-    out = fresh(
+def test_revert_after_a_run_that_has_finished(forked_from):
+    out = forked_from(
         """
         import wandb_ddp_patch, wandb
         wandb.init(project="p").finish()
@@ -48,13 +56,15 @@ def test_revert_after_a_run_that_has_finished(fresh):
         wandb_ddp_patch.apply()
         print(wandb.log.__name__, type(wandb.log).__name__)
     """,
+        after=PATCHED_WANDB,
         quiet=False,
     )
     assert out == "{'function'}\nwandb.log PreInitCallable\n"
 
 
-def test_status_before_wandb_and_after_turning_off(fresh):
-    out = fresh("""
+def test_status_before_wandb_and_after_turning_off(forked_from):
+    out = forked_from(
+        """
         import os, wandb_ddp_patch
         def states(): return sorted({s.state for s in wandb_ddp_patch.status()})
         print(states())
@@ -63,7 +73,9 @@ def test_status_before_wandb_and_after_turning_off(fresh):
         import wandb
         os.environ["WANDB_DDP_PATCH"] = "0"
         print("applied" in states(), "__setstate__" in vars(wandb.Config))
-    """)
+    """,
+        after=WHAT_WANDB_IMPORTS,
+    )
     assert out.splitlines() == [
         "['waiting for import']",
         "['off']",
@@ -72,19 +84,22 @@ def test_status_before_wandb_and_after_turning_off(fresh):
     ]
 
 
-def test_revert_leaves_what_somebody_has_patched_after_us(fresh):
-    out = fresh("""
+def test_revert_leaves_what_somebody_has_patched_after_us(forked_from):
+    out = forked_from(
+        """
         import wandb_ddp_patch, wandb
         theirs = lambda self, key: "theirs"
         wandb.Config.__getattr__ = theirs
         wandb_ddp_patch.revert()
         print(vars(wandb.Config)["__getattr__"] is theirs, "__setstate__" in vars(wandb.Config))
-    """)
+    """,
+        after=PATCHED_WANDB,
+    )
     assert out == "True False\n"
 
 
 @pytest.mark.parametrize("order", ["before", "after", "both", "submodule"])
-def test_import_before_or_after_wandb(fresh, order):
+def test_import_before_or_after_wandb(forked_from, order):
     patched, wandb_ = "import wandb_ddp_patch", "import wandb"
     lines = {
         "before": [patched, wandb_],
@@ -93,11 +108,12 @@ def test_import_before_or_after_wandb(fresh, order):
         "submodule": [patched, "import wandb.sdk.wandb_config", wandb_],
     }[order]
     check = "print(hasattr(wandb.Config.__new__(wandb.Config), 'x'))"
-    assert fresh("\n".join([*lines, check])) == "False\n"
+    assert forked_from("\n".join([*lines, check]), after=WHAT_WANDB_IMPORTS) == "False\n"
 
 
-def test_from_many_threads_at_once(fresh):
-    out = fresh("""
+def test_from_many_threads_at_once(forked_from):
+    out = forked_from(
+        """
         import threading
         barrier = threading.Barrier(8)
         def start(n):
@@ -115,12 +131,14 @@ def test_from_many_threads_at_once(fresh):
         print({s.state for s in wandb_ddp_patch.status()} - {"not needed", "waiting for import"})
         wandb_ddp_patch.revert()
         print("__setstate__" in vars(wandb.Config))
-    """)
+    """,
+        after=WHAT_WANDB_IMPORTS,
+    )
     assert out == "1\n{'applied'}\nFalse\n"
 
 
-def test_off_switch(fresh):
-    out = fresh(
+def test_off_switch(forked_from):
+    out = forked_from(
         """
         import sys, wandb_ddp_patch, wandb
         print({s.state for s in wandb_ddp_patch.status()})
@@ -128,6 +146,7 @@ def test_off_switch(fresh):
         print("__setstate__" in vars(wandb.Config))
         print([f for f in sys.meta_path if type(f).__name__ == "_Finder"])
         """,
+        after=WHAT_WANDB_IMPORTS,
         WANDB_DDP_PATCH="0",
     )
     assert out == "{'off'}\nFalse\n[]\n"
@@ -162,13 +181,14 @@ def test_upstream_behaviours_that_stay(run):
         wandb.config["missing"]
 
 
-def test_missing_name_reads_as_upstreams(fresh):
+def test_missing_name_reads_as_upstreams(forked_from):
     code = """
     import {patched}wandb
     try: wandb.Config().missing
     except AttributeError as error: print(type(error).__name__, error, repr(error.__cause__))
     """
-    assert fresh(code.format(patched="")) == fresh(code.format(patched="wandb_ddp_patch, "))
+    alone = forked_from(code.format(patched=""), after=WANDB)
+    assert forked_from(code.format(patched="wandb_ddp_patch, "), after=PATCHED_WANDB) == alone
 
 
 # --- a wandb of the future --------------------------------------------------
@@ -242,10 +262,11 @@ print([s.why for s in wandb_ddp_patch.status() if s.state == "skipped"])
 
 
 @pytest.mark.parametrize("kind", FUTURES)
-def test_unknown_wandb_gives_one_warning_and_works_as_without_us(fresh, kind):
+def test_unknown_wandb_gives_one_warning_and_works_as_without_us(forked_from, kind):
     change, reason, works = FUTURES[kind]
-    alone = fresh(FUTURE.format(change=change, patched=USE if works else ""))
-    out = fresh(FUTURE.format(change=change, patched=IMPORT + (USE if works else "")))
+    alone = forked_from(FUTURE.format(change=change, patched=USE if works else ""), after=WANDB)
+    patched = FUTURE.format(change=change, patched=IMPORT + (USE if works else ""))
+    out = forked_from(patched, after=WANDB)
     warning, skipped, *rest = out.splitlines()
     assert warning.startswith("1 RuntimeWarning wandb_ddp_patch: ")
     assert reason in warning
@@ -253,20 +274,20 @@ def test_unknown_wandb_gives_one_warning_and_works_as_without_us(fresh, kind):
     assert rest == alone.splitlines()
 
 
-def test_a_graft_that_does_not_fit_leaves_no_trace(fresh):
+def test_a_graft_that_does_not_fit_leaves_no_trace(forked_from):
     change = FUTURES["another storage"][0]
     look = "print(sorted(map(str, vars(config.Config).items())) == before)"
     code = FUTURE.format(change=change, patched=IMPORT).replace(
         "with warnings", "before = sorted(map(str, vars(config.Config).items()))\nwith warnings"
     )
-    assert fresh(code + look).splitlines()[-1] == "True"
+    assert forked_from(code + look, after=WANDB).splitlines()[-1] == "True"
 
 
-def test_unknown_wandb_under_warnings_as_errors_still_works(fresh):
+def test_unknown_wandb_under_warnings_as_errors_still_works(forked_from):
     change = FUTURES["class renamed"][0]
     patched = "warnings.simplefilter('error'); import wandb_ddp_patch; print('imported')"
     code = FUTURE.format(change=change, patched=patched)
-    assert fresh(code, quiet=False) == "imported\n"
+    assert forked_from(code, after=WANDB, quiet=False) == "imported\n"
 
 
 def alone(python, code, *options, **env):
@@ -319,7 +340,7 @@ except ImportError as error:
 # --- the hook ---------------------------------------------------------------
 
 
-def test_the_real_loader_is_back_and_the_module_is_as_without_us(fresh):
+def test_the_real_loader_is_back_and_the_module_is_as_without_us(forked_from):
     code = """
     {patched}
     import importlib.util, pkgutil
@@ -334,7 +355,11 @@ def test_the_real_loader_is_back_and_the_module_is_as_without_us(fresh):
     importlib.reload(module)
     print(len(module.Config().keys()))
     """
-    assert fresh(code.format(patched="")) == fresh(code.format(patched="import wandb_ddp_patch"))
+    alone, patched = (
+        forked_from(code.format(patched=line), after=WHAT_WANDB_IMPORTS)
+        for line in ("", "import wandb_ddp_patch")
+    )
+    assert alone == patched
 
 
 # What a program sees of imports, which must be the same with our finder and without.
@@ -409,7 +434,9 @@ AS_WITHOUT_US = {
         print(torch.ready)
         """,
     "runpy": """
-        import runpy
+        import os, runpy
+        os.mkdir("torch"); open("torch/__init__.py", "w").close()
+        with open("torch/version.py", "w") as file: file.write("__version__ = '1.0'")
         print(runpy.run_module("wandb.sdk.wandb_config")["Config"].__name__)
         print(runpy.run_module("torch.version")["__version__"])
         """,
@@ -431,25 +458,27 @@ AS_WITHOUT_US = {
 }
 
 
-def test_wandb_that_is_imported_lazily_is_patched_without_a_word(fresh):
+def test_wandb_that_is_imported_lazily_is_patched_without_a_word(forked_from):
     code = textwrap.dedent(AS_WITHOUT_US["a lazy import"])
-    out = fresh(f"""
+    code = f"""
 import wandb_ddp_patch
 {code}
 print({{status.state for status in wandb_ddp_patch.status()}})
-    """)
+    """
+    out = forked_from(code, after=WHAT_WANDB_IMPORTS)
     assert "skipped" not in out
     assert "applied" in out
 
 
 @pytest.mark.parametrize("what", AS_WITHOUT_US)
-def test_imports_are_what_they_are_without_us(fresh, tmp_path, what):
+def test_imports_are_what_they_are_without_us(forked_from, tmp_path, what):
     said = []
     for patched in ("", "import wandb_ddp_patch"):
         (tmp_path / ("with" if patched else "without")).mkdir()
         code = f"{patched}\nimport os\nos.chdir({'with' if patched else 'without'!r})\n"
         code += "import sys\nsys.path.insert(0, '')\n"
-        out = fresh(code + textwrap.dedent(AS_WITHOUT_US[what]), quiet=False)
+        code += textwrap.dedent(AS_WITHOUT_US[what])
+        out = forked_from(code, after=WHAT_WANDB_IMPORTS, quiet=False)
         out = re.sub(r"0x[0-9a-f]+|in \d+\.\d+s", "", out)
         # A traceback shows through which file of ours an import has gone.
         out = re.sub(r" +File .*_import_hook.py.*\n.*\n", "", out)
@@ -458,20 +487,24 @@ def test_imports_are_what_they_are_without_us(fresh, tmp_path, what):
     assert said[0].strip()
 
 
-def test_a_reloaded_class_is_patched_again(fresh):
-    out = fresh("""
+def test_a_reloaded_class_is_patched_again(forked_from):
+    out = forked_from(
+        """
         import importlib, wandb_ddp_patch, wandb, wandb.sdk.wandb_config as module
         old = module.Config
         importlib.reload(module)
         print(module.Config is old, hasattr(module.Config.__new__(module.Config), "x"))
         wandb_ddp_patch.revert()
         print("__setstate__" in vars(module.Config), "__reduce__" in vars(old))
-    """)
+    """,
+        after=PATCHED_WANDB,
+    )
     assert out == "False False\nFalse False\n"
 
 
-def test_an_import_that_fails_half_way_is_patched_when_retried(fresh, tmp_path):
-    out = fresh("""
+def test_an_import_that_fails_half_way_is_patched_when_retried(forked_from, tmp_path):
+    out = forked_from(
+        """
         import sys, wandb_ddp_patch
         sys.modules["wandb.sdk.lib.preinit"] = None  # makes importing it fail
         try: import wandb
@@ -481,12 +514,14 @@ def test_an_import_that_fails_half_way_is_patched_when_retried(fresh, tmp_path):
             del sys.modules[name]
         import wandb
         print(hasattr(wandb.Config.__new__(wandb.Config), "x"))
-    """)
+    """,
+        after=WHAT_WANDB_IMPORTS,
+    )
     assert out == "failed\nFalse\n"
 
 
-def test_other_finders_still_find_watched_modules(fresh):
-    out = fresh(
+def test_other_finders_still_find_watched_modules(forked_from):
+    out = forked_from(
         """
         import sys, importlib.machinery, wandb_ddp_patch
         seen = []
@@ -504,13 +539,15 @@ def test_other_finders_still_find_watched_modules(fresh):
         import wandb
         print("wandb" in seen)
     """,
+        after=WHAT_WANDB_IMPORTS,
         quiet=False,
     )
     assert out == "True\n"
 
 
-def test_graft_locks_do_not_deadlock_with_import_locks(fresh):
-    out = fresh("""
+def test_graft_locks_do_not_deadlock_with_import_locks(forked_from):
+    out = forked_from(
+        """
         import threading, wandb_ddp_patch
         done = []
         def apply():
@@ -521,7 +558,9 @@ def test_graft_locks_do_not_deadlock_with_import_locks(fresh):
         import wandb
         for t in threads: t.join(240)
         print(len(done), hasattr(wandb.Config.__new__(wandb.Config), "x"))
-    """)
+    """,
+        after=WHAT_WANDB_IMPORTS,
+    )
     assert out == "4 False\n"
 
 
@@ -530,7 +569,7 @@ def test_lock_is_free_after_all_this():
     _registry._lock.release()
 
 
-def test_functions_before_init_look_like_functions(fresh):
+def test_functions_before_init_look_like_functions(forked_from):
     code = """
     import functools, typing
     import wandb_ddp_patch, wandb
@@ -538,4 +577,4 @@ def test_functions_before_init_look_like_functions(fresh):
     print(wandb.log.__qualname__, wandb.log.__module__, wrapped.__qualname__)
     print(typing.get_type_hints(wandb.log))
     """
-    assert fresh(code) == "log wandb log\n{}\n"
+    assert forked_from(code, after=PATCHED_WANDB) == "log wandb log\n{}\n"

@@ -1,7 +1,13 @@
 """Each failure of the catalogue, on each of seven releases, with and without us."""
 
+import contextlib
+import math
 import os
 import shutil
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +15,7 @@ import wandb
 
 from wandb_ddp_patch import _registry, probes
 from wandb_ddp_patch.probes import __main__ as command
-from wandb_ddp_patch.probes import multiprocess
+from wandb_ddp_patch.probes import forks, multiprocess
 
 # The newest release is doctor's, in test_doctor.py.
 RELEASES = [
@@ -62,8 +68,18 @@ def each(releases):
 
 @each(RELEASES)
 def test_with_the_patch(release, version, python):
-    python = release(version, python)
-    verdicts = probes.run_all(probes.PROBES, patched=True, python=python)
+    # In forks, as doctor does; of one release, each worker is started as its start method does.
+    check_with_the_patch(release(version, python), forked=version != "0.16.6")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("version", "python"), RELEASES)
+def test_with_the_patch_in_workers_that_are_really_spawned(release, version, python):
+    check_with_the_patch(release(version, python), forked=False)
+
+
+def check_with_the_patch(python, forked):
+    verdicts = probes.run_all(probes.PROBES, patched=True, python=python, forked=forked, jobs=2)
     verdicts = probes.again(verdicts, patched=True, python=python)
     failed = [verdict for verdict in verdicts.values() if verdict.passed is False]
     assert not failed
@@ -74,13 +90,15 @@ def test_with_the_patch(release, version, python):
 @pytest.mark.nightly
 @pytest.mark.parametrize("python", ["3.14", "3.15"])
 def test_with_the_patch_where_forkserver_is_the_default(release, python):
-    test_with_the_patch(release, wandb.__version__, python)
+    check_with_the_patch(release(wandb.__version__, python), forked=False)
 
 
 @each(WITHOUT)
 def test_without_the_patch(release, version, python):
     python = release(version, python)
-    verdicts = probes.run_all(probes.PROBES, patched=False, python=python, timeout=40)
+    verdicts = probes.run_all(
+        probes.PROBES, patched=False, python=python, timeout=40, forked=True, jobs=2
+    )
     fine = {name for name, fine in FINE if fine == version}
     # What works without us has longer than what hangs.
     verdicts.update(
@@ -152,6 +170,55 @@ def test_a_probe_that_hangs_or_dies_says_so_and_leaves_nothing(tmp_path):
         (tmp_path / "wandb.py").write_text("import time\ntime.sleep(600)\n")
         verdict = probes.run("config-blank", patched=False, timeout=2)
         assert verdict.reason == "hangs: no end after 2 s"
+
+
+@pytest.fixture
+def short_folder(monkeypatch):
+    """A temporary folder for all that is written; its name is short, for sockets in it."""
+    with tempfile.TemporaryDirectory(prefix="d-") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
+
+
+def test_forks_find_what_processes_of_their_own_find_and_leave_nothing(short_folder):
+    # The third is of workers that use a run; without the patch, the last one never ends.
+    names = ["config-copy", "preinit", "run-forward", "run-finish"]
+    for patched in (True, False):
+        arguments = dict(patched=patched, forked=True, jobs=4, idle=math.inf if patched else 12)
+        found = probes.run_all(names, **arguments)
+        assert list(found) == names
+        assert {verdict.passed for verdict in found.values()} == {patched}, found
+    assert all(probes.PROBES[n].is_why(found[n].reason, found[n].trace) for n in names)
+    assert found["run-finish"].reason.endswith("none of its processes does anything")
+    assert not list(short_folder.glob("wdp-*"))
+    deadline = time.monotonic() + 20
+    while left_in(short_folder) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left_in(short_folder)
+
+
+def left_in(folder):
+    """The processes whose temporary files are there."""
+    mark, found = f"TMPDIR={folder}".encode(), []
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if mark in file.read_bytes():
+                found.append(file.parent.name)
+    return found
+
+
+def test_a_process_that_waits_is_idle_and_one_that_works_is_not():
+    for code, is_idle in (("time.sleep(60)", True), ("while True: pass", False)):
+        process = subprocess.Popen(
+            [sys.executable, "-c", f"import time\n{code}"], start_new_session=True
+        )
+        watch = forks.IdleWatch()
+        time.sleep(2)  # it has started
+        watch.seconds(process.pid)
+        time.sleep(2)
+        assert (watch.seconds(process.pid) > 1.5) == is_idle
+        process.kill()
+        process.wait()
 
 
 def test_a_probe_that_hung_is_asked_once_more_before_it_counts(tmp_path, monkeypatch):

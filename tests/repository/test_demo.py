@@ -19,7 +19,7 @@ def test_the_demo_reads_well_in_a_pipe(tmp_path):
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / "demo.py")],
         cwd=tmp_path,
-        env=clean_env(),
+        env=clean_env(OMP_NUM_THREADS="1"),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -48,9 +48,9 @@ def test_in_a_terminal_there_is_a_bar(tmp_path):
     # In one that says that it is 0 columns wide, tqdm draws nothing.
     fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     process = subprocess.Popen(
-        [sys.executable, str(EXAMPLES / "train_ddp.py"), "--epochs", "2"],
+        [sys.executable, str(EXAMPLES / "train_ddp.py"), "--epochs", "2", "--workers", "1"],
         cwd=tmp_path,
-        env=clean_env(TERM="xterm"),
+        env=clean_env(TERM="xterm", OMP_NUM_THREADS="1"),
         stdin=subprocess.DEVNULL,
         stdout=theirs,
         stderr=theirs,

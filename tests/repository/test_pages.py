@@ -1,5 +1,6 @@
 """The pages: links lead somewhere, commands exist, and what is marked to run does run."""
 
+import functools
 import re
 import shutil
 import subprocess
@@ -11,6 +12,8 @@ import pytest
 import wandb
 from conftest import ROOT, clean_env
 from limits import HANG_SECONDS
+
+from wandb_ddp_patch import _registry
 
 PAGES = [pytest.param(page, id=str(page.relative_to(ROOT))) for page in pages.pages()]
 BLOCKS = [
@@ -86,6 +89,24 @@ def test_the_picture_of_the_house_is_true():
         folders.append(folders[-1] / name)
 
 
+def test_pages_name_the_repository_of_the_metadata():
+    repository = re.findall(r'^REPOSITORY = "(.+)"$', (ROOT / "setup.py").read_text("utf-8"), re.M)[
+        0
+    ]
+    for page in ("SECURITY.md", "docs/troubleshooting.md"):
+        named = re.findall(r"<(https://github.com/[^/>]+/[^/>]+)", (ROOT / page).read_text("utf-8"))
+        assert set(named) == {repository}, page
+
+
+def test_each_patch_stands_in_the_table_of_them():
+    text = (ROOT / "docs" / "how-it-works.md").read_text("utf-8")
+    table = text.partition("\n## What it changes in wandb\n")[2].partition("\n## ")[0]
+    names = {code.rpartition(".")[2] for code in re.findall(r"`([^`]+)`", table)}
+    names |= {name[1:] for name in names if name.startswith("_")}  # _teardown
+    missing = [patch.target for patch in _registry.patches() if patch.name.split()[0] not in names]
+    assert not missing
+
+
 # --- blocks that are run ----------------------------------------------------
 
 
@@ -109,18 +130,22 @@ def clone(tmp_path_factory):
     return clone
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="they are written for another shell")
-@pytest.mark.parametrize("block", BLOCKS)
-def test_blocks_run(clone, block):
-    if block.language == "python":
-        (clone / "script.py").write_text(block.text, "utf-8")
+@pytest.fixture(scope="module")
+def run_block(clone):
+    """Run a block; one that stands on two pages is run once."""
+    return functools.lru_cache(maxsize=None)(functools.partial(run_in, clone))
+
+
+def run_in(clone, language, text):
+    if language == "python":
+        (clone / "script.py").write_text(text, "utf-8")
         command = [sys.executable, "script.py"]
     else:
-        assert block.language == "sh"
-        command = ["sh", "-e", "-c", block.text]
+        assert language == "sh"
+        command = ["sh", "-e", "-c", text]
     path = f"{clone.parent / 'bin'}:{clean_env()['PATH']}"
     path_of_modules = [clone / "tests" / "no_startup", clone, clone / "testbed"]
-    done = subprocess.run(
+    return subprocess.run(
         command,
         cwd=clone,
         env=clean_env(PATH=path, PYTHONPATH=":".join(map(str, path_of_modules))),
@@ -129,6 +154,13 @@ def test_blocks_run(clone, block):
         encoding="utf-8",
         timeout=HANG_SECONDS,
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="they are written for another shell")
+@pytest.mark.xdist_group("pages")
+@pytest.mark.parametrize("block", BLOCKS)
+def test_blocks_run(run_block, block):
+    done = run_block(block.language, block.text)
     assert bool(done.returncode) == (block.mark == pages.FAILS), done.stdout + done.stderr
 
 

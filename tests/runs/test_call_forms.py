@@ -21,8 +21,8 @@ WHERE = [
 
 
 @pytest.mark.parametrize(("version", "python", "method"), WHERE)
-def test_every_road_leads_to_the_run(run_script, tmp_path, release, version, python, method):
-    done = run_script(
+def test_every_road_leads_to_the_run(run_prepared, tmp_path, release, version, python, method):
+    done = run_prepared(
         call_form_workers.__file__,
         method,
         python=release(version, python),
@@ -39,8 +39,8 @@ def test_every_road_leads_to_the_run(run_script, tmp_path, release, version, pyt
 @pytest.mark.parametrize(
     ("version", "method"), [(None, "spawn"), ("0.16.6", "fork"), ("0.12.21", "fork")]
 )
-def test_rows_with_the_same_steps_are_all_kept(run_script, tmp_path, release, version, method):
-    run_script(step_workers.__file__, method, python=release(version), env=WORKER_ENV)
+def test_rows_with_the_same_steps_are_all_kept(run_prepared, tmp_path, release, version, method):
+    run_prepared(step_workers.__file__, method, python=release(version), env=WORKER_ENV)
     rows = read_rows(tmp_path)
     steps = {
         n: column([row for row in rows if row.get("worker") == str(n)], "custom_step")

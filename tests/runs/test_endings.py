@@ -38,13 +38,13 @@ CASES += [pytest.param(*case, marks=pytest.mark.nightly) for case in NIGHTLY]
 
 
 @pytest.fixture
-def run(run_script):
+def run(run_prepared):
     """Run the workers; return all that they and their owner have written."""
 
     def run(*args, python=sys.executable):
         env = {"PYTHONWARNINGS": "ignore", "WANDB_SILENT": "false"}
         script = ending_workers.__file__
-        return run_script(script, *args, python=python, env=env, stderr=subprocess.STDOUT).stdout
+        return run_prepared(script, *args, python=python, env=env, stderr=subprocess.STDOUT).stdout
 
     return run
 

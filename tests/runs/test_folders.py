@@ -34,7 +34,7 @@ def can_mount(folder):
 
 
 @pytest.fixture
-def play(run_script, tmp_path, release):
+def play(run_script, run_prepared, tmp_path, release):
     """Make a function that has a worker log to a run, with these before owner and worker."""
 
     def run(version, owner, worker):
@@ -46,11 +46,14 @@ def play(run_script, tmp_path, release):
         executable = tmp_path / "python"
         executable.write_text(f'#!/bin/sh\nset -- "{python}" "$@"\n{worker}\n')
         executable.chmod(0o755)
-        output = run_script(
+        start, before = run_script, ["sh", "-c", owner, "sh"]
+        if owner is AS_IT_IS:
+            start, before = run_prepared, ()
+        output = start(
             folder_workers.__file__,
             executable,
             python=python,
-            before=["sh", "-c", owner, "sh"],
+            before=before,
             env={**WORKER_ENV, "TMPDIR": str(folder)},
             returncode=None,
             stderr=subprocess.STDOUT,
@@ -115,11 +118,11 @@ def test_where_a_socket_needs_a_file(fresh, name, kind):
     ],
 )
 def test_files_of_a_worker_that_changes_its_folder_are_in_the_run(
-    run_script, tmp_path, release, version, method
+    run_prepared, tmp_path, release, version, method
 ):
     """As Hydra, Ray and submitit have it; wandb alone leaves them where the worker is."""
     env = {"PYTHONWARNINGS": "ignore"}
-    run_script(chdir_workers.__file__, method, python=release(version), env=env)
+    run_prepared(chdir_workers.__file__, method, python=release(version), env=env)
     (folder,) = tmp_path.glob("wandb/offline-run-*/files")
     (html,) = folder.glob("media/html/*.html")
     assert "bold" in html.read_text("utf-8")

@@ -14,6 +14,7 @@ import time
 
 import logging_workers
 import online_workers
+import prepared
 import pytest
 from backend import KEY, Backend
 from conftest import clean_env
@@ -47,14 +48,16 @@ def act(backend, tmp_path):
     def act(python, *arguments, at=None, code=0, **env):
         errors = tmp_path / "errors"
         with errors.open("a") as stderr:
-            process = subprocess.Popen(
-                [python, *([] if arguments[0] == "-m" else [SCRIPT]), *map(str, arguments)],
+            is_wandbs = arguments[0] == "-m"
+            start = subprocess.Popen if is_wandbs else prepared.Popen
+            process = start(
+                [python, *([] if is_wandbs else [SCRIPT]), *map(str, arguments)],
                 cwd=tmp_path,
                 env=environment(backend, **env),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                text=True,
+                encoding="utf-8",
                 start_new_session=True,
             )
         lines = []

@@ -12,12 +12,12 @@ PASSED = {"own_first": 4, "passed_first": 8, "interleaved": 12, "two_passed": 8}
 
 
 @pytest.fixture
-def run(run_script, tmp_path):
+def run(run_prepared, tmp_path):
     """Run the workers; return how often each key is in the rows of each run."""
 
     def run(python, method, order):
         script = own_run_workers.__file__
-        run_script(script, method, order, python=python, env=WORKER_ENV)
+        run_prepared(script, method, order, python=python, env=WORKER_ENV)
         return {
             name: dict(collections.Counter(key for row in rows for key in row if key[0] != "_"))
             for name, rows in read_runs(tmp_path).items()

@@ -63,11 +63,11 @@ CLEANERS = {
 
 
 @pytest.mark.parametrize("how", CLEANERS)
-def test_workers_go_on_when_a_cleaner_has_been(fresh, tmp_path, how):
+def test_workers_go_on_when_a_cleaner_has_been(forked, tmp_path, how):
     folder = tmp_path / "temporary"
     folder.mkdir()
     code = CODE.replace("CLEAN", CLEANERS[how])
-    out = fresh(code, quiet=False, TMPDIR=str(folder))
+    out = forked(code, quiet=False, TMPDIR=str(folder))
     there = how in ("cut short", "removed", "find, as cleaners do")
     lines = out.splitlines()
     assert [line.split()[0] for line in lines] == ["1"] * 4

@@ -29,12 +29,13 @@ CASES += [pytest.param(*case, marks=pytest.mark.nightly) for case in NIGHTLY]
 
 
 @pytest.fixture
-def run(run_script, tmp_path):
+def run(run_script, run_prepared, tmp_path):
     """Run the workers; return what they have logged to their parent's run, sorted."""
 
     def run(python, *args, **env):
         script = parent_run_workers.__file__
-        run_script(script, *args, python=python, env={**WORKER_ENV, **env})
+        start = run_script if any(env.values()) else run_prepared
+        start(script, *args, python=python, env={**WORKER_ENV, **env})
         return sorted(column(read_runs(tmp_path)["theirs"], "worker"))
 
     return run

@@ -1,8 +1,8 @@
-"""Payloads of one format's number are written, and load, as those that are kept here.
+"""Payloads that are kept load, whatever the number of their format; those of today are as theirs.
 
 tests/pickles holds what this file has written as a script, in an empty folder and with tests/ on
-PYTHONPATH; their run is finished. To be written anew with each new number in
-runs/payload_format.py.
+PYTHONPATH; their run is finished. To be written for each new number in runs/payload_format.py; the
+older ones stay, because CHANGELOG.md promises that they load.
 """
 
 import io
@@ -20,10 +20,19 @@ from wandb_ddp_patch.handover import payload
 from wandb_ddp_patch.probes.multiprocess import in_worker
 from wandb_ddp_patch.runs.payload_format import FORMAT, Payload
 
-WRITTEN = ROOT / "tests" / "pickles" / f"format-{FORMAT}"
+PICKLES = ROOT / "tests" / "pickles"
+WRITTEN = PICKLES / f"format-{FORMAT}"
 PROTOCOLS = (2, 4)
 ITEMS = {"lr": 0.1, "layers": [1, 2], "nested": {"depth": 1}}
 EACH = pytest.mark.parametrize("protocol", PROTOCOLS)
+OF_ANY_FORMAT = pytest.mark.parametrize(
+    ("folder", "protocol"),
+    [
+        pytest.param(folder, protocol, id=f"{folder.name}, protocol {protocol}")
+        for folder in sorted(PICKLES.glob("format-*"))
+        for protocol in PROTOCOLS
+    ],
+)
 pytestmark = pytest.mark.usefixtures("no_defaults")  # wandb makes folders where it is
 
 
@@ -54,8 +63,8 @@ def save(name, things):
         (WRITTEN / f"{name}-{protocol}.pickle").write_bytes(pickle.dumps(things, protocol))
 
 
-def load(name, protocol):
-    return pickle.loads((WRITTEN / f"{name}-{protocol}.pickle").read_bytes())
+def load(folder, name, protocol):
+    return pickle.loads((folder / f"{name}-{protocol}.pickle").read_bytes())
 
 
 def names_in(data):
@@ -72,9 +81,14 @@ def names_in(data):
     return set(found), strings
 
 
-@EACH
-def test_a_run(protocol):
-    things = load("run", protocol)
+def test_those_of_each_format_are_kept():
+    expected = {f"format-{number}" for number in range(1, FORMAT + 1)}
+    assert {folder.name for folder in PICKLES.iterdir()} == expected
+
+
+@OF_ANY_FORMAT
+def test_a_run(folder, protocol):
+    things = load(folder, "run", protocol)
     run = things["run"]
     assert (run.id, run.name, run.project, run.group) == ("goldenid", "name", "project", "group")
     assert {k: v for k, v in dict(run.config).items() if k[0] != "_"} == ITEMS
@@ -85,18 +99,18 @@ def test_a_run(protocol):
         run.log({"x": 1})
 
 
-@EACH
-def test_a_disabled_run(protocol):
-    things = load("disabled", protocol)
+@OF_ANY_FORMAT
+def test_a_disabled_run(folder, protocol):
+    things = load(folder, "disabled", protocol)
     run = things["run"]
     assert (run.id, run.disabled, run.summary["x"]) == ("disabledid", True, 1)
     assert things["log"].__self__ is run
     assert run.config.lr == things["config"].lr == 1
 
 
-@EACH
-def test_what_stands_for_wandbs_names(protocol):
-    things = load("preinit", protocol)
+@OF_ANY_FORMAT
+def test_what_stands_for_wandbs_names(folder, protocol):
+    things = load(folder, "preinit", protocol)
     assert things == {"config": wandb.config, "log": wandb.log, "summary": wandb.summary}
 
 
@@ -105,7 +119,15 @@ def test_payloads_of_today_have_the_names_and_keys_of_those(run, protocol):
     names, strings = names_in(pickle.dumps(things_of(run), protocol))
     then, strings_then = names_in((WRITTEN / f"run-{protocol}.pickle").read_bytes())
     assert names == then
-    assert set(Payload.__annotations__) <= strings & strings_then
+    # Those that readers may not do without: an optional one may come without a new number.
+    assert Payload.__required_keys__ <= strings & strings_then
+
+
+def test_an_optional_key_that_is_not_known_is_passed_on(run):
+    """A later release may add one without a new number."""
+    written = {**payload.dump(run), "added": 1, "key": "0" * 32}
+    loaded = payload.load(written)
+    assert (loaded.id, payload.dump(loaded)["added"]) == (run.id, 1)
 
 
 @pytest.mark.parametrize("number", [FORMAT + 1, None])

@@ -32,9 +32,9 @@ def test_attaching_imports_no_launcher_of_jobs(fresh, tmp_path):
     assert [row["x"] for row in read_rows(tmp_path)] == ["1"]
 
 
-def test_inputs_of_a_job_that_a_worker_has_named_are_the_runs(fresh, tmp_path):
+def test_inputs_of_a_job_that_a_worker_has_named_are_the_runs(forked, tmp_path):
     (tmp_path / "inputs.yaml").write_text("epochs: 3\n", "utf-8")
-    fresh("""
+    forked("""
         import multiprocessing, wandb, wandb_ddp_patch
         def log(run):
             from wandb.sdk import launch
@@ -83,19 +83,19 @@ SETTINGS = """
         ("os.chdir('elsewhere')", "1\nTrue True False\n"),
     ],
 )
-def test_a_fork_loads_settings_only_where_they_may_differ(fresh, tmp_path, before, said):
+def test_a_fork_loads_settings_only_where_they_may_differ(forked, tmp_path, before, said):
     calls, git = tmp_path / "calls", tmp_path / "bin" / "git"
     git.parent.mkdir()
     git.write_text(f"#!/bin/sh\necho >> {calls}\nexit 1\n", "utf-8")
     git.chmod(git.stat().st_mode | stat.S_IXUSR)
     path = os.pathsep.join([str(git.parent), os.environ["PATH"]])
     code = SETTINGS.format(calls=str(calls), before=before)
-    assert fresh(code, PATH=path, quiet=False) == said
+    assert forked(code, PATH=path, quiet=False) == said
 
 
-def test_a_call_by_itself_is_looked_at_after_one_that_has_failed(fresh, tmp_path):
+def test_a_call_by_itself_is_looked_at_after_one_that_has_failed(forked, tmp_path):
     """Of what log() calls, each is part of it only while it is called."""
-    out = fresh(
+    out = forked(
         """
         import multiprocessing, wandb, wandb_ddp_patch
         def log(run, pipe):

@@ -44,7 +44,7 @@ def test_of_several_runs_each_comes_back_as_itself(tmp_path, monkeypatch):
 def test_a_run_is_not_kept_alive(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = wandb.init(project="p", config={"lr": 1})
-    run_id, data, key = run.id, pickle.dumps(run), state.owner_state(run).key
+    run_id, data, key = run.id, pickle.dumps(run), state.ensure_owner_state(run).key
     run.finish()
     del run
     gc.collect()
@@ -119,10 +119,10 @@ print(time.monotonic() - begun < AT_ONCE_SECONDS)
     ]
 
 
-def test_a_stale_service_in_the_environment_is_no_service(fresh, tmp_path, run):
+def test_a_stale_service_in_the_environment_is_no_service(forked, tmp_path, run):
     stale = os.environ["WANDB_SERVICE"]
     out = in_later_session(
-        fresh,
+        forked,
         tmp_path,
         run,
         """
@@ -138,9 +138,9 @@ print(time.monotonic() - begun < AT_ONCE_SECONDS, it.name)
     assert out == "True\nTrue name\n"
 
 
-def test_threads_of_a_worker_attach_once(fresh, tmp_path, run):
+def test_threads_of_a_worker_attach_once(forked, tmp_path, run):
     out = in_later_session(
-        fresh,
+        forked,
         tmp_path,
         run,
         """
@@ -160,9 +160,9 @@ print(len(calls), sorted(k for k in dict(it.summary._as_dict()) if k[0] == "x"))
     assert out == "1 ['x0', 'x1', 'x2', 'x3']\n"
 
 
-def test_changes_in_a_worker_reach_the_run(fresh, tmp_path, run):
+def test_changes_in_a_worker_reach_the_run(forked, tmp_path, run):
     out = in_later_session(
-        fresh,
+        forked,
         tmp_path,
         (run, run.summary),
         """
@@ -178,8 +178,8 @@ print(run.name, dict(run.summary["best"]._as_dict()), run.config["item"])
     assert dict(run.summary["best"]._as_dict()) == {"loss": 0.5}
 
 
-def test_a_copy_that_is_changed_in_a_worker_says_once_that_it_is_one(fresh, run):
-    out = fresh(
+def test_a_copy_that_is_changed_in_a_worker_says_once_that_it_is_one(forked, run):
+    out = forked(
         """
         import multiprocessing, wandb, wandb_ddp_patch
         def change(config):
@@ -201,7 +201,7 @@ def test_a_copy_that_is_changed_in_a_worker_says_once_that_it_is_one(fresh, run)
     assert out == "read\nread\n"
 
 
-def test_that_warning_is_seen(fresh, tmp_path):
+def test_that_warning_is_seen(forked, tmp_path):
     code = """
     import multiprocessing, wandb, wandb_ddp_patch, pickle, sys
     def change(config):
@@ -215,13 +215,13 @@ def test_that_warning_is_seen(fresh, tmp_path):
         p.start(); p.join()
         sys.exit(1)
     """
-    errors = fresh(code, fails=True, WANDB_SILENT="false")
+    errors = forked(code, fails=True, WANDB_SILENT="false")
     assert errors.count("stay in the worker") == 1
     assert "run.config" in errors
 
 
-def test_config_items_set_in_a_fork_reach_the_run(fresh):
-    out = fresh(
+def test_config_items_set_in_a_fork_reach_the_run(forked):
+    out = forked(
         """
         import multiprocessing, wandb, wandb_ddp_patch
         def change(run, queue):
@@ -242,8 +242,8 @@ def test_config_items_set_in_a_fork_reach_the_run(fresh):
     assert out == "({'lr': 1, 'a': 1, 'b': 2, 'c': 3}, True, 1)\n"
 
 
-def test_a_finished_run_in_a_fork_is_as_it_is_at_home(fresh):
-    out = fresh(
+def test_a_finished_run_in_a_fork_is_as_it_is_at_home(forked):
+    out = forked(
         f"""
         import os, sys, time, wandb, wandb_ddp_patch
         run = wandb.init(project="p", config={{"lr": 1}})
@@ -262,9 +262,9 @@ def test_a_finished_run_in_a_fork_is_as_it_is_at_home(fresh):
     assert out == "None 1\nTrue\nTrue\n"
 
 
-def test_a_failed_attach_leaves_the_process_its_own_service(fresh, tmp_path, run):
+def test_a_failed_attach_leaves_the_process_its_own_service(forked, tmp_path, run):
     out = in_later_session(
-        fresh,
+        forked,
         tmp_path,
         run,
         """
@@ -281,8 +281,8 @@ mine.finish()
     assert out.splitlines()[-1] == "True"
 
 
-def test_a_worker_that_gets_the_run_again_sees_the_config_of_now(fresh):
-    out = fresh(
+def test_a_worker_that_gets_the_run_again_sees_the_config_of_now(forked):
+    out = forked(
         """
         import multiprocessing, wandb, wandb_ddp_patch
         def look(run): return dict(run.config), run.name
@@ -311,10 +311,10 @@ def test_a_pickled_summary_is_the_runs(run):
     assert run.summary["best"]["loss"] == 0.4
 
 
-def test_a_summary_can_be_read_when_its_run_is_gone(fresh, tmp_path, run):
+def test_a_summary_can_be_read_when_its_run_is_gone(forked, tmp_path, run):
     run.summary["best"] = {"loss": 0.5}
     (tmp_path / "kept").write_bytes(pickle.dumps((run.summary, run.summary["best"])))
-    out = fresh("""
+    out = forked("""
         import pickle, sys, wandb
         from wandb_ddp_patch import errors
         from wandb_ddp_patch.transports import service
@@ -331,13 +331,13 @@ def test_a_summary_can_be_read_when_its_run_is_gone(fresh, tmp_path, run):
 # --- disabled runs ----------------------------------------------------------
 
 
-def test_a_disabled_run_elsewhere(fresh, tmp_path, monkeypatch):
+def test_a_disabled_run_elsewhere(forked, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = wandb.init(mode="disabled", config={"lr": 1})
     run.log({"x": {"y": 1}, "no data": (n for n in ())})
     assert copy.deepcopy(run) is copy.copy(run) is pickle.loads(pickle.dumps(run)) is run
     out = in_later_session(
-        fresh,
+        forked,
         tmp_path,
         {"run": run, "log": run.log, "config": run.config},
         """

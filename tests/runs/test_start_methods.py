@@ -12,8 +12,6 @@ import dill
 import joblib
 import pytest
 import start_method_workers as workers
-import torch
-import torch.multiprocessing
 import wandb
 from limits import HANG_SECONDS
 
@@ -22,8 +20,19 @@ from wandb_ddp_patch.runs import liveness, state
 METHODS = [
     m for m in ("spawn", "forkserver", "fork") if m in multiprocessing.get_all_start_methods()
 ]
-EACH = pytest.mark.parametrize("method", METHODS)
+# Those of a method on one worker of xdist, which has one forkserver for them.
+EACH = pytest.mark.parametrize(
+    "method", [pytest.param(m, marks=pytest.mark.xdist_group(f"start by {m}")) for m in METHODS]
+)
 CONFIG = {"lr": 0.1, "layers": [1, 2], "nested": {"depth": 1}}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported_by_the_forkserver():
+    """Else each of its workers would import it, as spawned ones do."""
+    multiprocessing.set_forkserver_preload(["wandb", "wandb_ddp_patch", "torch"])
+    yield
+    multiprocessing.set_forkserver_preload(["__main__"])
 
 
 @pytest.fixture
@@ -92,20 +101,24 @@ def test_an_error_in_a_worker_stays_the_workers_error(things, method):
 
 @EACH
 def test_torch_start_processes(things, expected, method):
+    import torch_workers  # late: it imports torch, which the other tests don't need
+
     queue = multiprocessing.get_context(method).SimpleQueue()
-    torch.multiprocessing.start_processes(
-        workers.torch_worker, args=(queue, things), nprocs=2, start_method=method
+    torch_workers.torch.multiprocessing.start_processes(
+        torch_workers.torch_worker, args=(queue, things), nprocs=2, start_method=method
     )
     assert [queue.get(), queue.get()] == [expected] * 2
 
 
 @EACH
 def test_dataloader_worker(things, expected, method):
-    loader = torch.utils.data.DataLoader(
-        workers.Dataset(things),
+    import torch_workers  # late, as above
+
+    loader = torch_workers.torch.utils.data.DataLoader(
+        torch_workers.Dataset(things),
         num_workers=1,
         multiprocessing_context=method,
-        collate_fn=workers.first,
+        collate_fn=torch_workers.first,
     )
     assert list(loader) == [expected] * 2
 
@@ -116,7 +129,7 @@ def test_loky(things, expected):
 
 
 @pytest.mark.parametrize("pickler", [cloudpickle, dill], ids=["cloudpickle", "dill"])
-def test_other_picklers(things, expected, pickler, fresh, tmp_path):
+def test_other_picklers(things, expected, pickler, forked, tmp_path):
     assert pickler.loads(pickler.dumps(things))[1] is things[1]
     (tmp_path / "data").write_bytes(pickler.dumps(things))
     code = f"""
@@ -126,7 +139,7 @@ def test_other_picklers(things, expected, pickler, fresh, tmp_path):
     print(workers.look_and_log(pickle.load(open("data", "rb"))))
     """
     # The environment that a worker inherits.
-    out = fresh(code, quiet=False, WANDB_SERVICE=os.environ["WANDB_SERVICE"])
+    out = forked(code, quiet=False, WANDB_SERVICE=os.environ["WANDB_SERVICE"])
     assert eval(out.splitlines()[-1]) == {**expected, "logged": 1}
 
 
@@ -138,9 +151,9 @@ def test_a_worker_gives_the_run_back(run, method):
         assert pool.submit(workers.give_back, run).result() is run
 
 
-def test_two_payloads_are_one_run_in_a_worker(fresh, run, tmp_path):
+def test_two_payloads_are_one_run_in_a_worker(forked, run, tmp_path):
     (tmp_path / "two").write_bytes(pickle.dumps((pickle.dumps(run), pickle.dumps(run.log))))
-    out = fresh("""
+    out = forked("""
         import pickle
         one, two = map(pickle.loads, pickle.load(open("two", "rb")))
         print(one is two.__self__, one is pickle.loads(pickle.dumps(one)))
@@ -149,9 +162,9 @@ def test_two_payloads_are_one_run_in_a_worker(fresh, run, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no other start method there")
-def test_the_environment_may_be_older_than_the_run(fresh):
+def test_the_environment_may_be_older_than_the_run(forked):
     """A pool and a forkserver that were started before wandb.init()."""
-    out = fresh(
+    out = forked(
         """
         import multiprocessing, wandb, wandb_ddp_patch, sys
         def log(run):
@@ -206,8 +219,8 @@ def test_a_worker_sees_soon_that_the_owner_was_killed(fresh):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
-def test_a_fork_of_who_has_pickled_a_run_ends_without_its_service(fresh):
-    fresh(  # which sees that nothing is said
+def test_a_fork_of_who_has_pickled_a_run_ends_without_its_service(forked):
+    forked(  # which sees that nothing is said
         """
         import os, pickle, sys, wandb, wandb_ddp_patch
 

@@ -21,11 +21,11 @@ WHERE = [
 
 
 @pytest.fixture
-def run(run_script, tmp_path):
+def run(run_prepared, tmp_path):
     """Run the tasks; return which have returned, and which have a row."""
 
     def run(python, method, case):
-        run_script(task_workers.__file__, method, case, python=python, env=WORKER_ENV)
+        run_prepared(task_workers.__file__, method, case, python=python, env=WORKER_ENV)
         returned = json.loads((tmp_path / "returned.json").read_text())
         return returned, column(read_rows(tmp_path), "task")
 
@@ -70,6 +70,6 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("version", ["0.13.11", "0.16.6", "0.17.9"])
-def test_a_task_waits_for_no_thread_of_the_one_before(fresh, release, tmp_path, version):
-    fresh(SLOW_ROUTERS, python=release(version), quiet=False, WANDB_API_KEY=API_KEY)
+def test_a_task_waits_for_no_thread_of_the_one_before(forked, release, tmp_path, version):
+    forked(SLOW_ROUTERS, python=release(version), quiet=False, WANDB_API_KEY=API_KEY)
     assert sorted(column(read_rows(tmp_path), "task")) == list(range(20))

@@ -57,7 +57,7 @@ print(json.dumps(CODE))
 
 
 @pytest.fixture
-def on_a_machine(run_script, tmp_path):
+def on_a_machine(run_prepared, tmp_path):
     why = permitted()
     if why:
         pytest.skip(why)
@@ -70,10 +70,8 @@ def on_a_machine(run_script, tmp_path):
             "mount --bind /dev/null /etc/resolv.conf",  # nobody is to be asked
             f"ip address add {V4}/24 dev lo; ip address add {V6}/64 dev lo nodad",
             WAY_OUT if way_out else "true",
-            'exec "$0" "$@"',
         ]
-        before = ["unshare", "-n", "-m", "sh", "-ec", "\n".join(setting)]
-        done = run_script(script, before=before)
+        done = run_prepared(script, machine=[None, "\n".join(setting)])
         return json.loads(done.stdout)
 
     return run
@@ -130,7 +128,8 @@ def test_without_a_way_out(on_a_machine):
     )
     for host, said in zip(("other", "10.99.0.9"), found):
         assert said.endswith(
-            f"{host} is not an address of this machine, and it has none that others can reach"
+            f"{host} is not an address of this machine, and this machine has none that others can"
+            " reach"
         )
     assert "no address was found" in found[2] and found[2] == found[3]
     everywhere = [V4, V6, "127.0.0.1", LOOPBACK, "::1"]
@@ -156,7 +155,7 @@ def test_what_is_no_host_is_refused_at_once(on_a_machine):
     assert found[1].startswith("OSError: [Errno 99] a..b: ")
     assert found[2] == "ValueError: [fd77::1 is not HOST or HOST:PORT"
     assert found[3] == "ValueError: 10.77.0.1:http is not HOST or HOST:PORT"
-    assert found[4] == "ValueError: host and port name two ports: 4000 and 4001"
+    assert found[4] == "ValueError: host and port give different ports: 4000 and 4001"
     assert found[5] == found[6] == "ValueError: 70000 is not a port number"
 
 

@@ -16,9 +16,12 @@ from wandb.proto import wandb_internal_pb2 as internal
 from wandb.proto import wandb_server_pb2 as server
 
 import wandb_ddp_patch
+from wandb_ddp_patch import _lifecycle, runfile
 from wandb_ddp_patch.errors import FINISHED
+from wandb_ddp_patch.probes import offline_run
 from wandb_ddp_patch.runs import state
-from wandb_ddp_patch.transports.remote import received_files, records
+from wandb_ddp_patch.transports.remote import gateway, received_files, records
+from wandb_ddp_patch.tunnel import event_loop
 
 KEY = "0123456789abcdef" * 2 + "01234567"
 
@@ -57,11 +60,25 @@ def test_rows_and_questions_reach_the_service(run, worker):
     assert logged(run, "raw") == 49
 
 
-def test_the_api_key_is_in_nothing_that_a_worker_is_sent(run_script):
+def test_an_owner_whose_tunnels_hang_finishes_all_the_same(run, worker, monkeypatch):
+    worker.ask(raw_worker.attach(run.id))
+    warned = []
+    monkeypatch.setattr(_lifecycle, "termwarn", warned.append)
+    monkeypatch.setattr(gateway, "_DRAIN_SECONDS", 0.2)
+    event_loop.get().call_soon_threadsafe(time.sleep, 5)
+    run.finish()
+    wait_for(lambda: runfile.exit_code(offline_run.run_path(run)) == 0)
+    assert warned == [
+        "1 worker(s) did not answer when the run was finished: the last rows that they logged may"
+        " be lost."
+    ]
+
+
+def test_the_api_key_is_in_nothing_that_a_worker_is_sent(run_prepared):
     """In a process of its own: the key is in its environment from the start."""
     script = Path(raw_worker.__file__)
     env = {"WANDB_API_KEY": KEY}
-    done = run_script("-c", SHARES_WITH_A_KEY, script.parent, env=env)
+    done = run_prepared("-c", SHARES_WITH_A_KEY, script.parent, env=env)
     assert done.stdout.split() == ["True", "False", "False", "True"]
 
 

@@ -23,8 +23,8 @@ SCRIPT = local_transport_worker.__file__
         ("0.10.23", "3.9", "fork"),
     ],
 )
-def test_what_a_relayed_run_can_do(run_script, tmp_path, release, version, python, method):
-    run_script(SCRIPT, method, python=release(version, python), env=WORKER_ENV)
+def test_what_a_relayed_run_can_do(run_prepared, tmp_path, release, version, python, method):
+    run_prepared(SCRIPT, method, python=release(version, python), env=WORKER_ENV)
     seen = json.loads((tmp_path / "seen.json").read_text())
     (file,) = runfile.find(str(tmp_path))
 
@@ -37,11 +37,11 @@ def test_what_a_relayed_run_can_do(run_script, tmp_path, release, version, pytho
     assert seen["properties"][:3] == ["some notes", "new name", files]
     for name in ("log_artifact", "watch"):
         assert seen[name].startswith(
-            f"UsageError: run.{name}() does not work in a worker in wandb {version}: use it in"
+            f"UsageError: run.{name}() does not work in a worker with wandb {version}: use it in"
             " the process that called wandb.init(). What works in a worker: log, "
         )
     assert "Error: " in str(seen["settings"])
-    assert seen["lock"].startswith("TypeError: What run.log() was given can't be sent")
+    assert seen["lock"].startswith("TypeError: The arguments of run.log() can't be sent")
     assert seen["no dict"] == "ValueError: wandb.log must be passed a dictionary"
     assert "this worker has called finish()" in seen["finished"]
     assert seen["current"] is True

@@ -140,9 +140,9 @@ print(*said)
 
 @pytest.mark.parametrize(("version", "python"), [("0.12.21", "3.11"), ("0.10.23", "3.9")])
 @pytest.mark.parametrize("variable", [None, "1"])
-def test_to_0_12_share_says_what_to_do(fresh, release, version, python, variable):
+def test_to_0_12_share_says_what_to_do(forked, release, version, python, variable):
     env = {"WANDB_DDP_PATCH_SHARE": variable, "PYTHONWARNINGS": "ignore"}
-    said = fresh(ALONE, python=release(version, python), quiet=False, **env)
+    said = forked(ALONE, python=release(version, python), quiet=False, **env)
     why = f"runs of wandb {version} can't be shared with other machines: upgrade to wandb 0.13"
     assert said.count(why) == (3 if variable else 2)
 

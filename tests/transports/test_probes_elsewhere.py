@@ -8,7 +8,7 @@ import elsewhere_probes
 import elsewhere_uses
 import pytest
 from limits import HANG_SECONDS
-from machines import ADDRESSES, short_machines  # noqa: F401
+from machines import ADDRESSES, same_machines, short_machines  # noqa: F401
 
 nightly = pytest.mark.nightly
 # What a probe says of workers that were handed a run. The others are of a process's own run,
@@ -37,12 +37,21 @@ def found(machines, *probes, python=sys.executable, share=ADDRESSES, **env):
     return json.loads(said.splitlines()[-1]), (machines.folder / "machine").read_text()
 
 
-def each(names):
-    marks = [[] if name in DAILY else nightly for name in names]
-    return [pytest.param(name, marks=m) for name, m in zip(names, marks)]
+@pytest.fixture(scope="module")
+def daily(same_machines):  # noqa: F811
+    return found(same_machines, *DAILY)
 
 
-@pytest.mark.parametrize("name", each([*PROBES, *elsewhere_uses.USES]))
+@pytest.mark.xdist_group("probes elsewhere")
+@pytest.mark.parametrize("name", DAILY)
+def test_workers_are_elsewhere(daily, name):
+    wrong, said = daily
+    assert wrong.keys() == set(DAILY)
+    assert wrong[name] is None, said
+
+
+@nightly
+@pytest.mark.parametrize("name", [*PROBES, *elsewhere_uses.USES])
 def test_the_workers_are_elsewhere(short_machines, name):  # noqa: F811
     wrong, said = found(short_machines, name)
     assert wrong == {name: None}, said

@@ -21,7 +21,7 @@ def test_a_fork_lets_go_of_the_sockets_and_harms_nothing(echo):
     child = os.fork()
     if child == 0:
         try:
-            event_loop.after_fork_in_child()
+            event_loop.drop_inherited_loop()
             own = Caller(echo.address)  # the parent's server, by a loop of its own
             own.write(b"from the fork")
             wait_for(lambda: own.came == b"from the fork")

@@ -31,7 +31,7 @@ print(json.dumps(said))
 
 
 @pytest.fixture
-def act(run, run_script, tmp_path):
+def act(run, run_prepared, tmp_path):
     """Run code in a worker; give what it says. ``changes`` are made in the payload."""
 
     def act(code, share=None, **changes):
@@ -42,7 +42,7 @@ def act(run, run_script, tmp_path):
         (tmp_path / "payload").write_bytes(pickle.dumps(content))
         (tmp_path / "worker").mkdir()
         (tmp_path / "tmp").mkdir()
-        done = run_script(
+        done = run_prepared(
             *("-c", WORKER, tmp_path / "payload", code),
             cwd=tmp_path / "worker",
             env={"TMPDIR": str(tmp_path / "tmp"), "WANDB_SILENT": "false"},

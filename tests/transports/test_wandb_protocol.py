@@ -17,6 +17,7 @@ SCRIPTS = ROOT / "tests" / "workers"
 
 
 SECRET = response_checks.SECRET
+ENV = {**WORKER_ENV, "WANDB_DDP_PATCH": "0"}
 
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="wandb's service speaks elsewise there")
@@ -24,8 +25,8 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="wandb's service speaks 
 
 @pytest.mark.parametrize("script", ["message_checks.py", "response_checks.py"])
 @pytest.mark.parametrize("version", RELEASES)
-def test_with_releases(run_script, release, version, script):
-    run_script(SCRIPTS / script, python=release(version), env={"WANDB_DDP_PATCH": "0"})
+def test_with_releases(run_prepared, release, version, script):
+    run_prepared(SCRIPTS / script, python=release(version), env=ENV)
 
 
 def test_importing_it_does_not_import_wandb(fresh):
@@ -86,12 +87,12 @@ os._exit(0)
 
 
 @pytest.fixture
-def run_worker(run_script):
+def run_worker(run_prepared):
     """Run a worker beside an owner; return what the owner has seen of it."""
 
     def run(python):
-        env = {**WORKER_ENV, "WANDB_DDP_PATCH": "0", "WANDB_API_KEY": SECRET * 6}
-        done = run_script(SCRIPTS / "checked_service.py", WORKER, python=python, env=env)
+        env = {**ENV, "WANDB_API_KEY": SECRET * 6}
+        done = run_prepared(SCRIPTS / "checked_service.py", WORKER, python=python, env=env)
         assert "Traceback" not in done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 

@@ -153,7 +153,7 @@ def test_nobody_at_the_address_is_said_at_once():
 def test_who_is_not_let_in_is_told_after_a_while(echo, who):
     caller = Caller(echo.address, **who)
     wait_for(lambda: caller.why)
-    assert isinstance(caller.why, UnknownError) and "does not know it" in str(caller.why)
+    assert isinstance(caller.why, UnknownError) and "does not know this run" in str(caller.why)
     assert not echo.streams
 
 

@@ -79,7 +79,7 @@ def case_no_thread(context, run):
 
 
 def address_of(run):
-    return local_server.listen_local(state.owner_state(run))
+    return local_server.listen_local(state.ensure_owner_state(run))
 
 
 def case_strangers(context, run):

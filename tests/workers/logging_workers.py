@@ -1,6 +1,6 @@
 """A script for test_rows.py and benchmarks/rows.py, on any release: workers that log.
 
-Usage: logging_workers.py METHOD ROWS ENDING. ENDING is one of ENDINGS, or "mixed"
+Usage: logging_workers.py METHOD ROWS ENDING [WORKERS]. ENDING is one of ENDINGS, or "mixed"
 and a number, for another one in each worker. Prints what the workers did; the rows
 are counted afterwards, from the .wandb file.
 """
@@ -66,13 +66,14 @@ def join(workers):
 
 def main():
     method, rows, ending = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    numbers = range(int(sys.argv[4]) if sys.argv[4:] else WORKERS)
     context = multiprocessing.get_context(method)
     run = wandb.init(mode="offline", project="p", config={"lr": 1})
     if ending.startswith("owner finishes"):
         attached = context.Semaphore(0) if ending.endswith("attached") else None
         finished, results = context.Event(), context.Queue()
         args = (attached, finished, results, run)
-        workers = [context.Process(target=late, args=(n, *args)) for n in range(WORKERS)]
+        workers = [context.Process(target=late, args=(n, *args)) for n in numbers]
         for worker in workers:
             worker.start()
         for _ in workers if attached is not None else ():
@@ -81,9 +82,7 @@ def main():
         finished.set()
         print([results.get(timeout=WAIT_SECONDS) for _ in workers])
     else:
-        workers = [
-            context.Process(target=work, args=(n, rows, ending, run)) for n in range(WORKERS)
-        ]
+        workers = [context.Process(target=work, args=(n, rows, ending, run)) for n in numbers]
         for worker in workers:
             worker.start()
     print(join(workers))

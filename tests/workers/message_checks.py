@@ -20,7 +20,13 @@ from wandb_ddp_patch.transports.remote.wandb_protocol import (
     kind_and_body,
     server_messages,
 )
-from wandb_ddp_patch.transports.remote.wandb_rules import RULES, Action
+from wandb_ddp_patch.transports.remote.wandb_rules import (
+    _CLOSING,
+    _FORWARDED,
+    _REFUSED,
+    RULES,
+    Action,
+)
 
 RUN, OTHER, STAGING = "run12345", "other678", "/staging/"
 
@@ -139,6 +145,12 @@ def verdict_of(request):
 def check_every_kind_has_a_rule():
     unknown = [kind for kind in oneof_kinds() if kind not in RULES]
     assert not unknown, f"a release of wandb has kinds that are not judged: {unknown}"
+
+
+def check_no_kind_has_two_rules():
+    # The last one would hold, whatever the other one says.
+    listed = " ".join([_FORWARDED, _CLOSING, *_REFUSED.values()]).split()
+    assert len(listed) == len(RULES), [kind for kind in RULES if listed.count(kind) > 1]
 
 
 def check_each_kind_gets_its_verdict():

@@ -14,6 +14,7 @@ import sys
 
 import logging_workers
 import wandb
+from limits import WAIT_SECONDS
 from logging_workers import WORKERS, join
 
 import wandb_ddp_patch
@@ -58,12 +59,14 @@ def facts(method):
     """Workers read and write the config, and write the summary."""
     with wandb.init(project="p", config=CONFIG) as run:
         run.log({"owner": 1})
-        print(join(start(method, _facts, run)))
+        begun = multiprocessing.get_context(method).Barrier(WORKERS)
+        print(join(start(method, _facts, run, begun)))
         run.config.update({"late": True})
 
 
-def _facts(n, run):
+def _facts(n, run, begun):
     assert dict(run.config) == CONFIG, dict(run.config)
+    begun.wait(WAIT_SECONDS)  # a fork that came later would have what the others write
     run.summary[f"best {n}"] = n
     run.log({f"worker {n}": 0})
     assert dict(wandb.config) == CONFIG, dict(wandb.config)

@@ -1,6 +1,7 @@
-"""What worker processes run in test_start_methods.py: importable, as spawn needs it."""
+"""What worker processes run in test_start_methods.py: importable, as spawn needs it.
 
-import torch.utils.data
+What needs torch is in torch_workers.py: to import that takes longer than to import wandb.
+"""
 
 
 def items(config):
@@ -36,27 +37,6 @@ def put_after_logging(queue, things):
 
 def get_and_put(inbox, outbox):
     outbox.put(look(inbox.get()))
-
-
-def torch_worker(rank, queue, things):
-    queue.put(look(things))
-
-
-class Dataset(torch.utils.data.Dataset):
-    """A dataset that holds what a user's dataset holds: the config and the run."""
-
-    def __init__(self, things):
-        self.things = things
-
-    def __len__(self):
-        return 2
-
-    def __getitem__(self, index):
-        return look(self.things)
-
-
-def first(batch):
-    return batch[0]
 
 
 def raises(things):

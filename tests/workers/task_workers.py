@@ -18,7 +18,7 @@ from attach_workers import tree
 
 import wandb_ddp_patch  # noqa: F401
 
-TASKS = 300
+WORKERS, TASKS = 2, 300
 services = set()
 
 
@@ -44,13 +44,13 @@ def task(arguments):
 
 def case_with(context, run):
     """Leaving the block ends the workers with SIGTERM."""
-    with context.Pool(4) as pool:
+    with context.Pool(WORKERS) as pool:
         returned = warmed(run, pool.map)
         return returned + pool.map(task, [(run, n) for n in range(8, TASKS)], chunksize=1)
 
 
 def case_terminate(context, run):
-    pool = context.Pool(4)
+    pool = context.Pool(WORKERS)
     returned = warmed(run, pool.map)
     results = pool.imap_unordered(task, [(run, n) for n in range(8, TASKS)])
     returned += [next(results) for _ in range(TASKS // 2)]
@@ -59,7 +59,7 @@ def case_terminate(context, run):
 
 
 def case_executor(context, run):
-    executor = ProcessPoolExecutor(4, mp_context=context)
+    executor = ProcessPoolExecutor(WORKERS, mp_context=context)
     returned = warmed(run, executor.map)
     returned += executor.map(task, [(run, n) for n in range(8, TASKS)])
     for process in executor._processes.values():
@@ -70,7 +70,7 @@ def case_executor(context, run):
 def case_loky(context, run):
     from joblib.externals.loky import get_reusable_executor
 
-    executor = get_reusable_executor(4)
+    executor = get_reusable_executor(WORKERS)
     returned = warmed(run, executor.map)
     returned += executor.map(task, [(run, n) for n in range(8, TASKS)])
     executor.shutdown(kill_workers=True)

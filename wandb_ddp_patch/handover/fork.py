@@ -11,8 +11,7 @@ from typing import Any, Callable, Dict, Set, Tuple
 
 from .. import _lifecycle
 from .._lifecycle import ForkStage
-from ..runs import state
-from ..runs import transport as transports
+from ..runs import state, transport
 from ..runs.metadata import get_field
 from ..runs.state import OwnerState, Phase, WorkerState
 from ..runs.transport import Transport, UnreachableTransport
@@ -37,10 +36,10 @@ def inherit(run: Any) -> None:
             phase = Phase.FINISHED
     if phase is not Phase.FINISHED:
         phase = Phase.DETACHED
-    transport: Transport = UnreachableTransport(selection.NO_TRANSPORT)
+    selected: Transport = UnreachableTransport(selection.NO_TRANSPORT)
     with contextlib.suppress(Exception):  # there may be no descriptor left to read its module
-        transport = selection.select(data)
-    state.bind(run, WorkerState(data, transport, phase))
+        selected = selection.select(data)
+    state.bind(run, WorkerState(data, selected, phase))
 
 
 def _has_started(run: Any) -> bool:
@@ -59,7 +58,7 @@ _prepared: Set[str] = set()
 def _before() -> None:
     # A child would inherit the lock that another thread holds while it connects, in the middle
     # of what that changes; and the child's copy of wandb would be half attached.
-    transports.connecting.acquire(timeout=_CONNECTING_SECONDS)
+    transport.connecting.acquire(timeout=_CONNECTING_SECONDS)
     runs = state.live_runs()
     if runs:
         _wait_for_imports()
@@ -98,7 +97,7 @@ def _publish(run: Any) -> None:
 
 def _after_in_parent() -> None:
     with contextlib.suppress(RuntimeError):  # the time was up before it was acquired
-        transports.connecting.release()
+        transport.connecting.release()
 
 
 def _try(function: Callable[..., object], *args: Any) -> None:

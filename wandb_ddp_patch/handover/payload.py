@@ -41,7 +41,7 @@ def dump(run: Any) -> Payload:
 
 def describe(run: Any) -> Payload:
     """Return the payload of a run of this process, as the run is now."""
-    own, owner = run.__dict__, state.owner_state(run)
+    own, owner = run.__dict__, state.ensure_owner_state(run)
     payload: Payload = {
         "format": FORMAT,
         "key": owner.key,

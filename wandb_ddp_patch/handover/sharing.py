@@ -21,17 +21,17 @@ def share(run: Any, host: Optional[str], port: int) -> Optional[str]:
         return None
     if isinstance(state.get_state(run), state.WorkerState):
         raise state.usage_error("share() has to be called in the process that called wandb.init()")
-    owner_state = state.owner_state(run)
-    if owner_state.share is None:
+    owned = state.ensure_owner_state(run)
+    if owned.share is None:
         why = selection.sharing_problem(run)
         if why is not None:
             raise state.usage_error(why)
         selection.publish(run)
-        if not owner_state.shared:
+        if not owned.published:
             raise state.usage_error("a run that is finished can't be shared")
     from ..transports.remote import shared_runs  # late: only runs that are shared need it
 
-    told = shared_runs.listen_tcp(owner_state, host, port)
+    told = shared_runs.listen_tcp(owned, host, port)
     host = f"[{told['host']}]" if ":" in told["host"] else told["host"]  # IPv6
     return f"{host}:{told['port']}"
 

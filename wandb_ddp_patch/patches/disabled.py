@@ -17,13 +17,13 @@ class RunDisabled:
 
     @wraps_original
     def __init__(original, self, *args, **kwargs):
-        from ..runs.state import owner_state  # late: importing wandb must stay quick
+        from ..runs.state import ensure_owner_state
 
         original(self, *args, **kwargs)
-        owner_state(self)
+        ensure_owner_state(self)
 
     def __reduce__(self):
-        from ..worker import reduce_run  # late, as above
+        from ..worker import reduce_run
 
         return reduce_run(self)
 

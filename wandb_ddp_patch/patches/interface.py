@@ -14,7 +14,6 @@ class InterfaceBase:
 
     @wraps_original
     def deliver_attach(original, self, *args, **kwargs):
-        # Late: importing wandb must stay quick, and most releases lack nothing.
         from ..runs import compat, state
         from ..runs.metadata import collect_metadata
 

@@ -49,7 +49,7 @@ def _reduce_to_name(name: str) -> Tuple[Callable[..., Any], Tuple[_Wandb, str]]:
 
 def _current(placeholder: Any) -> Any:
     """Return what a placeholder stands for in a worker whose parent has a run; else None."""
-    from ..handover import parent_run  # late: importing wandb must stay quick
+    from ..handover import parent_run
 
     if parent_run.adopt() is None:
         return None

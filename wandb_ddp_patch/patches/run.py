@@ -30,10 +30,6 @@ from ..runs import dispatch
 if TYPE_CHECKING:
     from ..runs.state import OwnerState
 
-# The methods below import what they need when they are called, because importing wandb must
-# stay quick: states and forks matter once there is a run, transports are closed where there
-# were workers, and most releases lack nothing that runs/compat.py has.
-
 
 class Run:
     """What wandb.sdk.wandb_run.Run should have had, beside what dispatch.py gives it."""
@@ -169,21 +165,21 @@ def _register(run: Any) -> None:
     # fork: a fork of this process may inherit a run from now on. Its import registers the hooks.
     from ..handover import fork, parent_run  # noqa: F401
     from ..runs import flush
-    from ..runs.state import owner_state
+    from ..runs.state import ensure_owner_state
 
-    owner_state(run)
+    ensure_owner_state(run)
     flush.finish_own_runs_at_exit()
     parent_run.forget()
     parent_run.offer()
 
 
-def _close(run: Any, owner_state: OwnerState) -> None:
+def _close(run: Any, owned: OwnerState) -> None:
     """Close a run of this process for its workers, before it is finished."""
-    if owner_state.shared:
+    if owned.published:
         from ..transports import selection
 
-        selection.close(run, owner_state)
-    owner_state.finished = True
+        selection.close(run, owned)
+    owned.finished = True
 
 
 _MODULE = "wandb.sdk.wandb_run"

@@ -23,7 +23,7 @@ class Setup:
         # Not imported where it is not loaded: then this process has had no run.
         flush = sys.modules.get(f"{__package__.rpartition('.')[0]}.runs.flush")
         if flush is not None and flush.detach_all():
-            from ..transports import service_connection  # late: importing wandb must stay quick
+            from ..transports import service_connection
 
             service_connection.disown_service(self)
         original(self, *args, **kwargs)

@@ -2,32 +2,34 @@
 
 There is one line for each: whether it passes, and why not. With ``--json`` they run in this
 process, and the lines are for interpreter.py; the name ``-`` reads names from standard input,
-one a line.
+one a line. With ``--forks FOLDER``, they run in forks: see forks.py.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import time
-import traceback
-from typing import List, Optional
+from typing import List
 
-from . import runner
+from . import forks, runner
 from .catalogue import PROBES
-from .registry import CannotRun
-from .verdict import Verdict, last_lines
+from .here import run_here
+from .verdict import Verdict
 
 
 def main(arguments: List[str]) -> int:
     """Run probes and print their verdicts.
 
     Args:
-        arguments: Names of probes, or ``["-"]``; before them, ``--json``.
+        arguments: Names of probes, or ``["-"]``; before them, ``--json``. Or
+            ``["--forks", FOLDER]``.
 
     Returns:
         0 if none fails, 1 if one does, 2 for a name that no probe has.
     """
+    if arguments[:1] == ["--forks"]:
+        forks.serve(*arguments[1:])
+        return 0
     as_json = arguments[:1] == ["--json"]
     names = arguments[as_json:]
     if names != ["-"] and (not names or not PROBES.keys() >= set(names)):
@@ -36,7 +38,7 @@ def main(arguments: List[str]) -> int:
         return 2
     failed = False
     for name in map(str.strip, sys.stdin) if names == ["-"] else names:
-        verdict = _run_here(name) if as_json else _run_in_subprocess(name)
+        verdict = run_here(name) if as_json else _run_in_subprocess(name)
         print("\n" + verdict.to_line() if as_json else _line(verdict), flush=True)
         failed = failed or verdict.passed is False
     return int(failed)
@@ -51,21 +53,6 @@ def _run_in_subprocess(name: str) -> Verdict:
 def _line(verdict: Verdict) -> str:
     word = {True: "passes", False: "FAILS", None: "can't be run here"}[verdict.passed]
     return f"{verdict.name}: {word} ({verdict.seconds:.1f} s): {verdict.reason}"
-
-
-def _run_here(name: str) -> Verdict:
-    begun = time.monotonic()
-    passed: Optional[bool] = True
-    reason, trace = "as it should be", ""
-    try:
-        PROBES[name].function()
-    except CannotRun as error:
-        passed, reason = None, str(error)
-    except BaseException as error:  # also SystemExit: what a probe raises is its verdict
-        passed = False
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-        trace = last_lines(traceback.format_exc().splitlines())
-    return Verdict(name, passed, reason, trace, round(time.monotonic() - begun, 2))
 
 
 if __name__ == "__main__":

@@ -13,15 +13,16 @@ import sys
 import tempfile
 import threading
 import time
-from typing import Deque, Dict, Optional, Tuple
+from typing import Deque, Dict, Iterable, List, Optional, Tuple
 
-from .verdict import TRACE_LINES, Verdict, from_line, hanging, last_lines
+from . import forks
+from .verdict import TRACE_LINES, Verdict, from_line, hanging, idling, last_line, last_lines
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-class Interpreter:
-    """A subprocess that runs one probe after the other, and imports wandb once for all."""
+class _Subprocess:
+    """A subprocess that runs probes, and files of its own."""
 
     def __init__(self, python: str, patched: bool) -> None:
         """Start the subprocess.
@@ -35,7 +36,7 @@ class Interpreter:
         # socket's path of much more than 100 bytes.
         self._folder = tempfile.mkdtemp(prefix="wdp-")
         self._process = subprocess.Popen(
-            [python, "-m", "wandb_ddp_patch.probes", "--json", "-"],
+            [python, "-m", "wandb_ddp_patch.probes", *self._arguments()],
             cwd=os.path.join(_isolated_copy(), "empty"),
             env={**environment(python, patched), **_write_below(self._folder)},
             stdin=subprocess.PIPE,
@@ -46,17 +47,59 @@ class Interpreter:
             errors="replace",
             start_new_session=True,
         )
-        self._lines: queue.Queue[Optional[str]] = queue.Queue()
         # In a thread: a worker that hangs keeps the pipe open, and a read from it can have no
         # time limit.
         threading.Thread(target=self._read, daemon=True).start()
+
+    def _arguments(self) -> List[str]:
+        raise NotImplementedError
+
+    def _handle(self, line: Optional[str]) -> None:
+        """Take a line of the output, or None at its end; called in a thread."""
+        raise NotImplementedError
 
     def _read(self) -> None:
         assert self._process.stdout is not None
         with self._process.stdout as stdout:
             for line in stdout:
-                self._lines.put(line)
-        self._lines.put(None)
+                self._handle(line)
+        self._handle(None)
+
+    def _send(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # it has died, which is found later
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+
+    def kill(self) -> None:
+        """Kill the subprocess and what it has started: hanging workers, services."""
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(OSError):
+                os.killpg(self._process.pid, 9)
+        elif self._process.poll() is None:
+            tree = ["taskkill", "/T", "/F", "/PID", str(self._process.pid)]
+            subprocess.run(tree, capture_output=True, check=False)
+        self._process.kill()
+        self._process.wait()
+        with contextlib.suppress(OSError):
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class Interpreter(_Subprocess):
+    """A subprocess that runs one probe after the other, and imports wandb once for all."""
+
+    def __init__(self, python: str, patched: bool) -> None:
+        """Start the subprocess; see :class:`_Subprocess`."""
+        self._lines: queue.Queue[Optional[str]] = queue.Queue()
+        super().__init__(python, patched)
+
+    def _arguments(self) -> List[str]:
+        return ["--json", "-"]
+
+    def _handle(self, line: Optional[str]) -> None:
+        self._lines.put(line)
 
     def run(self, name: str, timeout: float) -> Tuple[Verdict, bool]:
         """Run a probe.
@@ -68,10 +111,7 @@ class Interpreter:
         Returns:
             Its verdict, and whether the subprocess can run another probe.
         """
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it has died, which is found below
-            self._process.stdin.write(name + "\n")
-            self._process.stdin.flush()
+        self._send(name)
         begun = time.monotonic()
         last: Deque[str] = collections.deque(maxlen=TRACE_LINES)
         verdict = self._read_verdict(begun + timeout, last)
@@ -81,9 +121,7 @@ class Interpreter:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(max(0, begun + timeout - time.monotonic()))
         code = self._process.poll()
-        reason = hanging(timeout)
-        if code is not None:
-            reason = f"died, exit code {code}: {last[-1].strip() if last else 'no output'}"
+        reason = hanging(timeout) if code is None else _died(code, last)
         seconds = round(time.monotonic() - begun, 2)
         return Verdict(name, False, reason, last_lines(last), seconds), False
 
@@ -105,20 +143,77 @@ class Interpreter:
                 last.append(line.rstrip())
         return None
 
+
+class ForkingInterpreter(_Subprocess):
+    """A subprocess that forks a process for each probe: see forks.py."""
+
+    def __init__(self, python: str, patched: bool) -> None:
+        """Start the subprocess; see :class:`_Subprocess`."""
+        self._groups: Dict[str, int] = {}  # by probe, those that run
+        self._ends: Dict[str, queue.Queue[Optional[int]]] = {}  # by probe, its exit code
+        self._is_over = False
+        self._last: Deque[str] = collections.deque(maxlen=TRACE_LINES)  # of its own output
+        super().__init__(python, patched)
+
+    def _arguments(self) -> List[str]:
+        return ["--forks", self._folder]
+
+    def _handle(self, line: Optional[str]) -> None:
+        if line is None:
+            self._is_over = True
+            for end in list(self._ends.values()):
+                end.put(None)
+            return
+        what, name, number = [*line.split(), "", "", ""][:3]
+        if what == "started":
+            self._groups[name] = int(number)
+        elif what == "ended":
+            self._groups.pop(name, None)
+            self._ends[name].put(int(number))
+        else:
+            self._last.append(line.rstrip())
+
+    def run(self, name: str, timeout: float, idle: float) -> Tuple[Verdict, bool]:
+        """Run a probe; see :meth:`Interpreter.run`. May be called in several threads.
+
+        Args:
+            name: A key of ``PROBES``.
+            timeout: Seconds after which the probe counts as hanging.
+            idle: Seconds without work of its processes, after which it does.
+        """
+        end = self._ends[name] = queue.Queue()
+        begun = time.monotonic()
+        self._send(name)
+        code, watch = None, forks.IdleWatch()
+        hangs = hanging(timeout)
+        while code is None and not self._is_over and time.monotonic() < begun + timeout:
+            with contextlib.suppress(queue.Empty):
+                code = end.get(timeout=1)
+            if code is None and watch.seconds(self._groups.get(name)) > idle:
+                hangs = idling(time.monotonic() - begun)
+                break
+        if code is None:
+            self._send(f"kill {name}")
+            with contextlib.suppress(queue.Empty):
+                end.get(timeout=5)
+        lines = forks.read_output(self._folder, name)
+        for verdict in filter(None, map(from_line, lines)):
+            return verdict, not self._is_over
+        if self._is_over:
+            code, lines = self._process.wait(), list(self._last)
+        reason = hangs if code is None else _died(code, lines)
+        seconds = round(time.monotonic() - begun, 2)
+        return Verdict(name, False, reason, last_lines(lines), seconds), not self._is_over
+
     def kill(self) -> None:
-        """Kill the subprocess and what it has started: hanging workers, services."""
-        if hasattr(os, "killpg"):
-            with contextlib.suppress(OSError):
-                os.killpg(self._process.pid, 9)
-        elif self._process.poll() is None:
-            tree = ["taskkill", "/T", "/F", "/PID", str(self._process.pid)]
-            subprocess.run(tree, capture_output=True, check=False)
-        self._process.kill()
-        self._process.wait()
-        with contextlib.suppress(OSError):
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """Kill the subprocess and all probes."""
+        for group in list(self._groups.values()):
+            forks.kill(group)
+        super().kill()
+
+
+def _died(code: int, lines: Iterable[str]) -> str:
+    return f"died, exit code {code}: {last_line(chr(10).join(lines))}"
 
 
 def _write_below(folder: str) -> Dict[str, str]:

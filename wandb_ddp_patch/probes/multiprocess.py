@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import multiprocessing
 import os
 import pickle
@@ -10,7 +12,7 @@ import sys
 import tempfile
 import time
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, Callable, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from .verdict import last_line
 
@@ -25,7 +27,38 @@ AT_ONCE_SECONDS = 9
 # A regular expression: what wandb alone says where a worker can't use the run it was passed.
 UNUSABLE = "attach(ing)? to run|'Run' object has no attribute '_"
 
+# Variables that a later session does not have.
+_OF_A_SESSION = ("WANDB_SERVICE", "WANDB_API_KEY")
+
 Job = Tuple[str, Callable[..., Any], Tuple[Any, ...]]
+
+# The process group that workers join, where they are forked from the forkserver from which this
+# probe was forked; None where each is started as its start method does.
+_group: Optional[int] = None
+
+
+def fork_spawned_workers(group: int) -> None:
+    """Have workers forked from the forkserver that this process came from.
+
+    A spawned one then differs in that wandb is imported already; its environment and arguments
+    are the same.
+
+    Args:
+        group: The process group that they join.
+    """
+    global _group
+    _group = group
+
+
+@contextlib.contextmanager
+def really_started() -> Iterator[None]:
+    """Have workers that are started in the block started as their start method does."""
+    global _group
+    group, _group = _group, None
+    try:
+        yield
+    finally:
+        _group = group
 
 
 def start_methods() -> List[str]:
@@ -82,14 +115,23 @@ class _Arguments:
     worker just dies, and the error that the probe is about is on stderr only.
     """
 
-    def __init__(self, values: Tuple[Any, ...], error: str = "") -> None:
-        self.values, self.error = values, error
+    def __init__(
+        self,
+        values: Tuple[Any, ...],
+        error: str = "",
+        environ: Optional[Dict[str, str]] = None,
+    ) -> None:
+        """Set the environment that the worker gets first; None leaves it as it is."""
+        self.values, self.error, self.environ = values, error, environ
 
     def __reduce__(self) -> Tuple[Any, ...]:
-        return _load_arguments, (bytes(ForkingPickler.dumps(self.values)),)
+        return _load_arguments, (self.environ, bytes(ForkingPickler.dumps(self.values)))
 
 
-def _load_arguments(data: bytes) -> _Arguments:
+def _load_arguments(environ: Optional[Dict[str, str]], data: bytes) -> _Arguments:
+    if environ is not None:
+        os.environ.clear()
+        os.environ.update(environ)
     try:
         return _Arguments(pickle.loads(data))
     except Exception as error:
@@ -99,17 +141,40 @@ def _load_arguments(data: bytes) -> _Arguments:
 def _start(
     method: str, function: Callable[..., Any], args: Tuple[Any, ...]
 ) -> Tuple[multiprocessing.Process, Any]:
-    context: Any = multiprocessing.get_context(method)
+    is_forked = _group is not None and method != "fork"
+    context: Any = multiprocessing.get_context("forkserver" if is_forked else method)
     if method == "forkserver":  # saves time
         context.set_forkserver_preload(["wandb", __name__])
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_run_job, args=(sender, function, _Arguments(args)))
-    process.start()
+    environ = dict(os.environ) if is_forked else None
+    job = _group if is_forked else None, sender, function, _Arguments(args, environ=environ)
+    process = context.Process(target=_run_job, args=job)
+    with _forkserver_of_this_process() if is_forked else contextlib.nullcontext():
+        process.start()
     sender.close()
     return process, receiver
 
 
-def _run_job(sender: Any, function: Callable[..., Any], args: _Arguments) -> None:
+@contextlib.contextmanager
+def _forkserver_of_this_process() -> Iterator[None]:
+    """Have multiprocessing use the forkserver that this process came from.
+
+    It knows the address, but not that the server is running, and would start another one.
+    """
+    forkserver = importlib.import_module("multiprocessing.forkserver")._forkserver
+    forkserver.ensure_running = bool
+    try:
+        yield
+    finally:
+        del forkserver.ensure_running
+
+
+def _run_job(
+    group: Optional[int], sender: Any, function: Callable[..., Any], args: _Arguments
+) -> None:
+    if group is not None:
+        os.setpgid(0, group)
+        fork_spawned_workers(group)
     try:
         sender.send((False, args.error) if args.error else (True, function(*args.values)))
     except Exception as error:
@@ -141,7 +206,9 @@ def load_in_new_session(data: bytes, function: Callable[..., Any]) -> Any:
         RuntimeError: The function raised, or the pickle can't be loaded there.
         subprocess.TimeoutExpired: It hangs.
     """
-    env = {k: v for k, v in os.environ.items() if k not in ("WANDB_SERVICE", "WANDB_API_KEY")}
+    if _group is not None:
+        return in_worker(_load_without_service, data, function)
+    environ = {k: v for k, v in os.environ.items() if k not in _OF_A_SESSION}
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "pickle")
         with open(path, "wb") as file:
@@ -155,7 +222,7 @@ def load_in_new_session(data: bytes, function: Callable[..., Any]) -> Any:
         done = subprocess.run(
             [sys.executable, "-c", code, path],
             cwd=folder,
-            env=env,
+            env=environ,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -165,3 +232,9 @@ def load_in_new_session(data: bytes, function: Callable[..., Any]) -> Any:
             raise RuntimeError(f"in a later session: {last_line(done.stderr)}")
         with open(path, "rb") as file:
             return pickle.load(file)
+
+
+def _load_without_service(data: bytes, function: Callable[..., Any]) -> Any:
+    for name in _OF_A_SESSION:
+        os.environ.pop(name, None)
+    return function(pickle.loads(data))

@@ -20,6 +20,7 @@ class Probe:
         issues: The numbers of wandb's issues.
         fails: A regular expression that matches the error where wandb has the fault.
         first: Whether it needs a process in which no other probe has run.
+        waits: Whether it waits for long, or for processes that import torch.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Probe:
     issues: Tuple[int, ...]
     fails: str
     first: bool
+    waits: bool
 
     def is_why(self, reason: str, trace: str) -> bool:
         """Return True if a failure is the fault that this probe is about, and not another.
@@ -47,7 +49,7 @@ PROBES: Dict[str, Probe] = {}
 
 
 def probe(
-    *issues: int, fails: str, first: bool = False
+    *issues: int, fails: str, first: bool = False, waits: bool = False
 ) -> Callable[[Callable[[], None]], Callable[[], None]]:
     """Register a function in ``PROBES``, by its name with hyphens.
 
@@ -58,12 +60,14 @@ def probe(
         fails: A regular expression that matches the error where wandb has the fault. A
             probe that fails with another error proves nothing.
         first: Whether it needs a process in which no other probe has run.
+        waits: Whether it waits for long, or for processes that import torch: it is begun
+            before others.
     """
 
     def register(function: Callable[[], None]) -> Callable[[], None]:
         name = function.__name__.replace("_", "-")
         what = (function.__doc__ or "").splitlines()[0]
-        PROBES[name] = Probe(name, function, what, issues, fails, first)
+        PROBES[name] = Probe(name, function, what, issues, fails, first, waits)
         return function
 
     return register

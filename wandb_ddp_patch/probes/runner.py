@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import Callable, Dict, Iterable, List, Mapping, Optional
+from typing import Callable, Dict, Iterable, List, Mapping, Optional, Union
 
+from . import forks
 from .catalogue import PROBES
-from .interpreter import Interpreter
+from .interpreter import ForkingInterpreter, Interpreter
 from .verdict import Verdict
 
 
@@ -25,6 +27,8 @@ def run_all(
     python: str = sys.executable,
     timeout: float = 120,
     jobs: int = 1,
+    forked: bool = False,
+    idle: float = math.inf,
     done: Callable[[Verdict], object] = bool,
 ) -> Dict[str, Verdict]:
     """Run probes in subprocesses, each of which runs many and imports wandb once.
@@ -32,18 +36,22 @@ def run_all(
     Args:
         names: Keys of ``PROBES``.
         patched: Whether the patches are on.
-        python: The interpreter whose wandb is probed. This package need not be
-            installed there.
-        timeout: Seconds after which a probe counts as hanging. Its subprocess is killed,
-            with all that it has started, and another one goes on.
-        jobs: The number of subprocesses at a time.
+        python: The interpreter whose wandb is probed. It need not have this package.
+        timeout: Seconds after which a probe counts as hanging, and is killed with all that it
+            has started.
+        jobs: The number of probes at a time.
+        forked: Whether probes, and most of their workers, are forks of a process that has
+            imported wandb and torch, where that is possible. It takes a part of the time.
+        idle: Seconds for which the processes of a forked probe may do nothing before it
+            counts as hanging. wandb may wait for seconds, and then go on.
         done: Called with each verdict as it comes, from any thread.
 
     Returns:
         The verdicts, in the order of the names.
     """
     names = list(names)
-    batch = _Batch(names, patched, python, timeout, done)
+    forked = forked and forks.available()
+    batch = _Batch(names, _Options(patched, python, timeout, forked, idle, done))
     _active.append(batch)
     with ThreadPoolExecutor(jobs) as pool:
         try:
@@ -96,42 +104,55 @@ def stop() -> None:
         batch.stop()
 
 
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    """What run_all() was called with."""
+
+    patched: bool
+    python: str
+    timeout: float
+    forked: bool
+    idle: float
+    done: Callable[[Verdict], object]
+
+
 class _Batch:
     """One run_all(): the names that are left, the subprocesses, and the verdicts so far."""
 
-    def __init__(
-        self,
-        names: Iterable[str],
-        patched: bool,
-        python: str,
-        timeout: float,
-        done: Callable[[Verdict], object],
-    ) -> None:
+    def __init__(self, names: Iterable[str], options: _Options) -> None:
         self.verdicts: Dict[str, Verdict] = {}
-        self._names = collections.deque(names)
-        self._interpreters: List[Interpreter] = []
-        self._patched, self._python, self._timeout, self._done = patched, python, timeout, done
+        # Those that wait first: others run meanwhile.
+        self._names = collections.deque(sorted(names, key=lambda name: not PROBES[name].waits))
+        self._options = options
+        self._interpreters: List[Union[Interpreter, ForkingInterpreter]] = []
+        self._forking: Optional[ForkingInterpreter] = None
+        if options.forked:
+            self._forking = ForkingInterpreter(options.python, options.patched)
+            self._interpreters.append(self._forking)
 
     def work(self) -> None:
         """Run probes until no name is left; called in each thread."""
-        interpreter: Optional[Interpreter] = None
+        interpreter: Union[Interpreter, ForkingInterpreter, None] = self._forking
         while self._names:
             try:
                 name = self._names.popleft()
             except IndexError:  # another thread was faster
                 break
-            if interpreter is not None and PROBES[name].first:
+            if isinstance(interpreter, Interpreter) and PROBES[name].first:
                 self._drop(interpreter)
                 interpreter = None
             if interpreter is None:
-                interpreter = Interpreter(self._python, self._patched)
+                interpreter = Interpreter(self._options.python, self._options.patched)
                 self._interpreters.append(interpreter)
-            verdict, usable = interpreter.run(name, self._timeout)
-            if not usable:
-                self._drop(interpreter)
-                interpreter = None
+            if isinstance(interpreter, ForkingInterpreter):
+                verdict, _ = interpreter.run(name, self._options.timeout, self._options.idle)
+            else:
+                verdict, usable = interpreter.run(name, self._options.timeout)
+                if not usable:
+                    self._drop(interpreter)
+                    interpreter = None
             self.verdicts[name] = verdict
-            self._done(verdict)
+            self._options.done(verdict)
 
     def _drop(self, interpreter: Interpreter) -> None:
         self._interpreters.remove(interpreter)

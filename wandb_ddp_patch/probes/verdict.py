@@ -54,6 +54,11 @@ def hanging(seconds: float) -> str:
     return f"{_HANGS}{seconds:g} s"
 
 
+def idling(seconds: float) -> str:
+    """Return the reason of a probe that was stopped because its processes did nothing."""
+    return f"{_HANGS}{seconds:.0f} s, and none of its processes does anything"
+
+
 def last_lines(lines: Iterable[str]) -> str:
     """Return the end of a traceback, or of an output."""
     return "\n".join(list(lines)[-TRACE_LINES:])[-4000:]

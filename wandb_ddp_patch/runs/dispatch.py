@@ -151,7 +151,7 @@ def _step_as_value(
     data = kwargs.get("data", args[0] if args else None)
     if step is None or not isinstance(data, dict):
         return args, kwargs
-    from .. import _lifecycle  # late: importing wandb must stay quick
+    from .. import _lifecycle
 
     _lifecycle.termwarn(
         f"A step that a worker passes to log() is stored as the value {_STEP_KEY}: wandb would drop"

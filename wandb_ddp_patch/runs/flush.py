@@ -59,7 +59,7 @@ def _detach(run: Any, holder: Union[WorkerState, Transport]) -> None:
     try:
         holder.detach(run)
     except Exception as error:  # of an earlier call, and nobody has heard of it
-        _lifecycle.termwarn(f"A call on an earlier run failed: {type(error).__name__}: {error}")
+        _lifecycle.termwarn(f"A call to an earlier run failed: {type(error).__name__}: {error}")
 
 
 def registered() -> List[Tuple[Any, Transport]]:

@@ -29,6 +29,7 @@ from typing import Dict, List, Optional
 
 from .. import _lifecycle
 from .._process import has_exited
+from .payload_format import Address
 
 # How long a worker relies on what it has seen. Asking lets another thread of
 # the worker in: at each row, that cost 3 to 5 % of its time. An owner that finishes a run
@@ -402,31 +403,38 @@ def after_fork_in_child() -> None:
 
 # --- whether there is a service -------------------------------------------------
 
-# WANDBSERVICE: version, process id, transport, address. Compiled when it is asked for:
-# importing wandb must stay quick.
-SERVICE = r"\d+-\d+-(?:(unix)-(.+)|\w+-(.+)-(\d+))"
+# WANDB_SERVICE: version, process id, transport, address.
+_SERVICE = r"\d+-\d+-(?:unix-(.+)|\w+-(.+)-(\d+))"
 
 # How long to wait for a service to be there. Windows asks a port that is closed for 2 s.
 _CONNECT_SECONDS = 1 if sys.platform != "win32" else 4
 
 
+def service_address(service: str) -> Optional[Address]:
+    """Return where a service listens, by a value of WANDB_SERVICE; None for an unknown form."""
+    match = re.fullmatch(_SERVICE, service)
+    if match is None:
+        return None
+    path, host, port = match.groups()
+    return path or (host, int(port))
+
+
 def is_service_gone(service: str) -> bool:
-    """Return True if nothing can be at a WANDBSERVICE address any more.
+    """Return True if nothing can be any more where WANDB_SERVICE says.
 
     A full backlog, a lack of descriptors or rights, and a service that takes its time say
     nothing.
     """
-    match = re.fullmatch(SERVICE, service)
-    if not match:
-        return False  # a form that we don't know: let wandb try
-    unix, path, host, port = match.groups()
+    address = service_address(service)
+    if address is None:
+        return False  # let wandb try
     try:
-        if unix:
+        if isinstance(address, str):
             with socket.socket(socket.AF_UNIX) as asking:
                 asking.settimeout(_CONNECT_SECONDS)
-                asking.connect(path)
+                asking.connect(address)
         else:
-            socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+            socket.create_connection(address, _CONNECT_SECONDS).close()
     except (ConnectionRefusedError, FileNotFoundError):
         return True
     except OSError:

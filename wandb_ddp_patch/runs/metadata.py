@@ -1,4 +1,7 @@
-"""What a run tells of itself without its service, beside its config."""
+"""What a run tells of itself without its service, beside its config.
+
+Read when wandb is imported, which must stay quick.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ def get_field(run: Any, name: str) -> Any:
 
 def strip_credentials(url: str) -> str:
     """Return a URL without what may be secret: an anonymous user's holds the API key."""
-    from urllib.parse import urlsplit  # late: importing wandb must stay quick
+    from urllib.parse import urlsplit
 
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

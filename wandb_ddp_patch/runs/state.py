@@ -43,8 +43,8 @@ class OwnerState:
     Attributes:
         key: What identifies the run in its payloads.
         service: WANDB_SERVICE at its start.
-        shared: Whether workers may have it.
-        fingerprint: What identifies this process, see _process.py; None until it is shared.
+        published: Whether workers of this machine may have it.
+        fingerprint: What identifies this process, see _process.py; None until it is published.
         owner_file: The file that says whether the run is finished, for workers.
         local_address: Where workers have their calls made, for releases that need it.
         share: What workers on other machines need; None where it is not shared with them.
@@ -58,7 +58,7 @@ class OwnerState:
     def __init__(self, key: str, metadata: Optional[Metadata] = None) -> None:
         self.key, self.metadata = key, metadata
         self.service = os.environ.get("WANDB_SERVICE")
-        self.shared = self.finished = False
+        self.published = self.finished = False
         self.fingerprint: Optional[str] = None
         self.owner_file: Optional[str] = None
         self.local_address: Optional[Address] = None
@@ -91,13 +91,13 @@ class WorkerState:
         upstream: Callable[..., Any],
         args: Tuple[Any, ...],
         kwargs: Dict[str, Any],
-        unchecked: Optional[Callable[..., Any]] = None,
+        connected: Optional[Callable[..., Any]] = None,
     ) -> Any:
         """Make a call on the run; connect first, if need be.
 
         Args:
             upstream: wandb's own method.
-            unchecked: The same for a connected run, without what the state has checked.
+            connected: The same for a connected run, without what the state has checked.
 
         Raises:
             wandb.errors.UsageError: The run can't be reached; says at once why, and what to do.
@@ -111,18 +111,14 @@ class WorkerState:
                 # it attaches. Another transport connects without wandb: then it is a signal's
                 # handler that has come in between, and its call goes by the transport.
                 phase: Phase = self.phase  # else mypy takes it for what it was above
-                if phase is not Phase.CONNECTED and self.transport.is_native:
+                if phase is not Phase.CONNECTED and self.transport.uses_upstream:
                     return upstream(run, *args, **kwargs)
-            return self.transport.call(run, name, unchecked or upstream, args, kwargs)
+            return self.transport.call(run, name, connected or upstream, args, kwargs)
         except RunUnreachableError as why:
             run_id = self.metadata["id"]
-            remedy = why.remedy or (
-                "Log in the process that called wandb.init(), while its run is active, or start a"
-                " run of your own here with wandb.init(); to add to the same run online, use"
-                f" wandb.init(id={run_id!r}, resume='allow')."
-            )
             raise usage_error(
-                f"Run {run_id} can't be written from this process, because {why}. {remedy}"
+                f"Run {run_id} can't be written from this process, because {why}."
+                f" {why.remedy or _usual_remedy(str(why), run_id)}"
             ) from why.__cause__
 
     def _connect(self, run: Any) -> None:
@@ -143,13 +139,13 @@ class WorkerState:
             require_free_descriptors()
             self.phase = Phase.CONNECTING
             try:
-                self._connect_nearest(run)
+                self._connect_or_fall_back(run)
             except BaseException:
                 self.phase = Phase.DETACHED
                 raise
             self.phase = Phase.CONNECTED
 
-    def _connect_nearest(self, run: Any) -> None:
+    def _connect_or_fall_back(self, run: Any) -> None:
         try:
             self.transport.connect(run)
         except RunUnreachableError as why:
@@ -162,7 +158,7 @@ class WorkerState:
     @property
     def is_attached(self) -> bool:
         """True if wandb's own methods work on it here, or are making it so."""
-        return self.transport.is_native and self.phase in (Phase.CONNECTED, Phase.CONNECTING)
+        return self.transport.uses_upstream and self.phase in (Phase.CONNECTED, Phase.CONNECTING)
 
     def detach(self, run: Any) -> None:
         """End this process's use of the run; its owner and other workers go on."""
@@ -175,6 +171,20 @@ class WorkerState:
         finally:
             self.phase = Phase.LEFT
             clear_global_run(run)
+
+
+def _usual_remedy(why: str, run_id: Optional[str]) -> str:
+    # Most often, the owner has not waited for its workers.
+    here = (
+        "Make that process wait for its workers, for example with join(), before it calls finish()"
+        " or ends. Or"
+        if why == FINISHED
+        else "Log in the process that called wandb.init(), while its run is active, or"
+    )
+    return (
+        f"{here} start a run of your own here with wandb.init(); to add to the same run online, use"
+        f" wandb.init(id={run_id!r}, resume='allow')."
+    )
 
 
 def usage_error(message: str) -> Exception:
@@ -205,7 +215,7 @@ def bind(run: Any, state: RunState) -> None:
     _runs[state.key] = weakref.ref(run)
 
 
-def owner_state(run: Any) -> OwnerState:
+def ensure_owner_state(run: Any) -> OwnerState:
     """Return the state of a run that this process owns; make it if there is none."""
     state = get_state(run)
     if not isinstance(state, OwnerState):

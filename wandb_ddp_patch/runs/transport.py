@@ -26,12 +26,12 @@ class Transport(abc.ABC):
 
     One that sends rows without waiting for an answer has :meth:`connect` call
     ``flush.register(run, self)`` and :meth:`call` set ``dirty``: else the last rows of a worker
-    that ends are lost. One that is native sets ``calling_thread`` while wandb's method runs: else
-    each call that this makes in turn is checked again.
+    that ends are lost. One that uses upstream sets ``calling_thread`` while wandb's method runs:
+    else each call that this makes in turn is checked again.
 
     Attributes:
-        is_native: Whether the run then has a connection of wandb's own, so that
-            wandb's methods work in this process.
+        uses_upstream: Whether wandb's own methods work on the run in this process, once it is
+            connected or finished.
         is_remote_host: Whether the owner is on another machine: its process numbers say nothing.
         attached: Whether it has a connection that another task can go on with.
         dirty: Whether a call was made since the last :meth:`flush`.
@@ -39,7 +39,7 @@ class Transport(abc.ABC):
         fallback: Makes the transport to be tried where this one can't connect; None for none.
     """
 
-    is_native = is_remote_host = False
+    uses_upstream = is_remote_host = False
     attached = dirty = False
     calling_thread: Optional[int] = None
     fallback: Optional[Callable[[], Transport]] = None
@@ -102,7 +102,7 @@ class UnreachableTransport(Transport):
         why: Why it can't be written, as a clause that follows "because".
     """
 
-    is_native = True  # a finished run's methods are wandb's own, which say so
+    uses_upstream = True  # on a finished run: they say that it is
 
     def __init__(self, why: str) -> None:
         self.why = why

@@ -78,7 +78,7 @@ class LocalTransport(Transport):
 
         Raises:
             RunUnreachableError: The owner has finished the run, has ended or does not answer.
-            TypeError: What the call was given can't be pickled.
+            TypeError: The arguments can't be pickled.
             wandb.errors.UsageError: It is one that only the owner itself can make.
             Exception: What the call itself raised.
         """
@@ -93,8 +93,8 @@ class LocalTransport(Transport):
             body = pickle.dumps((name, args, kwargs), PICKLE_PROTOCOL)
         except Exception as error:
             raise TypeError(
-                f"What run.{name}() was given can't be sent from this worker to the process"
-                f" that called wandb.init(), because it can't be pickled: {error}"
+                f"The arguments of run.{name}() can't be sent from this worker to the process"
+                f" that called wandb.init(), because they can't be pickled: {error}"
             ) from error
         done, result = self._request(body)
         if done:
@@ -127,7 +127,7 @@ class LocalTransport(Transport):
 def _one_process_only(what: str) -> Exception:
     version = sys.modules["wandb"].__version__
     return usage_error(
-        f"{what} does not work in a worker in wandb {version}: use it in the process that"
+        f"{what} does not work in a worker with wandb {version}: use it in the process that"
         f" called wandb.init(). What works in a worker: {_WORKS}, finish, config and summary."
     )
 

@@ -197,7 +197,7 @@ def _reply(key: str, call: bytes) -> bytes:
     try:
         name, args, kwargs = pickle.loads(call)
         run = state.lookup(key)
-        if run is None or state.owner_state(run).finished:
+        if run is None or state.ensure_owner_state(run).finished:
             return FINISHED_REPLY
         done, result = True, execute(run, name, args, kwargs)
     except BaseException as error:  # also SystemExit, of a module that it imports

@@ -1,4 +1,7 @@
-"""Which transport reaches a run's owner: chosen here, and nowhere else."""
+"""Which transport reaches a run's owner: chosen here, and nowhere else.
+
+Each is imported where a run needs it: most processes need one of them, or none.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from ..runs import liveness, state
 from ..runs.payload_format import Payload
 from ..runs.transport import Transport, UnreachableTransport
 
-_sharing = threading.RLock()
+_publishing = threading.RLock()
 
 
 NO_TRANSPORT = (
@@ -38,7 +41,7 @@ def select(payload: Payload) -> Transport:
 
 
 def _tunnel(payload: Payload) -> Transport:
-    from .tunnel import TunnelTransport  # late: only runs that are shared need it
+    from .tunnel import TunnelTransport
 
     return TunnelTransport(payload)
 
@@ -47,11 +50,11 @@ def transport_class(payload: Payload) -> Optional[Callable[[Payload], Transport]
     """Return the class of that transport, whose module has been read then; None for none."""
     share = payload["share"]
     if share and not is_same_host(share["host_fingerprint"]):
-        from .tunnel import TunnelTransport  # late: only runs that are shared need it
+        from .tunnel import TunnelTransport
 
         return TunnelTransport
     if payload["attach_id"]:
-        from .service import ServiceTransport  # late, as the others: only one is needed
+        from .service import ServiceTransport
 
         return ServiceTransport if payload["service"] else None
     if payload["local_address"]:
@@ -63,27 +66,27 @@ def transport_class(payload: Payload) -> Optional[Callable[[Payload], Transport]
 
 def publish(run: Any) -> None:
     """Make a run of this process reachable for workers."""
-    with _sharing:
-        _share(run, state.owner_state(run))
+    with _publishing:
+        _publish(run, state.ensure_owner_state(run))
 
 
-def _share(run: Any, owned: state.OwnerState) -> None:
+def _publish(run: Any, owned: state.OwnerState) -> None:
     own = run.__dict__
     if own.get("_is_finished") or owned.finished:
         return
     if own.get("_attach_id"):
         # Each time: a cleaner may have removed it since the last worker was handed the run.
         owned.owner_file = liveness.ensure_owner_file()
-    elif owned.shared:
+    elif owned.published:
         return
     elif own.get("_backend") is not None:
-        from . import local_server  # late: only releases up to 0.12 need it
+        from . import local_server
 
         owned.local_address = local_server.listen_local(owned)
     else:
         return
-    if not owned.shared:
-        owned.shared, owned.fingerprint = True, process_fingerprint()
+    if not owned.published:
+        owned.published, owned.fingerprint = True, process_fingerprint()
         _hook(os.environ.get("WANDB_SERVICE"))
     if os.environ.get("WANDB_DDP_PATCH_SHARE", "0") not in ("", "0"):
         _share_from_environment(run, owned)
@@ -92,7 +95,7 @@ def _share(run: Any, owned: state.OwnerState) -> None:
 def _share_from_environment(run: Any, owned: state.OwnerState) -> None:
     why = sharing_problem(run)
     if why is None:
-        from .remote import shared_runs  # late: only runs that are shared need it
+        from .remote import shared_runs
 
         shared_runs.share_from_environment(owned)
     else:
@@ -116,20 +119,20 @@ def close(run: Any, owned: state.OwnerState) -> None:
     if owned.share is not None:
         # Before the file tells workers on this machine, and before wandb finishes the run: rows
         # from elsewhere can come only as long as the service knows it.
-        from .remote import shared_runs  # late, as above
+        from .remote import shared_runs
 
         shared_runs.close(owned)
     if owned.local_address is not None:
-        from . import local_server  # late, as above
+        from . import local_server
 
         local_server.close_run(owned)
     if run.__dict__.get("_attach_id"):
         if liveness.mark_finished(owned.key) and owned.service:
-            from . import service_queue  # late, as above
+            from . import service_unread
 
             now = time.monotonic()
             with contextlib.suppress(Exception):  # the run is finished all the same
-                if service_queue.wait_until_read(owned.service):
+                if service_unread.wait_until_read(owned.service):
                     liveness.mark_read(owned.key, now)
     else:
         owned.finished = True
@@ -148,13 +151,13 @@ def _hook(service: Optional[str]) -> None:
     before, _hooked = _hooked, (os.getpid(), service)
     if before != _hooked:
         # Anew for each service: to come before the hook with which wandb ends that.
-        _lifecycle.at_exit(_close_all, _lifecycle.CLOSE_SHARED_RUNS, anew=True)
+        _lifecycle.at_exit(_close_all, _lifecycle.CLOSE_PUBLISHED_RUNS, anew=True)
 
 
 def _close_all() -> None:
     for run in state.live_runs():
         owned = state.get_state(run)
-        if isinstance(owned, state.OwnerState) and owned.shared:
+        if isinstance(owned, state.OwnerState) and owned.published:
             close(run, owned)
     for name in ("remote.shared_runs", "local_server"):
         module: Any = sys.modules.get(f"{__package__}.{name}")
@@ -166,5 +169,5 @@ def _close_all() -> None:
 @_lifecycle.in_forked_child()
 def after_fork_in_child() -> None:
     """Replace a lock that another thread of the parent may have held: nobody would release it."""
-    global _sharing
-    _sharing = threading.RLock()
+    global _publishing
+    _publishing = threading.RLock()

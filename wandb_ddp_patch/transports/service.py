@@ -110,7 +110,7 @@ class ServiceTransport(Transport):
         service: The value of WANDB_SERVICE by which it attaches.
     """
 
-    is_native = True
+    uses_upstream = True
 
     def __init__(self, payload: Payload) -> None:
         self.payload = payload

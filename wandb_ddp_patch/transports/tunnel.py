@@ -235,8 +235,8 @@ def _check_version(payload: Payload) -> None:
     theirs, ours = _share(payload)["wandb_version"], wandb.__version__
     if theirs.split(".")[:2] != ours.split(".")[:2]:
         raise RunUnreachableError(
-            f"its owner has wandb {theirs} and this worker has wandb {ours}, which may not"
-            " understand each other: install the same release on all machines"
+            f"its owner has wandb {theirs} and this worker has wandb {ours}, which may be"
+            " incompatible: install the same release on all machines"
         )
 
 
@@ -245,5 +245,5 @@ def after_fork_in_child() -> None:
     """Let go of the parent's endpoints: each process has its own."""
     global _connecting, _opening
     _connecting, _opening = threading.RLock(), threading.RLock()
-    event_loop.after_fork_in_child()
+    event_loop.drop_inherited_loop()
     _endpoints.clear()

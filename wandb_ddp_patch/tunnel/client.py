@@ -125,7 +125,7 @@ class Client:
                 return await self._try_to_connect()
             except AuthenticationError:
                 raise ImpostorError(
-                    f"the process that answers at {self._where()} does not have its token"
+                    f"the process that answers at {self._where()} does not have this run's token"
                 ) from None
             except (ConnectionRefusedError, EOFError) as error:
                 gone = gone or time.monotonic()
@@ -167,7 +167,9 @@ class Client:
     def _refusal(self, error: Exception) -> TunnelError:
         # No more can be told: a wrong address and a firewall refuse while the other end lives.
         if isinstance(error, EOFError):
-            return UnknownError(f"the process that answers at {self._where()} does not know it")
+            return UnknownError(
+                f"the process that answers at {self._where()} does not know this run"
+            )
         return RefusedError(f"connections to {self._where()} are refused")
 
 

@@ -11,7 +11,7 @@ from typing import List, Optional, Set, cast
 
 _loop: Optional[asyncio.AbstractEventLoop] = None
 _starting = threading.Lock()
-# Loops of the processes that this one was forked from: see after_fork_in_child().
+# Loops of the processes that this one was forked from: see drop_inherited_loop().
 _inherited: List[asyncio.AbstractEventLoop] = []
 # Descriptors of sockets that belong to the loop.
 _descriptors: Set[int] = set()
@@ -99,8 +99,11 @@ class SocketProtocol(asyncio.Protocol):
         forget(self._descriptor)
 
 
-def after_fork_in_child() -> None:
-    """Let go of the parent's loop and sockets."""
+def drop_inherited_loop() -> None:
+    """Let go of the parent's loop and sockets, in a fork.
+
+    Called by those who have sockets there: this package knows nothing of the order of such calls.
+    """
     global _loop, _starting, _is_pausing
     _starting, _is_pausing = threading.Lock(), False
     if _loop is not None:

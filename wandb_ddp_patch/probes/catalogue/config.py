@@ -10,7 +10,7 @@ import pickle
 import tempfile
 from typing import Any, Dict, List
 
-from ..multiprocess import in_worker, start_methods
+from ..multiprocess import in_worker, really_started, start_methods
 from ..offline_run import API_KEY, ITEMS, config_items, offline_run
 from ..registry import CannotRun, check, probe
 
@@ -49,12 +49,14 @@ def config_copy() -> None:
         check(run.config["nested"]["depth"] == 1, "a deep copy shares nested values")
 
 
-@probe(2007, 3748, 5062, fails=r"RecursionError|KeyError: '__|Settings\._validator_factory")
+@probe(
+    2007, 3748, 5062, fails=r"RecursionError|KeyError: '__|Settings\._validator_factory", waits=True
+)
 def config_spawn() -> None:
     """wandb.config arrives in a spawned worker in a namespace of arguments."""
     import wandb
 
-    with offline_run():
+    with offline_run(), really_started():
         args = argparse.Namespace(config=wandb.config)
         for method in start_methods():
             got = in_worker(_read_config, args, method=method)

@@ -10,7 +10,7 @@ from typing import Any, Callable
 
 import wandb_ddp_patch
 
-from ..multiprocess import HANG_SECONDS, UNUSABLE, in_worker, start_methods
+from ..multiprocess import HANG_SECONDS, UNUSABLE, in_worker, really_started, start_methods
 from ..offline_run import (
     ITEMS,
     check_rows,
@@ -25,10 +25,11 @@ from ..offline_run import (
 from ..registry import CannotRun, check, probe
 
 
-@probe(fails=f"rows that arrived|No response|{UNUSABLE}", first=True)
+@probe(fails=f"rows that arrived|No response|{UNUSABLE}", first=True, waits=True)
 def run_early_server() -> None:
     """A pool and a forkserver that were started before wandb.init() can use the run."""
     with contextlib.ExitStack() as stack:
+        stack.enter_context(really_started())
         context: Any = multiprocessing.get_context(start_methods()[-1])
         pool = stack.enter_context(context.Pool(1))
         pool.apply(_import_wandb)  # it is up now
@@ -46,7 +47,7 @@ def _import_wandb() -> None:
     importlib.import_module("wandb")
 
 
-@probe(4990, fails=r"AssertionError: wandb\.run is |^hangs")
+@probe(4990, fails=r"AssertionError: wandb\.run is |^hangs", waits=True)
 def run_global() -> None:
     """In a worker of spawn(), wandb.run, wandb.config and wandb.log use the parent's run."""
     try:

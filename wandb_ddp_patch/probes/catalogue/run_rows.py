@@ -14,6 +14,7 @@ from ..multiprocess import (
     fork,
     in_worker,
     in_workers,
+    really_started,
     start_methods,
 )
 from ..offline_run import check_rows, log_rows, offline_run, run_path
@@ -23,7 +24,7 @@ from ..registry import check, probe
 @probe(fails=f"rows that arrived|{UNUSABLE}")
 def run_spawn() -> None:
     """A spawned worker uses a run that it was passed, and its row arrives."""
-    with offline_run() as run:
+    with offline_run() as run, really_started():
         for method in start_methods():
             in_worker(log_rows, run, method, 1, method=method)
         path = run_path(run)
@@ -44,7 +45,7 @@ def run_rows() -> None:
         check_rows(path, {f"worker {n}": 50 for n in range(len(jobs))})
 
 
-@probe(fails=f"^(hangs|died)|finish hang|rows that arrived|{UNUSABLE}")
+@probe(fails=f"^(hangs|died)|finish hang|rows that arrived|{UNUSABLE}", waits=True)
 def run_finish() -> None:
     """A worker that calls finish() ends its own use of the run, and nobody else's."""
     with offline_run() as run:
@@ -82,7 +83,7 @@ def _log_after(run: Any, name: str, finished: Any) -> None:
     log_rows(run, name, 10)
 
 
-@probe(fails="log said nothing|it took seconds|^hangs")
+@probe(fails="log said nothing|it took seconds|^hangs", waits=True)
 def run_owner_finished() -> None:
     """Workers that use a run after its owner has finished it get an error immediately."""
     with offline_run() as run:

@@ -12,7 +12,7 @@ from ..offline_run import ITEMS, config_items, offline_run, read_run, run_facts
 from ..registry import check, probe
 
 
-@probe(9948, fails=f"{UNUSABLE}|^hangs")
+@probe(9948, fails=f"{UNUSABLE}|^hangs", waits=True)
 def run_gone() -> None:
     """A run that is loaded when its service is gone can be read; logging gives the reason."""
     run_id, data = in_worker(_pickle_a_run)

@@ -113,8 +113,11 @@ def plan(host: str) -> Tuple[str, List[Place]]:
     if address is None and own:
         return host, all_interfaces()
     if address is None:
-        what = f"{host} is not an address of this machine, and it has none that others can reach"
-        raise OSError(errno.EADDRNOTAVAIL, what)
+        raise OSError(
+            errno.EADDRNOTAVAIL,
+            f"{host} is not an address of this machine, and this machine has none that others can"
+            " reach",
+        )
     # What is a loopback address here, as Debian has a machine's own name, is something else
     # elsewhere. What is no address of this machine stands for it elsewhere, as behind a
     # translated address.
@@ -138,7 +141,7 @@ def guess_host(family: int = 0) -> str:
             if not is_literal(name) and any(map(is_own, resolve(name))):
                 return name
     raise NoAddressError(
-        "no address was found at which other machines can reach this one: pass it as"
+        "no address was found at which other machines can reach this one: pass one as"
         " share(host=...), or set WANDB_DDP_PATCH_SHARE=HOST"
     )
 

@@ -33,7 +33,9 @@ from .session import Session
 
 # What the tunnel can't know: why nobody is at the address, or somebody else.
 _GUESSES = {
-    RefusedError: "the process that called wandb.init() may have ended, or have another address",
+    RefusedError: (
+        "the process that called wandb.init() may have ended, or may have another address"
+    ),
     UnknownError: "the payload is probably from an earlier run, so pass the run on again",
 }
 # When a user is told that this process still tries to connect: packets that a firewall drops
@@ -102,7 +104,7 @@ class Endpoint:
         try:
             if concurrent.futures.wait([opening], _NOTICE_SECONDS).not_done:
                 _lifecycle.termwarn(
-                    "Waiting for an answer of the run's owner at %s, port %d, for up to %.0f s: a"
+                    "Waiting for an answer from the run's owner at %s, port %d, for up to %.0f s: a"
                     " firewall may block the connection." % (*self.address, self.timeout)
                 )
             opening.result()

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import re
+import concurrent.futures
 import socket
 import time
 from typing import Deque, Dict, List, Optional, Tuple
 
 from ..._process import raise_fd_limit
 from ...errors import FINISHED
-from ...runs.liveness import SERVICE
+from ...runs.liveness import service_address
 from ...tunnel import event_loop
 from ...tunnel.server import Server
 from ...tunnel.stream import Stream
@@ -28,7 +28,7 @@ from .wandb_rules import Action
 # How long a run that ends waits for what its workers have logged before: for one that is
 # connected, and for one whose connection has been lost. The first may be busy sending; of the
 # second it can't be told whether it will ever come back.
-_CONNECTED_SECONDS, _LOST_SECONDS = 30.0, 5.0
+_DRAIN_SECONDS, _DRAIN_LOST_SECONDS = 30.0, 5.0
 # How long one that is connecting when the run ends may take to say who it is.
 _CONNECTING_SECONDS = 1.0
 # How long a worker that was not told of the end may come back to hear of it.
@@ -128,15 +128,14 @@ class OwnerSession(Session):
 
     async def _connect(self) -> None:
         loop = event_loop.get()
-        match = re.fullmatch(SERVICE, self._run.service)
+        address = service_address(self._run.service)
         try:
-            if match is None:
+            if address is None:
                 raise OSError(f"WANDB_SERVICE={self._run.service} has an unknown format")
-            unix, path, host, port = match.groups()
-            if unix:
-                await loop.create_unix_connection(lambda: self, path)
+            if isinstance(address, str):
+                await loop.create_unix_connection(lambda: self, address)
             else:
-                await loop.create_connection(lambda: self, host, int(port))
+                await loop.create_connection(lambda: self, *address)
         except OSError as error:
             self.close(f"its owner can't reach W&B's service: {error}")
 
@@ -160,7 +159,7 @@ class OwnerSession(Session):
             for message in self._messages.feed(data):
                 self.send_record(records.MESSAGE, wandb_responses.clean_response(message))
         except Exception as error:
-            self.close(f"its owner can't read a response of W&B's service: {error}")
+            self.close(f"its owner can't read a response from W&B's service: {error}")
         self.pause_reading_if(self.stream.is_full)
 
     def connection_lost(self, error: Optional[Exception]) -> None:
@@ -181,7 +180,7 @@ class OwnerSession(Session):
             return False
         if self.stream.carrier is None and not self.has_unanswered:
             return False  # all that it has logged was answered for, and then it went
-        return self.stream.carrier is not None or now < self.stream.lost_at + _LOST_SECONDS
+        return self.stream.carrier is not None or now < self.stream.lost_at + _DRAIN_LOST_SECONDS
 
     def close(self, why: str) -> None:
         """Accept nothing more; tell the worker why, or "" where it has left by itself."""
@@ -273,7 +272,14 @@ class Gateway:
         if run.is_closed:
             return 0
         closing = asyncio.run_coroutine_threadsafe(self._close(run), event_loop.get())
-        return closing.result(2 * _CONNECTED_SECONDS)
+        # It keeps to its own limit, but may begin late, or be held up by other workers' messages.
+        # Without any limit, finish() would wait for ever if the loop's thread hung.
+        try:
+            return closing.result(2 * _DRAIN_SECONDS)
+        except concurrent.futures.TimeoutError:
+            # Nothing is known of any worker then. The owner's run has to be finished all the same.
+            run.is_closed = True
+            return len(run.sessions)
 
     # --- for the loop's thread ------------------------------------------------
 
@@ -285,7 +291,7 @@ class Gateway:
         # So that those who wait to be accepted are, and count as connecting: their rows are lost
         # if the run is finished before they have been asked for them.
         await asyncio.sleep(_TICK_SECONDS)
-        while time.monotonic() < begun + _CONNECTED_SECONDS:
+        while time.monotonic() < begun + _DRAIN_SECONDS:
             # A stranger may be a worker of this run. But not for long: it may be anybody.
             connecting = self._server.has_strangers_since(begun - _CONNECTING_SECONDS)
             is_late = time.monotonic() > begun + _CONNECTING_SECONDS

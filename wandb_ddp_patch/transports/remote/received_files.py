@@ -103,7 +103,7 @@ class ReceivedFiles:
         if not is_inside(name) or os.path.commonpath([real, folder]) != folder:
             raise OSError(f"{name!r} is not below the run's folder")
         if os.path.relpath(path, self._run_folder) in _OF_SERVICE:
-            raise OSError("W&B itself writes the file with that name")
+            raise OSError("W&B itself writes a file of that name")
         return path
 
     def _staging_folder(self) -> str:

@@ -97,7 +97,7 @@ def _listen(host: Optional[str], port: int) -> Tuple[str, int]:
     if host is not None:
         host, in_host = addresses.parse_address(host)
         if in_host and port not in (0, in_host):
-            raise ValueError(f"host and port name two ports: {in_host} and {port}")
+            raise ValueError(f"host and port give different ports: {in_host} and {port}")
         port = port or in_host
     if not 0 <= port < 1 << 16:
         raise ValueError(f"{port} is not a port number")
@@ -176,5 +176,5 @@ def after_fork_in_child() -> None:
     _heard.clear()
     _given.clear()
     if _gateway is not None:
-        event_loop.after_fork_in_child()
+        event_loop.drop_inherited_loop()
         _gateway = None

@@ -97,7 +97,7 @@ class RequestCheck:
         except Exception as error:
             # wandb-core ends itself, with all runs, when it gets what it can't read.
             return Verdict(
-                Action.CLOSE, reason=f"its owner can't read a message of this worker: {error}"
+                Action.CLOSE, reason=f"its owner can't read a message from this worker: {error}"
             )
         if self._is_row(request):
             return FORWARD

@@ -10,26 +10,31 @@ https://man7.org/linux/man-pages/man7/sock_diag.7.html
 from __future__ import annotations
 
 import contextlib
-import re
 import socket
 import struct
 import sys
 import time
 from typing import Iterator, Tuple
 
-# WANDB_SERVICE: version, process id, transport, address.
-_UNIX, _TCP = r"\d+-\d+-unix-(.+)", r"\d+-\d+-\w+-.+-(\d+)"
+from ..runs.liveness import service_address
 
 # How long to wait in all, and for a service that reads nothing: its disk may be full.
-_SECONDS, _STUCK_SECONDS = 30, 5
+_WAIT_SECONDS, _STUCK_SECONDS = 30, 5
 _PAUSE_SECONDS = 0.005
 # The service still has to add to the run what it has read last: some 50 rows.
 _READ_SECONDS = 0.03
 
+# nlmsghdr, nlattr; unix_diag_req, unix_diag_msg.
 _HEADER, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=HH")
 _REQUEST, _SOCKET = struct.Struct("=BBHIIIII"), struct.Struct("=BBBBIII")
-_ESTABLISHED, _LISTENING = 1, 10  # states of a connection
-_DONE, _ERROR = 3, 2  # kinds of an answer
+
+# The kernel's names: of linux/netlink.h, sock_diag.h, unix_diag.h and net/tcp_states.h.
+_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY = 4, 20
+_NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_UDIAG_SHOW_NAME, _UDIAG_SHOW_RQLEN = 0x01, 0x10
+_UNIX_DIAG_NAME, _UNIX_DIAG_RQLEN = 0, 4
+_TCP_ESTABLISHED, _TCP_LISTEN = 1, 10
 
 
 def wait_until_read(service: str) -> bool:
@@ -44,7 +49,7 @@ def wait_until_read(service: str) -> bool:
     if sys.platform != "linux":
         return False
     now = time.monotonic()
-    deadline, stuck = now + _SECONDS, now + _STUCK_SECONDS
+    deadline, stuck = now + _WAIT_SECONDS, now + _STUCK_SECONDS
     try:
         seen = dict(_unread(service))
         if not seen:  # not even the owner's own: it can't be seen from here
@@ -66,12 +71,12 @@ def wait_until_read(service: str) -> bool:
 
 def _unread(service: str) -> Iterator[Tuple[object, int]]:
     """Yield each connection, and how many bytes of it the service has not read."""
-    unix, tcp = re.fullmatch(_UNIX, service), re.fullmatch(_TCP, service)
-    if unix:
-        return _unread_of_unix(unix[1].encode())
-    if tcp:
-        return _unread_of_tcp(int(tcp[1]))
-    raise ValueError(service)
+    address = service_address(service)
+    if address is None:
+        raise ValueError(service)
+    if isinstance(address, str):
+        return _unread_of_unix(address.encode())
+    return _unread_of_tcp(address[1])
 
 
 def _unread_of_tcp(port: int) -> Iterator[Tuple[object, int]]:
@@ -83,31 +88,33 @@ def _unread_of_tcp(port: int) -> Iterator[Tuple[object, int]]:
                 ports = [int(each.rpartition(":")[2], 16) for each in (local, remote)]
                 # What the service has not read, and what its workers could not send yet.
                 unsent, unread = (int(each, 16) for each in queues.split(":"))
-                if port in ports and int(state, 16) != _LISTENING:
+                if port in ports and int(state, 16) != _TCP_LISTEN:
                     size = unread if ports[0] == port else unsent
                     # A worker's end of the connection counts as one byte more.
-                    yield (local, remote), size - (size > 0 and int(state, 16) != _ESTABLISHED)
+                    yield (local, remote), size - (size > 0 and int(state, 16) != _TCP_ESTABLISHED)
 
 
 def _unread_of_unix(path: bytes) -> Iterator[Tuple[object, int]]:
-    names, queues = 0x01, 0x10  # of what is asked for; 0 and 4 where they are answered
-    request = _REQUEST.pack(socket.AF_UNIX, 0, 0, 1 << _ESTABLISHED, 0, names | queues, 0, 0)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 4) as asking:
+    states, shown = 1 << _TCP_ESTABLISHED, _UDIAG_SHOW_NAME | _UDIAG_SHOW_RQLEN
+    request = _REQUEST.pack(socket.AF_UNIX, 0, 0, states, 0, shown, 0, 0)
+    length, flags = _HEADER.size + len(request), _NLM_F_REQUEST | _NLM_F_DUMP
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG) as asking:
         asking.settimeout(1)
-        asking.send(_HEADER.pack(_HEADER.size + len(request), 20, 0x301, 1, 0) + request)
+        asking.send(_HEADER.pack(length, _SOCK_DIAG_BY_FAMILY, flags, 1, 0) + request)
         while True:
             data = asking.recv(1 << 18)
             at = 0
             while at < len(data):
                 length, kind = _HEADER.unpack_from(data, at)[:2]
-                if kind == _ERROR:
+                if kind == _NLMSG_ERROR:
                     raise OSError("the kernel does not tell of Unix sockets")
-                if kind == _DONE:
+                if kind == _NLMSG_DONE:
                     return
                 inode = _SOCKET.unpack_from(data, at + _HEADER.size)[4]
                 parts = dict(_attributes(data, at + _HEADER.size + _SOCKET.size, at + length))
-                if parts.get(0, b"").rstrip(b"\0") == path and len(parts.get(4, b"")) == 8:
-                    yield inode, struct.unpack_from("=I", parts[4])[0]
+                name, queue = (parts.get(kind, b"") for kind in (_UNIX_DIAG_NAME, _UNIX_DIAG_RQLEN))
+                if name.rstrip(b"\0") == path and len(queue) == 8:
+                    yield inode, struct.unpack_from("=I", queue)[0]
                 at += length + 3 & ~3
 
 
