@@ -11,6 +11,7 @@ import time
 
 import pytest
 from processes import alive
+from rows import finished_run
 from warm_scripts import TORCH, Host, WarmScript
 
 import wandb_ddp_patch
@@ -107,7 +108,7 @@ def work(rank):
         folder=tmp_path,
     )
     assert out == "name 0.1\n" * 3
-    (file,) = runfile.find(str(tmp_path))
+    file = finished_run(tmp_path)
     rows = runfile.history(file)
     assert [sum(key in row for row in rows) for key in ("rank 0", "rank 1", "owner")] == [3, 3, 3]
     assert runfile.exit_code(file) == 0
@@ -324,7 +325,7 @@ def test_a_worker_that_raises(fails, tmp_path, end):
     """,
     )
     assert out == "True True 0\nTrue\n"
-    (file,) = runfile.find(str(tmp_path))
+    file = finished_run(tmp_path)
     assert runfile.exit_code(file) == 1
     assert len(runfile.history(file)) == 2
 
@@ -359,7 +360,7 @@ def test_a_worker_that_ends_otherwise(fails, tmp_path, how, attribute, end):
     """,
     )
     assert out == f"{attribute} 0\n"
-    (file,) = runfile.find(str(tmp_path))
+    file = finished_run(tmp_path)
     assert runfile.exit_code(file) == 1
 
 
@@ -461,7 +462,7 @@ def work(rank):
 """,
         folder=tmp_path,
     )
-    (file,) = runfile.find(str(tmp_path))
+    file = finished_run(tmp_path)
     keys = sorted(key for row in runfile.history(file) for key in row if key[0] != "_")
     assert keys == ["0 0", "0 1", "1 0", "1 1", "outer 0", "outer 1"]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, clean_env
 from processes import alive
+from rows import finished_run
 from warm_scripts import BOTH, TORCH, Host, WarmScript
 
 from wandb_ddp_patch import runfile
@@ -356,7 +357,7 @@ def work(rank, args):
 """.replace("DIR", str(tmp_path))
     )
     assert out == "forked\n" * 4
-    (file,) = runfile.find(str(tmp_path))
+    file = finished_run(tmp_path)
     counts = [
         sum(key in row for row in runfile.history(file)) for key in ("rank 0", "rank 1", "lr")
     ]
@@ -666,7 +667,7 @@ def test_the_reported_script_runs_with_not_one_line_changed(tmp_path, value):
     assert script.returncode == 0 and "wandb_ddp_patch" not in said, said
     forked, spawned = (any(word in c for c in commands) for word in ("forkserver", "spawn_main"))
     assert (forked, spawned) == (bool(value), not value)
-    (file,) = runfile.find(str(tmp_path))
+    file = finished_run(tmp_path)
     assert sum("accuracy" in row for row in runfile.history(file)) == 2
 
 

@@ -2,7 +2,10 @@
 
 import collections
 import re
+import time
 from pathlib import Path
+
+from limits import WAIT_SECONDS
 
 from wandb_ddp_patch import runfile
 
@@ -31,6 +34,19 @@ def read_values(folder, convert=int):
                 if key[0] != "_":
                     values[key].append(convert(row[key]))
     return values
+
+
+def finished_run(folder):
+    """Return the file of the run in a folder, of which there must be one, once it is whole.
+
+    W&B's service of newer releases may write its end after finish() has returned. It has ended
+    by the time that a script's interpreter has, but not where that goes on.
+    """
+    (file,) = runfile.find(str(folder))
+    deadline = time.monotonic() + WAIT_SECONDS
+    while runfile.exit_code(file) is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return file
 
 
 def column(rows, key):

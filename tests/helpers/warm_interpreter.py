@@ -88,7 +88,8 @@ def run(request):
     sys.argv = [script or "-c", *request["args"]]
     sys.path.insert(0, os.path.dirname(script or ""))
     multiprocessing.process.ORIGINAL_DIR = request["folder"]
-    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    # multiprocessing makes the second when it is imported: what workers pickle names it.
+    main = sys.modules["__main__"] = sys.modules["__mp_main__"] = types.ModuleType("__main__")
     if script:
         main.__file__ = script
         main.__loader__ = importlib.machinery.SourceFileLoader("__main__", script)

@@ -17,6 +17,13 @@ SCRIPT = """
     def look():
         print(__name__, os.getcwd(), os.environ["OWN"], flush=True)
 
+    class Own:
+        pass
+
+    def answer(sender):
+        look()
+        sender.send(Own())
+
     if __name__ == "__main__":
         import __main__
         atexit.register(print, "at exit")
@@ -25,8 +32,10 @@ SCRIPT = """
         print(os.getsid(0) == os.getpid(), threading.active_count())
         print(sorted(os.listdir("/proc/self/fd")))
         look()
-        process = multiprocessing.get_context("spawn").Process(target=look)
+        receiver, sender = multiprocessing.Pipe()
+        process = multiprocessing.get_context("spawn").Process(target=answer, args=(sender,))
         process.start()
+        print(isinstance(receiver.recv(), Own))
         process.join()
         print("an error", file=sys.stderr, flush=True)
         exec(sys.argv[1])

@@ -68,6 +68,7 @@ def act(backend, tmp_path):
                 process.stdin.write("\n")
                 process.stdin.flush()
         process.stdin.close()
+        print(errors.read_text())  # what a worker says that ends before its time
         assert process.returncode == code, "\n".join(lines) + errors.read_text()
         return lines
 

@@ -18,6 +18,7 @@ def workers(run_prepared, tmp_path):
     def workers(python, *arguments, count=4):
         script = logging_workers.__file__
         done = run_prepared(script, *arguments, count, python=python, env=WORKER_ENV)
+        print(done.stderr)  # what a worker says that ends before its time
         rows = read_rows(tmp_path)
         return done.stdout.splitlines(), rows, [column(rows, f"worker {n}") for n in range(count)]
 

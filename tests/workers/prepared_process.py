@@ -17,7 +17,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import types
 
 import wandb  # noqa: F401
@@ -29,8 +28,9 @@ for name in ("wandb.sdk.launch.inputs.internal", "wandb.sdk.lib.gitlib", "wandb.
     with contextlib.suppress(ImportError):
         importlib.import_module(name)
 
-# wandb's, for media: the first fork that ends would remove those of all.
-_FOLDERS = [each for each in gc.get_objects() if type(each) is tempfile.TemporaryDirectory]
+# wandb's, for media: the first fork that ends would remove those of all. Old releases have a class
+# of that name of their own.
+_FOLDERS = [each for each in gc.get_objects() if type(each).__name__ == "TemporaryDirectory"]
 _FDS = 3
 _MOUNTS, _NETWORK = 0x00020000, 0x40000000  # CLONE_NEWNS, CLONE_NEWNET
 _LARGEST = 1 << 20
@@ -103,7 +103,8 @@ def _play(fds, arguments, cwd, env, start_new_session=False, machine=None):
         sys.argv, sys.path[0] = arguments, os.path.dirname(os.path.abspath(arguments[0]))
         with open(arguments[0], "rb") as file:
             code = compile(file.read(), arguments[0], "exec")
-    sys.modules["__main__"] = main
+    # multiprocessing makes the second when it is imported: what workers pickle names it.
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = main
     exec(code, vars(main))
 
 

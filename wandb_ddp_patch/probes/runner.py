@@ -42,8 +42,7 @@ def run_all(
         jobs: The number of probes at a time.
         forked: Whether probes, and most of their workers, are forks of a process that has
             imported wandb and torch, where that is possible. It takes a part of the time.
-        idle: Seconds for which the processes of a forked probe may do nothing before it
-            counts as hanging. wandb may wait for seconds, and then go on.
+        idle: Seconds without work of a forked probe's processes, after which it counts as hanging.
         done: Called with each verdict as it comes, from any thread.
 
     Returns:
