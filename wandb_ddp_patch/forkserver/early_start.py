@@ -8,6 +8,7 @@ or where no workers are ever started, it is ended, and all is as if it had never
 from __future__ import annotations
 
 import contextlib
+import multiprocessing.context
 import os
 import signal
 import socket
@@ -50,7 +51,7 @@ class EarlyServer:
         # What is being imported of the libraries that are followed.
         self._importing: Optional[str] = None
         try:
-            data = spawn.get_preparation_data("SpawnProcess-1")
+            data = _preparation_data()
             self._send(
                 script={key: data[key] for key in _SCRIPT_KEYS if key in data},
                 pythonpath=os.environ.get("PYTHONPATH"),
@@ -162,6 +163,16 @@ class EarlyServer:
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1
+
+
+def _preparation_data() -> Dict[str, Any]:
+    # It asks for the start method, and that sets it: the script could set none any more.
+    default: Any = multiprocessing.context._default_context
+    before = default._actual_context
+    try:
+        return spawn.get_preparation_data("SpawnProcess-1")
+    finally:
+        default._actual_context = before
 
 
 def _loaded() -> List[str]:
