@@ -28,7 +28,8 @@ REPORTED = "starting the bug report's 4 workers", {FIRST: 0.15, SECOND: 1 / 50}
 LIGHTNING = "Lightning's ddp_spawn until the first batch", {SECOND: 1 / 5}
 
 IN_VAIN, ON = "the bug report's script, which starts no workers", "WANDB_DDP_PATCH_SPAWN"
-CORES = {"on one core": 1.02, "on all cores": 1.05}
+# On several, the other processors do it, as long as the script leaves them to it.
+CORES = {"on one core": {ON: 1.02}, "on all cores": {}}
 
 
 class Arm:
@@ -124,8 +125,8 @@ def main():
 
     for what, at_most, python, script in todo:
         report(what, measure(python, script, rounds, what), at_most)
-    for where, most in CORES.items():
-        report(f"{IN_VAIN}, {where}", measure_in_vain(where, 2 * rounds), {ON: most})
+    for where, at_most in CORES.items():
+        report(f"{IN_VAIN}, {where}", measure_in_vain(where, 2 * rounds), at_most)
     harness.save("unchanged", {"baselines": [OFF], "starts": result, "goals": goals}, args.quick)
 
 
