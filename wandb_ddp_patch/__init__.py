@@ -44,6 +44,7 @@ class _Finder:
         | {"wandb.sdk.wandb_run", "wandb.sdk.wandb_setup", "wandb.sdk.wandb_summary"}
     )
     forkserver = False  # whether use_forkserver() has been called
+    on_search: "Optional[Callable[[str], None]]" = None  # called with each name that is looked for
     late = False  # whether a lazy import of this package ran after wandb's, and apply() did not
 
     def find_spec(
@@ -52,6 +53,8 @@ class _Finder:
         path: "Optional[Sequence[str]]" = None,
         target: "Optional[ModuleType]" = None,
     ) -> "Optional[ModuleSpec]":
+        if self.on_search is not None:
+            self.on_search(name)
         if name in self.watched:
             try:
                 from ._import_hook import find_spec_behind
@@ -59,6 +62,10 @@ class _Finder:
                 return None  # only a part of this package is installed
             return find_spec_behind(self, name, path, target)
         return None
+
+    def on_importing(self, name: str) -> None:
+        if name == "torch":
+            self.get_ready()
 
     def on_imported(self, name: str) -> None:
         if name == "torch.multiprocessing.spawn":
@@ -80,6 +87,16 @@ class _Finder:
             from .forkserver.unchanged import start_processes
 
             start_processes.apply(asked)
+
+    def get_ready(self) -> None:
+        """Begin to import what workers need, where it is known that there will be some."""
+        asked = self.forkserver or os.environ.get("WANDB_DDP_PATCH_SPAWN") == "forkserver"
+        from .forkserver import early_signs
+
+        if (asked or early_signs.script_names_spawn()) and early_signs.may_prepare():
+            from .forkserver import early_start
+
+            early_start.begin()
 
 
 _finder = _Finder()
@@ -125,6 +142,8 @@ def apply() -> None:
         from . import _registry
 
         _registry.apply()
+    if "torch" in sys.modules:
+        _finder.get_ready()
     _finder.apply_spawn_setting()
 
 
@@ -138,6 +157,8 @@ def revert() -> None:
     for name in ("._registry", ".forkserver.unchanged.start_processes"):
         if __name__ + name in sys.modules:
             sys.modules[__name__ + name].revert()
+    if __name__ + ".forkserver.early_start" in sys.modules:
+        sys.modules[__name__ + ".forkserver.early_start"].discard()
 
 
 def status() -> "List[Status]":

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from importlib.abc import Loader
     from importlib.machinery import ModuleSpec
     from types import ModuleType
-    from typing import Any, Callable, Optional, Protocol, Sequence
+    from typing import Any, Optional, Protocol, Sequence
 
     from _typeshed.importlib import MetaPathFinderProtocol
 
     class Finder(MetaPathFinderProtocol, Protocol):
+        def on_importing(self, name: str) -> None: ...
         def on_imported(self, name: str) -> None: ...
 
 
@@ -32,15 +33,15 @@ _errors: "list[Exception]" = []  # kept for whoever debugs this: only the first 
 
 
 class _Loader:
-    """A proxy of the real loader, which calls a function once the module's code has run."""
+    """A proxy of the real loader, which calls a finder before and after the module's code runs."""
 
-    def __init__(self, loader: "Loader", on_imported: "Callable[[str], None]") -> None:
-        self._loader, self._on_imported = loader, on_imported
+    def __init__(self, loader: "Loader", finder: "Finder") -> None:
+        self._loader, self._finder = loader, finder
 
     def __getattr__(self, name: str) -> "Any":
         # copy and pickle make instances that have neither yet, and ask them for other names:
         # to look up _loader here would recurse.
-        if name in ("_loader", "_on_imported"):
+        if name in ("_loader", "_finder"):
             raise AttributeError(name)
         return getattr(self._loader, name)
 
@@ -49,13 +50,17 @@ class _Loader:
 
     def exec_module(self, module: "ModuleType") -> None:
         module.__loader__ = module.__spec__.loader = self._loader  # type: ignore[union-attr]
+        try:
+            self._finder.on_importing(module.__name__)
+        except Exception as error:
+            _errors.append(error)  # it was to save time, and nothing else
         executing.add(module.__name__)
         try:
             self._loader.exec_module(module)
         finally:
             executing.discard(module.__name__)
         try:
-            self._on_imported(module.__name__)
+            self._finder.on_imported(module.__name__)
         except Exception as error:
             # The user's import must not fail because of us.
             _errors.append(error)
@@ -75,8 +80,8 @@ def find_spec_behind(
     """Return the spec of a watched module from the finders that come after this one, or None.
 
     Args:
-        this: The finder that was asked. Once the module's code has run, its ``on_imported``
-            is called with the module's name.
+        this: The finder that was asked. With the module's name, its ``on_importing`` is called
+            before the module's code runs, and its ``on_imported`` after that.
         name: The module's name.
         path: Where to look, as ``find_spec`` gets it.
         target: The module that is being reloaded, as ``find_spec`` gets it.
@@ -93,6 +98,6 @@ def find_spec_behind(
             # would take a wrapped one for a loader that has it. apply() still works afterwards.
             loader = spec.loader
             if loader is not None and hasattr(loader, "exec_module"):
-                spec.loader = _Loader(loader, this.on_imported)  # type: ignore[assignment]
+                spec.loader = _Loader(loader, this)  # type: ignore[assignment]
             return spec
     return None

@@ -567,8 +567,9 @@ def test_where_a_forkserver_can_not_do_it_workers_are_spawned(warm, line):
         WITHOUT_WANDB
         + """
 if __name__ == "__mp_main__" and os.path.exists("fails"):
-    os.remove("fails")
-    raise OSError
+    with open("/proc/self/cmdline") as file:
+        if "forkserver" in file.read():
+            raise OSError
 def work(rank, argument):
     print(f"rank {rank}\\n", end="", flush=True)
 """

@@ -15,6 +15,7 @@ KINDS_NOT_SEEN = {
     "AuthenticationError",  # a stranger's connection is closed without a word
     "IncompatibleError",  # the reason in "these patches, which do not fit this release"
     "ProtocolError",  # a tunnel connects anew
+    "_MisfitError",  # another forkserver is started, without a word
     "_RefusedError",  # the reason in "wandb's message … is refused"
 }
 NOT_SEEN = {

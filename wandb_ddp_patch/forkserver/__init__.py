@@ -2,8 +2,10 @@
 
 The life of one start:
 
+0. While the script still imports, early_signs.py says whether workers are to be expected. If so,
+   early_start.py starts a process in the background, early_server.py, which imports libraries.
 1. launch.py checks what it is called with (arguments.py), and has server.py start the forkserver,
-   where none is running.
+   where none is running: by that process, if it fits, or by a new one (command.py).
 2. preload.py imports the script there, once, and records what that does (import_audit.py,
    process_state.py, library_state.py, open_files.py).
 3. selftest.py has a first worker try whether forks of it work. If they don't, workers are spawned,

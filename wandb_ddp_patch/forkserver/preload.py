@@ -26,6 +26,7 @@ from .import_audit import (
 from .library_state import LibraryState
 
 VARIABLE = "_WANDB_DDP_PATCH_PRELOAD"
+CUDA_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"
 # wandb's telemetry (of its newest releases), and what it imports at a worker's first row: 0.2 s.
 _TELEMETRY = "wandb.analytics.opentelemetry.opentelemetry_proxy"
 _TELEMETRY_NEEDS = [
@@ -57,14 +58,8 @@ class PreloadRequest(TypedDict):
 
 
 def _handle(request: PreloadRequest) -> None:
-    if request["pythonpath"] is None:
-        os.environ.pop("PYTHONPATH", None)
-    else:
-        os.environ["PYTHONPATH"] = request["pythonpath"]
-    # Many scripts call torch.cuda.is_available() when they are imported. That initialises CUDA's
-    # driver, after which no fork could use it; with this variable, torch asks NVML instead.
-    # https://docs.pytorch.org/docs/stable/notes/cuda.html#environment-variables
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    set_pythonpath(request["pythonpath"])
+    avoid_cuda_driver()
     descriptors = process_state.open_descriptors()
     resources = process_state.unforkable_resources()
     # Read before recording begins: else a change of WANDB_MODE would make all workers slow ones.
@@ -74,7 +69,7 @@ def _handle(request: PreloadRequest) -> None:
     with record_environ_reads(report.environ), record_atexit(report.atexit_files, is_package_file):
         with libraries.recorded_torch_import():
             problem = _import_script(request["before"], request["script"])
-            _import(request["after"])
+            import_all(request["after"])
         if "wandb" in sys.modules:
             with contextlib.suppress(Exception):
                 _import_for_first_row(online)
@@ -88,9 +83,26 @@ def _handle(request: PreloadRequest) -> None:
             stream.flush()
     open_files.flush_c_streams()
     report.resource = process_state.new_resource(resources)
-    report.timers = list(_stop_timers())
+    report.timers = list(stop_timers())
     open_files.mark_inherited()
     report.problem = problem
+
+
+def set_pythonpath(value: Optional[str]) -> None:
+    """Set PYTHONPATH to what the script has, where this process needed more in it to start."""
+    if value is None:
+        os.environ.pop("PYTHONPATH", None)
+    else:
+        os.environ["PYTHONPATH"] = value
+
+
+def avoid_cuda_driver() -> None:
+    """Have the import of scripts that call torch.cuda.is_available() not initialise CUDA's driver.
+
+    No fork could use that then; with this variable, torch asks NVML instead.
+    https://docs.pytorch.org/docs/stable/notes/cuda.html#environment-variables
+    """
+    os.environ.setdefault(CUDA_CHECK, "1")
 
 
 def _import_script(modules_before: List[str], script: Dict[str, Any]) -> Optional[str]:
@@ -98,7 +110,7 @@ def _import_script(modules_before: List[str], script: Dict[str, Any]) -> Optiona
     # A spawned worker finds its very first module by the script's sys.path. Here, that of
     # "python -c" would decide about the modules before the script.
     sys.path[:] = script["sys_path"]
-    _import(modules_before)
+    import_all(modules_before)
     current: Any = process.current_process()
     # With this, multiprocessing refuses to start processes: else the import of a script without
     # "if __name__ == '__main__'" would start its workers, and each of them would do so again.
@@ -119,8 +131,8 @@ def _import_script(modules_before: List[str], script: Dict[str, Any]) -> Optiona
     return None
 
 
-def _stop_timers() -> Iterator[str]:
-    """Stop the timers that the script has set, and yield their names.
+def stop_timers() -> Iterator[str]:
+    """Stop the timers that an import has set, and yield their names.
 
     Their signals would end the forkserver. Forks inherit no timer.
     """
@@ -140,7 +152,8 @@ def _changes(script: Dict[str, Any]) -> Iterator[str]:
         yield "its working directory"
 
 
-def _import(names: List[str]) -> None:
+def import_all(names: List[str]) -> None:
+    """Import modules, those that can be."""
     for name in names:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
@@ -148,15 +161,15 @@ def _import(names: List[str]) -> None:
 
 def _import_for_first_row(online: bool) -> None:
     # What is imported when a first config and run arrive, attach and log.
-    _import([f"wandb_ddp_patch.transports.{name}" for name in ("service", "local")])
+    import_all([f"wandb_ddp_patch.transports.{name}" for name in ("service", "local")])
     if online and _TELEMETRY in sys.modules:
-        _import(_TELEMETRY_NEEDS)
+        import_all(_TELEMETRY_NEEDS)
     from wandb.sdk.wandb_config import Config
 
     Config()
 
 
-def _receive(path: str) -> None:
+def receive(path: str) -> None:
     """Handle the request that server.py has left in a file, and remove that."""
     try:
         with open(path, encoding="ascii") as file:
@@ -174,4 +187,4 @@ if VARIABLE in os.environ:
     # Another process that another thread has started at the same moment may have inherited the
     # variable. It must not take the place of the forkserver, nor remove its file.
     if sys.argv[:1] == ["-c"] and "multiprocessing.forkserver" in sys.modules:
-        _receive(_path)
+        receive(_path)

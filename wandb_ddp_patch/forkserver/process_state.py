@@ -144,6 +144,18 @@ def _results(calls: Dict[str, Callable[[], object]]) -> InheritedState:
     return results
 
 
+def set_priority(pid: int, priority: int) -> None:
+    """Set the priority of all threads of a process, as far as the system lets it.
+
+    Raises:
+        OSError: There is no such process, or its threads can't be seen.
+    """
+    for number in map(int, os.listdir(f"/proc/{pid}/task")):
+        with contextlib.suppress(OSError):
+            if os.getpriority(os.PRIO_PROCESS, number) != priority:
+                os.setpriority(os.PRIO_PROCESS, number, priority)
+
+
 # Called only where status does not show them: it takes a system call for each.
 _CALLS: Dict[str, Callable[[], object]] = {
     "user ids": lambda: (os.getuid(), os.geteuid()),

@@ -36,6 +36,11 @@ class SelfTestResult:
     equivalence_problem: Optional[str] = None
     environ: EnvironUse = field(default_factory=EnvironUse)
 
+    @property
+    def problem(self) -> Optional[str]:
+        """Any of the two."""
+        return self.forkserver_problem or self.equivalence_problem
+
 
 # By the forkserver's address: Python starts another one where one has died.
 _results: Dict[object, SelfTestResult] = {}
@@ -56,6 +61,9 @@ def forkserver_problem() -> Optional[str]:
         address = server.address()
         if address not in _results:
             result = _run()
+            # What is amiss may be because it had imported libraries before the script's time.
+            if result.problem and server.start_anew():
+                result = _run()
             # To start a worker may have started another forkserver: the result is of that one.
             address = server.address()
             _results[address] = result

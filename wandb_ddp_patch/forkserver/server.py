@@ -7,25 +7,23 @@ import importlib
 import json
 import multiprocessing
 import os
-import site
 import sys
 import tempfile
 import threading
 from multiprocessing import spawn, util
-from typing import Any, ContextManager, Iterator, List, Optional, Sequence
+from typing import Any, ContextManager, List, Optional, Sequence
 
 from .. import _lifecycle
-from . import preload
+from . import command, early_start, preload
+from .early_start import EarlyServer
 from .import_audit import ProcessSnapshot, replaced
 
-_PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _lock = threading.Lock()
-# How the command begins by which Python starts the forkserver; and what is put before it.
-_COMMAND = "from multiprocessing.forkserver import main;"
-_WITHOUT_CURRENT_FOLDER = "import sys; sys.path[:] = filter(None, sys.path); "
 # This process as it was when it started the forkserver; None where there was one already, which
 # the program has started.
 started_in: Optional[ProcessSnapshot] = None
+# Where it listens, if it had imported libraries before it was asked for.
+_early_address: object = None
 
 
 @_lifecycle.in_forked_child(_lifecycle.ForkStage.RENEW_LOCKS)
@@ -84,21 +82,52 @@ def start() -> None:
         ChildProcessError: This process is a fork of the one that has it.
         OSError: It can't be started.
     """
-    global started_in
+    global started_in, _early_address
     forkserver = _forkserver()
     # Held until the snapshot is set: another thread that finds the forkserver running would else
     # take it for the program's.
     with _lock:
         if _is_running(forkserver):
+            early_start.discard()
             return
         ours = preload.__name__
         users = [n for n in forkserver._preload_modules if n not in ("__main__", ours)]
         multiprocessing.set_forkserver_preload(_FalsyList([ours, *users]))
+        early = early_start.take()
         snapshot = ProcessSnapshot()
-        request = json.dumps(_preload_request(), default=str)  # sys.path may contain a Path
-        with _passed_by_environment(request), _current_folder_left_out():
-            forkserver.ensure_running()
+        try:
+            path = _write_request(_preload_request())
+            with command.package_passed_on(**{preload.VARIABLE: path}), _amended_start(path, early):
+                forkserver.ensure_running()
+        except BaseException:
+            if early is not None:
+                early.end()
+            raise
         started_in = snapshot
+        _early_address = None if early is None else address()
+
+
+def start_anew() -> bool:
+    """Replace a forkserver that had imported libraries early by one that has not.
+
+    Returns:
+        False where there is no such forkserver.
+
+    Raises:
+        OSError: The new one can't be started.
+    """
+    forkserver = _forkserver()
+    with _lock:
+        if _early_address is None or _early_address != address():
+            return False
+        # _stop() waits for as long as it takes, such as for a thread that the script has started.
+        alive = forkserver._forkserver_alive_fd
+        forkserver._forkserver_alive_fd = os.open(os.devnull, os.O_RDONLY)
+        os.close(alive)
+        early_start.end_child(forkserver._forkserver_pid)
+        forkserver._stop()
+    start()
+    return True
 
 
 def _forkserver() -> Any:
@@ -106,21 +135,25 @@ def _forkserver() -> Any:
     return importlib.import_module("multiprocessing.forkserver")._forkserver
 
 
-def _current_folder_left_out() -> ContextManager[None]:
-    """Keep a forkserver that starts now from importing what is in the current folder.
+def _amended_start(request: str, early: Optional[EarlyServer]) -> ContextManager[None]:
+    """Amend how multiprocessing starts its forkserver.
 
-    For ``python -c`` that folder is first on sys.path, as "". A random.py there, which may be
-    another user's, would be run by the forkserver's own imports; a spawned worker, which has the
-    script's sys.path by then, does not run it.
+    It is a process that is there already, where there is one; and what is in the current folder
+    is not imported by it.
     """
     module: Any = util
     upstream = module.spawnv_passfds
 
     def spawnv_passfds(path: bytes, args: Sequence[str], passfds: Sequence[int]) -> int:
-        *others, command = args
+        *others, line = args
         # Another thread may start another process meanwhile, such as the resource tracker.
-        if command.startswith(_COMMAND):
-            args = [*others, _WITHOUT_CURRENT_FOLDER + command]
+        if command.COMMAND in line:
+            if early is not None:
+                try:
+                    return early.become(line, request, passfds)
+                except OSError:
+                    early.end()
+            args = [*others, command.WITHOUT_CURRENT_FOLDER + line]
         number: int = upstream(path, args, passfds)
         return number
 
@@ -156,27 +189,7 @@ def _loaded_modules(package: str) -> List[str]:
     return sorted(name for name in list(sys.modules) if name.split(".")[0] == package)
 
 
-@contextlib.contextmanager
-def _passed_by_environment(request: str) -> Iterator[None]:
-    """Have a process that starts now find the request, and this package."""
-    before = dict(os.environ)
-    os.environ[preload.VARIABLE] = _write_request(request)
-    # The forkserver starts with nothing of this process's sys.path. Without this, it could not
-    # import preload.py where only the script's sys.path leads to this package.
-    if _PACKAGES not in (*site.getsitepackages(), site.getusersitepackages()):
-        os.environ["PYTHONPATH"] = os.pathsep.join(
-            filter(None, [_PACKAGES, before.get("PYTHONPATH")])
-        )
-    try:
-        yield
-    finally:
-        for name in (preload.VARIABLE, "PYTHONPATH"):
-            os.environ.pop(name, None)
-            if name in before:
-                os.environ[name] = before[name]
-
-
-def _write_request(request: str) -> str:
+def _write_request(request: preload.PreloadRequest) -> str:
     """Write the request to a file, which the forkserver removes, and return its path.
 
     sys.argv and sys.path may be longer than the 128 KiB that Linux takes in a variable. The file
@@ -184,5 +197,5 @@ def _write_request(request: str) -> str:
     """
     descriptor, path = tempfile.mkstemp(prefix="preload-", dir=util.get_temp_dir())
     with open(descriptor, "w", encoding="ascii") as file:
-        file.write(request)
+        json.dump(request, file, default=str)  # sys.path may contain a Path
     return path
