@@ -133,7 +133,7 @@ class _Unloadable:
         return divmod, (1, 0)
 
 
-def test_every_graft_has_probes():
+def test_every_patch_has_probes():
     named = {name.split("-")[0] for name in probes.PROBES}
     by_class = {
         "Config": "config",
