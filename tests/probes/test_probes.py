@@ -175,6 +175,7 @@ def test_a_probe_that_hangs_or_dies_says_so_and_leaves_nothing(tmp_path):
 @pytest.fixture
 def short_folder(monkeypatch):
     """A temporary folder for all that is written; its name is short, for sockets in it."""
+    probes.environment(sys.executable, patched=True)  # copies the package, for all probes to come
     with tempfile.TemporaryDirectory(prefix="d-") as folder:
         monkeypatch.setattr(tempfile, "tempdir", folder)
         yield Path(folder)
@@ -195,6 +196,15 @@ def test_forks_find_what_processes_of_their_own_find_and_leave_nothing(short_fol
     while left_in(short_folder) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left_in(short_folder)
+
+
+def test_where_nothing_can_be_forked_probes_have_processes_of_their_own(tmp_path, monkeypatch):
+    folder = tmp_path / ("long" * 20)  # for a socket's name
+    folder.mkdir()
+    probes.environment(sys.executable, patched=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    found = probes.run_all(["config-blank"], patched=True, forked=True)
+    assert found["config-blank"].passed, found
 
 
 def left_in(folder):

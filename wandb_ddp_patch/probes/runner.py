@@ -123,6 +123,7 @@ class _Batch:
         # Those that wait first: others run meanwhile.
         self._names = collections.deque(sorted(names, key=lambda name: not PROBES[name].waits))
         self._options = options
+        self._is_stopped = False
         self._interpreters: List[Union[Interpreter, ForkingInterpreter]] = []
         self._forking: Optional[ForkingInterpreter] = None
         if options.forked:
@@ -144,7 +145,13 @@ class _Batch:
                 interpreter = Interpreter(self._options.python, self._options.patched)
                 self._interpreters.append(interpreter)
             if isinstance(interpreter, ForkingInterpreter):
-                verdict, _ = interpreter.run(name, self._options.timeout, self._options.idle)
+                verdict, usable = interpreter.run(name, self._options.timeout, self._options.idle)
+                if not usable and not self._is_stopped:
+                    # No probe ends it: nothing can be forked here. Where temporary files have long
+                    # names, the forkserver's socket has none that the system takes.
+                    self._names.append(name)
+                    self._forking = interpreter = None
+                    continue
             else:
                 verdict, usable = interpreter.run(name, self._options.timeout)
                 if not usable:
@@ -159,6 +166,7 @@ class _Batch:
 
     def stop(self) -> None:
         """Kill all subprocesses; a thread that waits for one gets the verdict that it died."""
+        self._is_stopped = True
         self._names.clear()
         for interpreter in list(self._interpreters):
             interpreter.kill()
