@@ -241,14 +241,20 @@ def begin() -> None:
         _finder().on_search = _early.follow
 
 
+def _release() -> Optional[EarlyServer]:
+    """Return the process in the background, if there is one, and follow imports no more."""
+    global _early
+    early, _early = _early, None
+    _finder().on_search = None
+    return early
+
+
 def take() -> Optional[EarlyServer]:
     """Return the process, if it is what a new forkserver would be, else end it.
 
     It is the caller's from then on.
     """
-    global _early
-    early, _early = _early, None
-    _finder().on_search = None
+    early = _release()
     if early is None:
         return None
     try:
@@ -265,18 +271,14 @@ def take() -> Optional[EarlyServer]:
 
 def discard() -> None:
     """End the process in the background, if there is one."""
-    global _early
-    early, _early = _early, None
-    _finder().on_search = None
+    early = _release()
     if early is not None:
         early.end()
 
 
 @_lifecycle.in_forked_child()
 def _forget() -> None:
-    global _early
-    early, _early = _early, None
-    _finder().on_search = None
+    early = _release()
     if early is not None:
         early.forget()
 
