@@ -58,7 +58,7 @@ def serve(folder: str) -> None:
                 name = by_sentinel[sentinel]
                 process = processes.pop(name)
                 process.join()
-                kill(process.pid)  # what it has started and left
+                _kill_group(process.pid)  # what it has started and left
                 print(f"ended {name} {process.exitcode}", flush=True)
             if commands in ready:
                 data = os.read(commands, 65536)
@@ -84,12 +84,16 @@ def _obey(line: str, folder: str, context: Any, processes: Dict[str, Any]) -> No
 
 
 def kill(pid: int) -> None:
-    """Kill a probe's process and its workers."""
-    # Its group may not be there yet, or no more.
-    with contextlib.suppress(OSError):
-        os.killpg(pid, 9)
+    """Kill a probe's process, which has not been waited for, and its workers."""
+    _kill_group(pid)
+    # Its group may not be there yet.
     with contextlib.suppress(OSError):
         os.kill(pid, 9)
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(OSError):
+        os.killpg(pid, 9)
 
 
 def _run(name: str, folder: str) -> None:
