@@ -318,6 +318,22 @@ def test_nobody_is_at_the_address(opened):
         OwnerConnection({**opened.payload, "local_address": os.fsdecode(address)})
 
 
+def test_a_worker_that_was_too_slow_to_answer_was_not_refused(opened, monkeypatch):
+    monkeypatch.setattr(local_server, "_AUTHENTICATION_SECONDS", 1)
+    monkeypatch.setattr(local, "_REFUSED_SECONDS", 0.5)
+    answer, late = local.answer_challenge, [1.5, 1.5]  # as if the worker were stopped
+
+    def answer_late(*args):
+        time.sleep(late.pop() if late else 0)
+        answer(*args)
+
+    monkeypatch.setattr(local, "answer_challenge", answer_late)
+    connection = opened.connect()
+    assert not late
+    assert call(connection, "log", {"n": 1}) == (True, None)
+    connection.close()
+
+
 # --- what is short -----------------------------------------------------------------
 
 

@@ -165,6 +165,7 @@ class OwnerConnection:
     def _connect(self, key: bytes) -> Any:
         deadline, refused = time.monotonic() + _TIMEOUT_SECONDS, 0.0
         while True:
+            begun = time.monotonic()
             try:
                 return self._authenticated(key)
             except (AuthenticationError, AssertionError):
@@ -176,6 +177,9 @@ class OwnerConnection:
             except OSError:  # we have no descriptors
                 refused = 0.0
             now = time.monotonic()
+            if now > begun + _REFUSED_SECONDS:
+                # A refusal comes at once: this process was stopped, or too slow, to answer in time.
+                refused = 0.0
             late = self._owner is None and now > deadline
             if late or (refused and now > refused + _REFUSED_SECONDS) or has_exited(self._owner):
                 raise RunUnreachableError(self._why_refused() if refused else self._why_gone())
