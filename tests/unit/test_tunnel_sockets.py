@@ -26,10 +26,13 @@ from wandb_ddp_patch.tunnel.stream import LIMIT_BYTES
 
 
 class Relay:
-    """Carries connections to a port, until it is told to cut them, or to carry no more."""
+    """Carries connections to a port, until it is told to cut them, or to carry no more.
 
-    def __init__(self, port):
-        self.port, self.carries = port, True
+    It holds up the first ones for as many seconds as ``delays`` says.
+    """
+
+    def __init__(self, port, delays=()):
+        self.port, self.carries, self.delays = port, True, list(delays)
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.address = self.listener.getsockname()
         self.pairs = []
@@ -46,6 +49,7 @@ class Relay:
             threading.Thread(target=self.carry, args=(near, far), daemon=True).start()
 
     def carry(self, near, far):
+        time.sleep(self.delays.pop() if self.delays else 0)
         other = {near: far, far: near}
         while True:
             try:
@@ -131,6 +135,18 @@ def test_a_silent_connection_is_made_anew(echo, monkeypatch):
     time.sleep(1)
     relay.carries = True
     wait_for(lambda: caller.came == b"onetwo")
+    caller.close()
+
+
+def test_who_is_too_slow_to_prove_itself_is_not_unknown(echo, monkeypatch):
+    monkeypatch.setattr(servers, "_PROOF_SECONDS", 0.5)
+    monkeypatch.setattr(clients, "_GONE_SECONDS", 0.3)
+    relay = Relay(echo.address[1], delays=[1.0, 1.0])
+    caller = Caller(relay.address)
+    caller.write(b"late")
+    wait_for(lambda: caller.came == b"late" or caller.why)
+    assert caller.why is None
+    assert not relay.delays
     caller.close()
 
 

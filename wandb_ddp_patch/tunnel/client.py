@@ -144,7 +144,7 @@ class Client:
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     async def _try_to_connect(self) -> _ClientProtocol:
-        limit = min(_SILENT_SECONDS, self.timeout)
+        limit, begun = min(_SILENT_SECONDS, self.timeout), time.monotonic()
         connection = ClientConnection(self.stream, self._name, self._token)
         protocol = _ClientProtocol(connection)
         loop = event_loop.get()
@@ -158,6 +158,10 @@ class Client:
         if connection.stream is None:
             if isinstance(protocol.error, AuthenticationError):
                 raise protocol.error
+            if time.monotonic() > begun + _GONE_SECONDS:
+                # It sends strangers away who take too long, as a process does that was stopped, or
+                # a slow network. It has not said that it does not know us.
+                raise asyncio.TimeoutError
             raise EOFError  # it does not know us, or speaks something else
         return protocol
 
