@@ -60,7 +60,7 @@ def run_script(tmp_path):
 
 @pytest.fixture
 def run_prepared(run_script):
-    """The same, in a fork of a process that has imported wandb: where no test is of imports."""
+    """Run a script in a fork of a process that has imported wandb: where imports are not tested."""
     return functools.partial(run_script, start=prepared.Popen)
 
 
@@ -89,7 +89,7 @@ def _runner(run_script):
 
 @pytest.fixture(scope="session")
 def interpreters(tmp_path_factory):
-    """Those that forked_from() forks, by what they have imported."""
+    """The interpreters that forked_from() forks, by what they have imported."""
     found = {}
 
     def get(imports):
@@ -104,7 +104,7 @@ def interpreters(tmp_path_factory):
 
 @pytest.fixture
 def forked_from(interpreters, tmp_path):
-    """As fresh, but in a fork of an interpreter with some imports, which saves most of the time."""
+    """Like fresh(), but in a fork of an interpreter with some imports, which saves time."""
 
     def run(code, *, after, quiet=True, **env):
         done = interpreters(after).run(code, tmp_path, env)
@@ -118,7 +118,7 @@ def forked_from(interpreters, tmp_path):
 
 @pytest.fixture
 def warm(tmp_path):
-    """As fresh, where it does not matter how the script's own process starts: that has imported
+    """Like fresh(), where it does not matter how the script's own process starts: that has imported
     torch and wandb already, which takes seconds."""
     return functools.partial(warm_scripts.run_warm, folder=tmp_path)
 

@@ -58,9 +58,9 @@ def in_forked_child(stage: ForkStage = ForkStage.RELEASE) -> Callable[[_HookT], 
 def around_forks(before: _Hook, after_in_parent: _Hook) -> None:
     """Call functions before each fork, and after it in the parent.
 
-    To be called late, when there is a run: the system calls what was registered last first.
-    Logging's own hook takes logging's lock for the fork; were ours called while it is held, it
-    would wait for a thread that attaches a run, which waits for that lock to log.
+    Call it as late as possible, when there is a run: the system calls what was registered last
+    first. Logging's own hook takes logging's lock for the fork; were ours called while it is held,
+    it would wait for a thread that attaches a run, which waits for that lock to log.
     """
     if hasattr(os, "register_at_fork"):  # not on Windows
         os.register_at_fork(before=before, after_in_parent=after_in_parent)
@@ -80,12 +80,13 @@ if hasattr(os, "register_at_fork"):
 
 # --- when a process ends --------------------------------------------------------
 
-# A process can end in four ways, and what is registered for one of them is not called in the
-# others. The interpreter's end runs what atexit has, the last registered first: the numbers
-# below mean nothing then, so what closes something flushes it itself. A worker that
-# multiprocessing, or a copy of it, has forked runs its finalizers instead, by these numbers,
-# the highest first. os._exit runs neither: see before_os_exit. A signal that kills runs nothing:
-# so rows are flushed before a worker returns a result, see runs/flush.py.
+# A process can end in four ways. The interpreter's end runs what atexit has, the last registered
+# first; multiprocessing's finalizers are among that. So what is registered for both may be called
+# twice, and in another order than that of the numbers below: what closes something flushes it
+# itself. A worker that multiprocessing, or a copy of it, has forked runs the finalizers alone, by
+# these numbers, the highest first. os._exit, by which such a worker ends, runs neither: where a
+# program calls it itself, see before_os_exit. A signal that kills runs nothing: so rows are
+# flushed before a worker returns a result, see runs/flush.py.
 
 # First of all: what follows may take long, and a pool kills workers that do.
 FLUSH_ROWS = 100

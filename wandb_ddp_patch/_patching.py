@@ -59,7 +59,7 @@ class Patch:
         install: Makes the changes. It appends to the list that it is passed what
             undoes each of them, as it goes: where it fails half way, that half is undone.
         is_fixed: Returns False, or raises, where wandb has the fault.
-        why: The fault, in a sentence.
+        why: What is right with the patch, as a clause, which status() shows.
         since: The first wandb release that has it, as far back as measured.
         optional: Whether only past releases need it: nothing is wrong where its
             modules do not exist.

@@ -139,9 +139,9 @@ _DESCRIPTORS = 6
 
 
 def require_free_descriptors() -> None:
-    """See to it that this process may open what a connection needs.
+    """Check that this process can still open what a connection needs.
 
-    Where it may not, a thread of wandb's own dies, and who waits for it waits for ever.
+    Where it can't, a thread of wandb's own dies, and who waits for it waits for ever.
 
     Raises:
         RunUnreachableError: The limit of this process, or of the system, is reached.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Tuple
 
-from .handover import fork  # noqa: F401  (from now on, this process has runs)
+from .handover import fork  # noqa: F401  (its import registers the fork hooks)
 from .handover import payload as payloads
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ def test_three_lines_say_what_is_another():
     new = part("0.32.0", {"a": True, "b": True}, {"a": True, "b": False})
     patches = {"wandb.Config": "applied", "wandb.Run": "applied"}
     assert compare.changes(old, new, patches, {**patches, "wandb.Config": "not needed"}) == [
-        "0.32.0 since 0.31.0, patches that are another: wandb.Config (not needed, was applied)",
+        "0.32.0 since 0.31.0, patches in another state: wandb.Config (not needed, was applied)",
         "0.32.0 since 0.31.0, probes without the patch: a passes",
         "0.32.0 since 0.31.0, probes with the patch: b fails",
     ]
@@ -36,10 +36,10 @@ def test_three_lines_say_what_is_another():
         pytest.param(
             "0.12.21",
             1,
-            "0.12.21 since 0.27.2, patches that are another: wandb.",
+            "0.12.21 since 0.27.2, patches in another state: wandb.",
             marks=pytest.mark.nightly,
         ),
-        ("0.27.2", 0, "0.27.2 is what it is compared with: nothing is another"),
+        ("0.27.2", 0, "0.27.2 is what it is compared with: there is nothing to compare"),
     ],
 )
 def test_the_exit_status_says_whether_anything_is_another(release, capsys, new, status, words):

@@ -53,7 +53,7 @@ def run(
     todo = plan.make(plan.probe_names(only), [base, *wanted], pythons[:1], False)
     releases = [target.release for target, _ in todo.entries]
     if len(set(releases)) == 1:
-        print(f"{releases[0]} is what it is compared with: nothing is another")
+        print(f"{releases[0]} is what it is compared with: there is nothing to compare")
         return 0
     if len(releases) != 2:
         raise CommandError("--since compares one release with another: name one SPEC")
@@ -91,7 +91,7 @@ def changes(
     ]
     name = f"{new['release']} since {old['release']}"
     return [
-        f"{name}, patches that are another: {', '.join(patches) or 'none'}",
+        f"{name}, patches in another state: {', '.join(patches) or 'none'}",
         f"{name}, probes without the patch: {_differing(old, new, 'without')}",
         f"{name}, probes with the patch: {_differing(old, new, 'with')}",
     ]

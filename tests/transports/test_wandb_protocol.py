@@ -20,7 +20,7 @@ SECRET = response_checks.SECRET
 ENV = {**WORKER_ENV, "WANDB_DDP_PATCH": "0"}
 
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="wandb's service speaks elsewise there")
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="another protocol is spoken there")
 
 
 @pytest.mark.parametrize("script", ["message_checks.py", "response_checks.py"])

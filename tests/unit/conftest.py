@@ -1,4 +1,4 @@
-"""Holds the rule of this folder: its tests start no process, and so no service of wandb's."""
+"""Enforces the rule of this folder: its tests start no process, and so no service of wandb's."""
 
 import multiprocessing.util
 import os

@@ -20,7 +20,7 @@ from wandb_ddp_patch.transports.remote.wandb_protocol import (
 SECRET = response_checks.SECRET
 CHECKS = {**message_checks.CHECKS, **response_checks.CHECKS}
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="wandb's service speaks elsewise there")
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="another protocol is spoken there")
 
 
 @pytest.mark.parametrize("name", CHECKS)

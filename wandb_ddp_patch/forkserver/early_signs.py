@@ -1,4 +1,4 @@
-"""Whether to get ready for workers while the script still imports: will it want some, and may it?
+"""Whether to start the early server: will the script want workers, and may it be started here?
 
 This is asked whenever torch is imported, in most cases for nothing: so it imports late.
 """

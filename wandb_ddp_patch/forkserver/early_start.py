@@ -250,7 +250,7 @@ def _release() -> Optional[EarlyServer]:
 
 
 def take() -> Optional[EarlyServer]:
-    """Return the process, if it is what a new forkserver would be, else end it.
+    """Return the early server if it is what a new forkserver would be; otherwise end it.
 
     It is the caller's from then on.
     """

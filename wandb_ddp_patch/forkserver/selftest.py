@@ -38,7 +38,7 @@ class SelfTestResult:
 
     @property
     def problem(self) -> Optional[str]:
-        """Any of the two."""
+        """Either of the two."""
         return self.forkserver_problem or self.equivalence_problem
 
 

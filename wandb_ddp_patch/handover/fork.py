@@ -1,4 +1,4 @@
-"""A fork makes of each run that it inherits what it would be, had it been pickled."""
+"""In a fork, turns each inherited run into what it would be had it been pickled."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CONNECTING_SECONDS = 5
 
 
 def inherit(run: Any) -> None:
-    """Make a run that this process got by a fork one of which it is a worker."""
+    """Turn an inherited run into a worker's run."""
     run_state = state.get_state(run)
     if isinstance(run_state, WorkerState):  # a worker's worker: it connects anew
         data, phase = run_state.payload, run_state.phase

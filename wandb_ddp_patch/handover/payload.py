@@ -170,7 +170,7 @@ def _load_unreadable(payload: Payload) -> Any:
 
 
 def adopt_attached_run(run: Any) -> None:
-    """Make a run that has attached by its id one of which this process is a worker."""
+    """Turn a run that has attached by its id into a worker's run."""
     from ..transports.service import ServiceTransport  # late: not all releases need it
 
     data = describe(run)

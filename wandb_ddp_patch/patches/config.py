@@ -147,7 +147,7 @@ class ConfigWithKeyError:
 
 
 class ConfigWithDefaults:
-    """The same, for releases whose ``__init__`` imports yaml for a file that is seldom there."""
+    """Config, for releases whose ``__init__`` imports yaml for a file that is seldom there."""
 
     @wraps_original
     def _load_defaults(original, self):

@@ -1,4 +1,4 @@
-"""What a worker has logged is with the service before it ends, or tells anybody anything.
+"""Makes a worker's rows reach the service before it ends or returns a result.
 
 A pool ends its workers with SIGTERM, which runs nothing of theirs, once it has the
 results of their tasks. So rows must have arrived before a result is handed back: what a
@@ -33,7 +33,7 @@ def register(run: Any, transport: Transport) -> None:
 
 
 def unregister(run: Any) -> None:
-    """Flush a run no more: this process is done with it."""
+    """Stop flushing a run: this process is done with it."""
     _used[:] = [pair for pair in _used if pair[0] is not run]
 
 

@@ -7,7 +7,7 @@ from typing import Any, Dict, Optional, Tuple, TypedDict, Union
 # As multiprocessing.connection takes them: a socket's or pipe's name, or host and port.
 Address = Union[str, Tuple[str, int]]
 
-# To be counted up when a key changes its meaning, or one that readers need is added. Who reads
+# Increment it when a key changes its meaning, or one that readers need is added. Who reads
 # another number than this gets a run that says so when it is used. A key that readers can do
 # without needs no new number: declare it in a base class of Payload with total=False, and read it
 # by get().

@@ -33,7 +33,7 @@ class Phase(enum.Enum):
     CONNECTING = "being connected by a thread, which calls it meanwhile"
     CONNECTED = "connected"
     LEFT = "left by finish()"
-    # Then wandb itself says so.
+    # Calls go to wandb, whose error says that the run is finished.
     FINISHED = "finished already when a fork inherited it"
 
 
@@ -50,7 +50,7 @@ class OwnerState:
         share: What workers on other machines need; None where it is not shared with them.
         finished: Whether workers can use it no more.
         exit_code: What it will be finished with, if a worker of spawn() has failed.
-        metadata: What it knows of itself, where it stands for a disabled run elsewhere.
+        metadata: For a copy of another process's disabled run, what that run knew of itself.
     """
 
     is_worker: Literal[False] = False
@@ -107,9 +107,9 @@ class WorkerState:
                 self.transport.check()
             else:
                 self._connect(run)
-                # Not connected after all: it is finished, or this is a call of wandb's own while
-                # it attaches. Another transport connects without wandb: then it is a signal's
-                # handler that has come in between, and its call goes by the transport.
+                # It may not be connected after all. Either the run is finished, or this is a call
+                # of wandb's own while it attaches: both are wandb's to answer. A transport that
+                # connects without wandb gets here by a signal's handler, and makes its call.
                 phase: Phase = self.phase  # else mypy takes it for what it was above
                 if phase is not Phase.CONNECTED and self.transport.uses_upstream:
                     return upstream(run, *args, **kwargs)

@@ -53,7 +53,8 @@ class Transport(abc.ABC):
         """Connect.
 
         Raises:
-            RunUnreachableError: That can't be; raised at once.
+            RunUnreachableError: It can't; the message says why. An owner or a service that is
+                silent or busy may be waited for first.
         """
 
     @abc.abstractmethod
@@ -74,7 +75,7 @@ class Transport(abc.ABC):
     # The rest has nothing to do where each call is answered before it returns.
 
     def check(self) -> None:  # noqa: B027
-        """Look, before each call, whether the owner still has the run.
+        """Check, before each call, that the owner still has the run.
 
         Raises:
             RunUnreachableError: It has not.

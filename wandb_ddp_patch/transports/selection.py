@@ -1,6 +1,7 @@
-"""Which transport reaches a run's owner: chosen here, and nowhere else.
+"""Chooses the transport by which a run is reached; publishes runs to workers, and closes them.
 
-Each is imported where a run needs it: most processes need one of them, or none.
+Only a run that has attached by its id gets its transport elsewhere: ``adopt_attached_run()`` in
+handover/payload.py. Each is imported where a run needs it: most processes need one, or none.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def _tunnel(payload: Payload) -> Transport:
 
 
 def transport_class(payload: Payload) -> Optional[Callable[[Payload], Transport]]:
-    """Return the class of that transport, whose module has been read then; None for none."""
+    """Return the class of a payload's transport, and import its module; None if there is none."""
     share = payload["share"]
     if share and not is_same_host(share["host_fingerprint"]):
         from .tunnel import TunnelTransport

@@ -51,7 +51,7 @@ class Watch(Protocol):
         """Return until when, by the monotonic clock, all that was sent is in the run; else 0."""
 
     def invalidate(self) -> None:
-        """Have the next question asked anew: something is wrong."""
+        """Drop what is cached: something is wrong, so the next question must look again."""
 
 
 class ServiceBarrier:

@@ -23,7 +23,7 @@ _GOODBYE_SECONDS = 2.0
 
 
 def timeout() -> float:
-    """Return how many seconds an owner is waited for that can't be reached."""
+    """Return how many seconds to wait for an owner that can't be reached."""
     try:
         return float(os.environ["WANDB_DDP_PATCH_SHARE_SECONDS"])
     except (KeyError, ValueError):
@@ -81,8 +81,8 @@ class TunnelTransport(ServiceTransport):
     def connect(self, run: Any) -> None:
         _check_version(self.payload)
         self._run = run
-        # An owner that can't be reached is waited for for minutes: neither another run that
-        # attaches meanwhile nor a fork may have to wait for that.
+        # We wait minutes for an owner that can't be reached: neither another run that attaches
+        # meanwhile nor a fork may have to wait for that.
         with _opening:
             endpoint = self._tunnel.endpoint = _endpoint(self.payload)
         endpoint.wait_until_sent = self._wait_until_sent

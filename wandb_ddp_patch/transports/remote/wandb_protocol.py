@@ -1,8 +1,8 @@
 """The protocol between wandb's client and W&B's service: its framing and its classes.
 
 On the socket a message is the byte ``W``, its length as a little-endian 32-bit number, and a
-serialized ServerRequest towards the service, or ServerResponse back. So it is in all
-releases from 0.13 on.
+serialized ServerRequest towards the service, or ServerResponse back. This
+holds for all releases from 0.13 on.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def parse_request(message: bytes) -> Message:
     """Return the ServerRequest that a message is.
 
     Raises:
-        ProtocolError: It is none.
+        ProtocolError: It is not one.
     """
     return _parse(server_messages().ServerRequest, message)
 
@@ -68,7 +68,7 @@ def parse_response(message: bytes) -> Message:
     """Return the ServerResponse that a message is.
 
     Raises:
-        ProtocolError: It is none.
+        ProtocolError: It is not one.
     """
     return _parse(server_messages().ServerResponse, message)
 
