@@ -14,6 +14,7 @@ from tunnel_ends import Caller, Echo, in_loop, wait_for
 from wandb_ddp_patch.errors import RunUnreachableError
 from wandb_ddp_patch.transports.remote import endpoint
 from wandb_ddp_patch.tunnel import client as clients
+from wandb_ddp_patch.tunnel import connection as connections
 from wandb_ddp_patch.tunnel import server as servers
 from wandb_ddp_patch.tunnel import tls
 from wandb_ddp_patch.tunnel.client import (
@@ -28,11 +29,13 @@ from wandb_ddp_patch.tunnel.stream import LIMIT_BYTES
 class Relay:
     """Carries connections to a port, until it is told to cut them, or to carry no more.
 
-    It holds up the first ones for as many seconds as ``delays`` says.
+    It holds up the first ones for as many seconds as ``delays`` says. While ``is_down`` is set,
+    it accepts connections, says something, and closes them: see ``closed``.
     """
 
-    def __init__(self, port, delays=()):
+    def __init__(self, port, delays=(), is_down=False, says=b""):
         self.port, self.carries, self.delays = port, True, list(delays)
+        self.is_down, self.says, self.closed = is_down, says, 0
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.address = self.listener.getsockname()
         self.pairs = []
@@ -42,6 +45,11 @@ class Relay:
         while True:
             try:
                 near = self.listener.accept()[0]
+                if self.is_down:
+                    near.sendall(self.says)
+                    near.close()
+                    self.closed += 1
+                    continue
                 far = socket.create_connection(("127.0.0.1", self.port))
             except OSError:
                 return
@@ -150,6 +158,54 @@ def test_who_is_too_slow_to_prove_itself_is_not_unknown(echo, monkeypatch):
     caller.close()
 
 
+def test_who_is_sent_away_for_want_of_room_is_not_unknown(echo, monkeypatch):
+    monkeypatch.setattr(servers, "_PROOF_SECONDS", 0.3)
+    monkeypatch.setattr(clients, "LEAST_SECONDS", 0.2)
+    monkeypatch.setattr(clients, "_GONE_SECONDS", 0.5)
+    heard = []
+    with monkeypatch.context() as busy:  # TLS's handshake is done, and the proof comes too late
+        busy.setattr(connections.ServerConnection, "_authenticate", lambda self: heard.append(self))
+        caller = Caller(echo.address)
+        caller.write(b"late")
+        wait_for(lambda: len(set(heard)) >= 4 or caller.why)
+    wait_for(lambda: caller.came == b"late" or caller.why)
+    assert caller.why is None
+    caller.close()
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_what_only_passes_bytes_on_may_close_connections_for_a_while(echo, monkeypatch, is_known):
+    monkeypatch.setattr(clients, "_GONE_SECONDS", 0.2)
+    relay = Relay(echo.address[1], is_down=not is_known)  # as ssh -L while its network is down
+    caller = Caller(relay.address)
+    caller.write(b"one")
+    if is_known:
+        wait_for(lambda: caller.came == b"one")
+        relay.is_down = True
+        relay.cut()
+    caller.write(b"two")
+    wait_for(lambda: relay.closed >= 6 or caller.why)
+    relay.is_down = False
+    wait_for(lambda: caller.came == b"onetwo" or caller.why)
+    assert caller.why is None
+    caller.close()
+
+
+def test_what_passes_bytes_on_to_nobody_is_named_within_the_limit(echo):
+    caller = Caller(Relay(echo.address[1], is_down=True).address, timeout=0.5)
+    wait_for(lambda: caller.why)
+    assert type(caller.why) is TunnelError
+    assert "(connections are closed there before an answer comes)" in str(caller.why)
+
+
+def test_who_speaks_something_else_does_not_know_the_run(echo, monkeypatch):
+    monkeypatch.setattr(clients, "LEAST_SECONDS", 0.0)  # however slowly it does
+    relay = Relay(echo.address[1], is_down=True, says=b"SSH-2.0-OpenSSH_9.6\r\n")
+    caller = Caller(relay.address)
+    wait_for(lambda: caller.why)
+    assert isinstance(caller.why, UnknownError) and "does not know this run" in str(caller.why)
+
+
 # --- who is not let in -------------------------------------------------------------
 
 
@@ -213,7 +269,7 @@ def test_who_answers_without_the_token_is_named(monkeypatch):
 
 def test_strangers_are_few_and_go(echo, monkeypatch):
     monkeypatch.setattr(servers, "_STRANGERS", 8)
-    monkeypatch.setattr(servers, "_LEAST_SECONDS", 0.2)
+    monkeypatch.setattr(servers, "LEAST_SECONDS", 0.2)
     monkeypatch.setattr(servers, "_PROOF_SECONDS", 1.0)
     strangers = [socket.create_connection(echo.address) for _ in range(20)]
     caller = Caller(echo.address)

@@ -9,9 +9,9 @@ from typing import Callable, Optional, Tuple
 
 from . import event_loop, tls
 from .connection import ClientConnection
-from .protocol import TunnelProtocol
+from .protocol import LEAST_SECONDS, TunnelProtocol
 from .stream import Stream
-from .tls import AuthenticationError
+from .tls import AuthenticationError, ProtocolError
 
 Address = Tuple[str, int]
 
@@ -138,7 +138,7 @@ class Client:
                 if time.monotonic() > begun + self.timeout:
                     raise TunnelError(
                         f"its owner has not answered at {self._where()} within"
-                        f" {self.timeout:.0f} s ({error or 'no answer'})"
+                        f" {self.timeout:.0f} s ({str(error) or 'no answer'})"
                     ) from None
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
@@ -156,13 +156,7 @@ class Client:
             protocol.close()
             raise
         if connection.stream is None:
-            if isinstance(protocol.error, AuthenticationError):
-                raise protocol.error
-            if time.monotonic() > begun + _GONE_SECONDS:
-                # It sends strangers away who take too long, as a process does that was stopped, or
-                # a slow network. It has not said that it does not know us.
-                raise asyncio.TimeoutError
-            raise EOFError  # it does not know us, or speaks something else
+            raise protocol.verdict(time.monotonic() - begun)
         return protocol
 
     def _where(self) -> str:
@@ -190,6 +184,19 @@ class _ClientProtocol(TunnelProtocol):
         super().__init__(connection)
         self.authenticated, self.ended = asyncio.Event(), asyncio.Event()
         self.heard_at = time.monotonic()
+
+    def verdict(self, seconds: float) -> Exception:
+        """Return what it means that the other end has closed the connection after a while."""
+        if isinstance(self.error, AuthenticationError):
+            return self.error
+        if isinstance(self.error, ProtocolError):
+            return EOFError()  # it speaks something else
+        # It also sends those away who take too long, as a process does that was stopped, or one
+        # behind a slow network. And what only passes bytes on, such as ssh -L, accepts and closes
+        # at once while nothing is behind it. Neither has said that it does not know us.
+        if self.connection.is_encrypted and seconds < LEAST_SECONDS:
+            return EOFError()
+        return ConnectionResetError("connections are closed there before an answer comes")
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = time.monotonic()

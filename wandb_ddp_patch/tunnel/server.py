@@ -11,14 +11,14 @@ from typing import Callable, Dict, List, Optional
 
 from . import event_loop, tls
 from .connection import Known, ServerConnection
-from .protocol import TunnelProtocol
+from .protocol import LEAST_SECONDS, TunnelProtocol
 from .stream import Stream
 
 # Those who have connected and proven nothing yet are strangers: so many at a time, for so long.
 # Where there are as many, nobody else is accepted until one goes: the first, once it has had
 # the least time. Without these limits, anybody who reaches the port could take all descriptors
 # of the process by connecting and saying nothing.
-_STRANGERS, _PROOF_SECONDS, _LEAST_SECONDS = 256, 5.0, 1.0
+_STRANGERS, _PROOF_SECONDS = 256, 5.0
 _BACKLOG = 1024
 # How long bytes accumulate while nobody waits for an answer: the longest, once nobody has waited
 # for a while. Less would wake the thread, which holds up the process's own, for each row; more
@@ -96,7 +96,7 @@ class Server:
     async def _wait_for_room(self) -> None:
         while len(self._strangers) >= _STRANGERS:
             first = next(iter(self._strangers))
-            wait = first.begun + _LEAST_SECONDS - time.monotonic()
+            wait = first.begun + LEAST_SECONDS - time.monotonic()
             if wait <= 0:
                 first.close()
                 self._strangers.pop(first, None)
