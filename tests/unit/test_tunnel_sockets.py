@@ -1,5 +1,6 @@
 """The tunnel over real sockets: cuts, strangers, silence, and who is not there."""
 
+import concurrent.futures.thread
 import contextlib
 import os
 import select
@@ -219,6 +220,72 @@ def test_nobody_at_the_address_is_said_at_once():
     assert isinstance(caller.why, RefusedError)
     assert str(caller.why) == f"connections to 127.0.0.1, port {address[1]} are refused"
     assert time.monotonic() - begun < 2
+
+
+NOBODY = "/nobody/is/here"
+
+
+@pytest.fixture
+def addresses_of(monkeypatch):
+    """Give a name addresses; NOBODY is one that can't be reached."""
+    real, known = socket.getaddrinfo, {}
+
+    def getaddrinfo(host, port, *args, **kwargs):
+        if host not in known:
+            return real(host, port, *args, **kwargs)
+        if kwargs.get("flags", 0) & socket.AI_NUMERICHOST:
+            raise socket.gaierror("it is a name")
+        tcp = socket.SOCK_STREAM, socket.IPPROTO_TCP, ""
+        return [
+            (socket.AF_UNIX, *tcp, each) if each == NOBODY else (socket.AF_INET, *tcp, (each, port))
+            for each in known[host]
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return known.__setitem__
+
+
+@pytest.mark.parametrize("first", ["127.0.0.2", NOBODY])
+def test_a_name_with_several_addresses_is_reached_at_any(echo, addresses_of, first):
+    addresses_of("owner.test", [first, "127.0.0.1"])
+    caller = Caller(("owner.test", echo.address[1]))
+    caller.write(b"hello")
+    wait_for(lambda: caller.came == b"hello" or caller.why)
+    assert caller.why is None
+    caller.close()
+
+
+def test_a_name_is_refused_where_all_of_its_addresses_are(addresses_of):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    addresses_of("owner.test", ["127.0.0.2", "127.0.0.1"])
+    addresses_of("half.test", ["127.0.0.1", NOBODY])
+    refused = Caller(("owner.test", port), timeout=5)
+    wait_for(lambda: refused.why)
+    assert isinstance(refused.why, RefusedError)
+    waits = Caller(("half.test", port), timeout=0.5)
+    wait_for(lambda: waits.why)
+    assert type(waits.why) is TunnelError
+
+
+def test_a_name_is_found_where_no_thread_can_be_started_any_more(echo, addresses_of, monkeypatch):
+    addresses_of("owner.test", ["127.0.0.1"])
+    relay = Relay(echo.address[1])
+    caller = Caller(("owner.test", relay.address[1]))
+    caller.write(b"one")
+    wait_for(lambda: caller.came == b"one")
+    monkeypatch.setattr(concurrent.futures.thread, "_shutdown", True)  # as in exit hooks
+    relay.cut()
+    caller.write(b"two")
+    wait_for(lambda: caller.came == b"onetwo")
+    caller.close()
+
+
+def test_whatever_fails_is_told():
+    caller = Caller(("\u00fc" * 64, 1))  # no name can be so long
+    wait_for(lambda: caller.why)
+    assert type(caller.why) is TunnelError
+    assert "has failed: UnicodeError(" in str(caller.why)
 
 
 @pytest.mark.parametrize("who", [{"token": b"?" * 32}, {"name": b"?" * 16}])

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import random
+import socket
 import time
-from typing import Callable, Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
 from . import event_loop, tls
 from .connection import ClientConnection
@@ -91,16 +94,21 @@ class Client:
             self._task.cancel()
 
     async def _run(self) -> None:
-        while not self.is_closed:
-            try:
+        try:
+            while not self.is_closed:
                 protocol = await self._connect()
-            except TunnelError as error:
-                self.is_closed = True
-                self._on_end(error)
-                return
-            self.was_connected = True
-            self._on_connected()
-            await self._watch(protocol)
+                self.was_connected = True
+                self._on_connected()
+                await self._watch(protocol)
+        except TunnelError as error:
+            self._end(error)
+        except Exception as error:
+            # Nobody looks at this task: whoever waits for the tunnel would wait for ever.
+            self._end(TunnelError(f"the connection to {self._where()} has failed: {error!r}"))
+
+    def _end(self, error: TunnelError) -> None:
+        self.is_closed = True
+        self._on_end(error)
 
     async def _watch(self, protocol: _ClientProtocol) -> None:
         """Wait for the connection's end; close it where nothing comes back."""
@@ -147,8 +155,8 @@ class Client:
         limit, begun = min(_SILENT_SECONDS, self.timeout), time.monotonic()
         connection = ClientConnection(self.stream, self._name, self._token)
         protocol = _ClientProtocol(connection)
-        loop = event_loop.get()
-        await asyncio.wait_for(loop.create_connection(lambda: protocol, *self.address), limit)
+        connected = await _dial(self.address, limit)
+        await event_loop.get().create_connection(lambda: protocol, sock=connected)
         self._protocol = protocol
         try:
             await asyncio.wait_for(protocol.authenticated.wait(), limit)
@@ -169,6 +177,55 @@ class Client:
                 f"the process that answers at {self._where()} does not know this run"
             )
         return RefusedError(f"connections to {self._where()} are refused")
+
+
+async def _dial(address: Address, limit: float) -> socket.socket:
+    """Connect to the first of a host's addresses where somebody listens.
+
+    Args:
+        address: Host and port.
+        limit: Seconds for each of these addresses.
+
+    Raises:
+        ConnectionRefusedError: Nobody listens at any of them.
+        OSError: One can't be reached. Python's own words for several of them would not tell
+            that from a refusal.
+        asyncio.TimeoutError: One does not answer.
+    """
+    why: Exception = ConnectionRefusedError()
+    for place in await asyncio.wait_for(_look_up(address), limit):
+        try:
+            return await _dial_one(place, limit)
+        except ConnectionRefusedError:
+            pass
+        except (OSError, asyncio.TimeoutError) as error:
+            why = error
+    raise why
+
+
+async def _dial_one(place: Any, limit: float) -> socket.socket:
+    family, kind, number, _, address = place
+    dialled = socket.socket(family, kind, number)
+    try:
+        dialled.setblocking(False)
+        await asyncio.wait_for(event_loop.get().sock_connect(dialled, address), limit)
+    except BaseException:
+        dialled.close()
+        raise
+    return dialled
+
+
+async def _look_up(address: Address) -> List[Any]:
+    """Return what sockets need to connect to each address of a host."""
+    look_up = functools.partial(socket.getaddrinfo, *address, type=socket.SOCK_STREAM)
+    with contextlib.suppress(socket.gaierror):
+        return look_up(flags=socket.AI_NUMERICHOST)  # which asks nobody, and needs no thread
+    try:
+        return await event_loop.get().run_in_executor(None, look_up)
+    except RuntimeError:
+        # No thread can be started any more, as in exit hooks, where the last rows are sent. To
+        # hold up this thread is better than to lose them.
+        return look_up()
 
 
 class _ClientProtocol(TunnelProtocol):
