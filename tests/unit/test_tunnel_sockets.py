@@ -159,6 +159,18 @@ def test_who_is_too_slow_to_prove_itself_is_not_unknown(echo, monkeypatch):
     caller.close()
 
 
+def test_a_process_that_was_stopped_while_it_connects_tries_again(echo, monkeypatch):
+    real, relay = time.monotonic, Relay(echo.address[1], delays=[30.0])
+    caller = Caller(relay.address)
+    caller.write(b"later")
+    wait_for(lambda: relay.pairs and not relay.delays)
+    monkeypatch.setattr(time, "monotonic", lambda: real() + 3600)  # as after SIGSTOP and SIGCONT
+    in_loop(lambda: None)
+    wait_for(lambda: caller.came == b"later" or caller.why)
+    assert caller.why is None
+    caller.close()
+
+
 def test_who_is_sent_away_for_want_of_room_is_not_unknown(echo, monkeypatch):
     monkeypatch.setattr(servers, "_PROOF_SECONDS", 0.3)
     monkeypatch.setattr(clients, "LEAST_SECONDS", 0.2)

@@ -129,6 +129,9 @@ class Client:
         """
         begun, gone, pause = time.monotonic(), 0.0, _FIRST_PAUSE_SECONDS
         while True:
+            # What counts is when an attempt began, not when it has failed: this process may have
+            # been stopped meanwhile, for an hour, and has not looked for the other end since.
+            tried = time.monotonic()
             try:
                 return await self._try_to_connect()
             except AuthenticationError:
@@ -139,11 +142,11 @@ class Client:
                 gone = gone or time.monotonic()
                 # Nobody has ever been there: it is a wrong address, and no failure that passes.
                 at_once = isinstance(error, ConnectionRefusedError) and not self.was_connected
-                if at_once or time.monotonic() > gone + _GONE_SECONDS:
+                if at_once or tried > gone + _GONE_SECONDS:
                     raise self._refusal(error) from None
             except (OSError, asyncio.TimeoutError) as error:
                 gone = 0.0
-                if time.monotonic() > begun + self.timeout:
+                if tried > begun + self.timeout:
                     raise TunnelError(
                         f"its owner has not answered at {self._where()} within"
                         f" {self.timeout:.0f} s ({str(error) or 'no answer'})"
