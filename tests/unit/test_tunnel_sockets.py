@@ -7,17 +7,18 @@ import select
 import socket
 import threading
 import time
+import types
 
 import pytest
 from limits import SOON_SECONDS, WAIT_SECONDS
 from tunnel_ends import Caller, Echo, in_loop, wait_for
 
 from wandb_ddp_patch.errors import RunUnreachableError
-from wandb_ddp_patch.transports.remote import endpoint
+from wandb_ddp_patch.transports.remote import endpoint, shared_runs
 from wandb_ddp_patch.tunnel import client as clients
 from wandb_ddp_patch.tunnel import connection as connections
+from wandb_ddp_patch.tunnel import event_loop, tls
 from wandb_ddp_patch.tunnel import server as servers
-from wandb_ddp_patch.tunnel import tls
 from wandb_ddp_patch.tunnel.client import (
     ImpostorError,
     RefusedError,
@@ -376,4 +377,26 @@ def test_strangers_that_send_rubbish_do_no_harm(echo):
     caller.close()
 
 
-# --- forks ---------------------------------------------------------------------------
+# --- the thread --------------------------------------------------------------------
+
+
+def test_where_no_thread_can_be_started_it_is_said_and_tried_again(monkeypatch):
+    said = []
+    monkeypatch.setattr(event_loop, "_loop", None)
+    monkeypatch.setattr(shared_runs, "_gateway", None)
+    monkeypatch.setattr(shared_runs, "_heard", {})
+    monkeypatch.setattr(shared_runs._lifecycle, "termwarn", lambda text, **_: said.append(text))
+    monkeypatch.setenv("WANDB_DDP_PATCH_SHARE", "127.0.0.1")
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as too_many:
+        too_many.setattr(threading.Thread, "start", start)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                event_loop.get()
+        shared_runs.share_from_environment(types.SimpleNamespace(share=None, key="0" * 32))
+    assert said == ["The run is not shared with other machines: can't start new thread."]
+    assert in_loop(threading.current_thread).name == "wandb_ddp_patch tunnel"
+    event_loop.get().call_soon_threadsafe(event_loop.get().stop)
