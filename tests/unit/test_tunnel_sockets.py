@@ -113,8 +113,7 @@ def test_cuts_lose_and_repeat_nothing(echo):
 
 def test_many_clients_at_once(echo):
     callers = [Caller(echo.address) for _ in range(300)]
-    for caller in callers:
-        caller.write(caller.stream.id)
+    in_loop(lambda: [caller.stream.write(caller.stream.id) for caller in callers])
     wait_for(lambda: all(caller.came == caller.stream.id for caller in callers))
     for caller in callers:
         caller.close()
@@ -361,6 +360,27 @@ def test_strangers_are_few_and_go(echo, monkeypatch):
             assert stranger.recv(1) == b""
     assert len(echo.server._strangers) <= 8
     caller.close()
+
+
+def test_those_who_connect_together_are_accepted_together(echo):
+    loop, together, rounds, done = event_loop.get(), [], [], threading.Event()
+
+    def count():  # each time that the loop comes round, which it does seldom while rows come
+        if len(echo.server._strangers) < len(together):
+            rounds.append(None)
+            loop.call_soon(count)
+        else:
+            done.set()
+
+    def connect():
+        together.extend(socket.create_connection(echo.address) for _ in range(100))
+        count()
+
+    in_loop(connect)
+    assert done.wait(WAIT_SECONDS)
+    assert len(rounds) < 20
+    for stranger in together:
+        stranger.close()
 
 
 def test_strangers_that_send_rubbish_do_no_harm(echo):

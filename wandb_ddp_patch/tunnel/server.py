@@ -78,20 +78,30 @@ class Server:
         while True:
             await self._wait_for_room()
             try:
-                connected, _ = await self.loop.sock_accept(listener)
+                accepted = await self._accept_some(listener)
             except OSError:
                 # No descriptors are left, or it has gone already. Not to wait would keep the
                 # thread busy, and with it the others that could go and leave some.
                 self._on_no_descriptor()
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
-            try:
-                await self.loop.connect_accepted_socket(self._new_protocol, connected)
-            except Exception:  # it has gone already; to raise would end the loop that accepts
-                connected.close()
+            await asyncio.gather(*map(self._take_in, accepted))
 
-    def _new_protocol(self) -> _ServerProtocol:
-        return _ServerProtocol(self)
+    async def _accept_some(self, listener: socket.socket) -> List[socket.socket]:
+        """Wait for one that connects; return it, and those who have as well, if there is room."""
+        accepted = [(await self.loop.sock_accept(listener))[0]]
+        # Not one each time that the loop comes round: while workers log, it pauses each time, and
+        # the last of a thousand that connect together would wait for longer than it is patient.
+        with contextlib.suppress(OSError):  # there are no more; or the next call raises it again
+            while len(self._strangers) + len(accepted) < _STRANGERS:
+                accepted.append(listener.accept()[0])
+        return accepted
+
+    async def _take_in(self, connected: socket.socket) -> None:
+        try:
+            await self.loop.connect_accepted_socket(lambda: _ServerProtocol(self), connected)
+        except Exception:  # it has gone already; to raise would end the loop that accepts
+            connected.close()
 
     async def _wait_for_room(self) -> None:
         while len(self._strangers) >= _STRANGERS:
