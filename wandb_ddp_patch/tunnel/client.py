@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import random
+import socket
 import time
-from typing import Callable, Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
 from . import event_loop, tls
 from .connection import ClientConnection
-from .protocol import TunnelProtocol
+from .protocol import LEAST_SECONDS, TunnelProtocol
 from .stream import Stream
-from .tls import AuthenticationError
+from .tls import AuthenticationError, ProtocolError
 
 Address = Tuple[str, int]
 
@@ -91,16 +94,21 @@ class Client:
             self._task.cancel()
 
     async def _run(self) -> None:
-        while not self.is_closed:
-            try:
+        try:
+            while not self.is_closed:
                 protocol = await self._connect()
-            except TunnelError as error:
-                self.is_closed = True
-                self._on_end(error)
-                return
-            self.was_connected = True
-            self._on_connected()
-            await self._watch(protocol)
+                self.was_connected = True
+                self._on_connected()
+                await self._watch(protocol)
+        except TunnelError as error:
+            self._end(error)
+        except Exception as error:
+            # Nobody looks at this task: whoever waits for the tunnel would wait for ever.
+            self._end(TunnelError(f"the connection to {self._where()} has failed: {error!r}"))
+
+    def _end(self, error: TunnelError) -> None:
+        self.is_closed = True
+        self._on_end(error)
 
     async def _watch(self, protocol: _ClientProtocol) -> None:
         """Wait for the connection's end; close it where nothing comes back."""
@@ -121,6 +129,9 @@ class Client:
         """
         begun, gone, pause = time.monotonic(), 0.0, _FIRST_PAUSE_SECONDS
         while True:
+            # What counts is when an attempt began, not when it has failed: this process may have
+            # been stopped meanwhile, for an hour, and has not looked for the other end since.
+            tried = time.monotonic()
             try:
                 return await self._try_to_connect()
             except AuthenticationError:
@@ -131,14 +142,14 @@ class Client:
                 gone = gone or time.monotonic()
                 # Nobody has ever been there: it is a wrong address, and no failure that passes.
                 at_once = isinstance(error, ConnectionRefusedError) and not self.was_connected
-                if at_once or time.monotonic() > gone + _GONE_SECONDS:
+                if at_once or tried > gone + _GONE_SECONDS:
                     raise self._refusal(error) from None
             except (OSError, asyncio.TimeoutError) as error:
                 gone = 0.0
-                if time.monotonic() > begun + self.timeout:
+                if tried > begun + self.timeout:
                     raise TunnelError(
                         f"its owner has not answered at {self._where()} within"
-                        f" {self.timeout:.0f} s ({error or 'no answer'})"
+                        f" {self.timeout:.0f} s ({str(error) or 'no answer'})"
                     ) from None
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
@@ -147,8 +158,8 @@ class Client:
         limit, begun = min(_SILENT_SECONDS, self.timeout), time.monotonic()
         connection = ClientConnection(self.stream, self._name, self._token)
         protocol = _ClientProtocol(connection)
-        loop = event_loop.get()
-        await asyncio.wait_for(loop.create_connection(lambda: protocol, *self.address), limit)
+        connected = await _dial(self.address, limit)
+        await event_loop.get().create_connection(lambda: protocol, sock=connected)
         self._protocol = protocol
         try:
             await asyncio.wait_for(protocol.authenticated.wait(), limit)
@@ -156,13 +167,7 @@ class Client:
             protocol.close()
             raise
         if connection.stream is None:
-            if isinstance(protocol.error, AuthenticationError):
-                raise protocol.error
-            if time.monotonic() > begun + _GONE_SECONDS:
-                # It sends strangers away who take too long, as a process does that was stopped, or
-                # a slow network. It has not said that it does not know us.
-                raise asyncio.TimeoutError
-            raise EOFError  # it does not know us, or speaks something else
+            raise protocol.verdict(time.monotonic() - begun)
         return protocol
 
     def _where(self) -> str:
@@ -175,6 +180,55 @@ class Client:
                 f"the process that answers at {self._where()} does not know this run"
             )
         return RefusedError(f"connections to {self._where()} are refused")
+
+
+async def _dial(address: Address, limit: float) -> socket.socket:
+    """Connect to the first of a host's addresses where somebody listens.
+
+    Args:
+        address: Host and port.
+        limit: Seconds for each of these addresses.
+
+    Raises:
+        ConnectionRefusedError: Nobody listens at any of them.
+        OSError: One can't be reached. Python's own words for several of them would not tell
+            that from a refusal.
+        asyncio.TimeoutError: One does not answer.
+    """
+    why: Exception = ConnectionRefusedError()
+    for place in await asyncio.wait_for(_look_up(address), limit):
+        try:
+            return await _dial_one(place, limit)
+        except ConnectionRefusedError:
+            pass
+        except (OSError, asyncio.TimeoutError) as error:
+            why = error
+    raise why
+
+
+async def _dial_one(place: Any, limit: float) -> socket.socket:
+    family, kind, number, _, address = place
+    dialled = socket.socket(family, kind, number)
+    try:
+        dialled.setblocking(False)
+        await asyncio.wait_for(event_loop.get().sock_connect(dialled, address), limit)
+    except BaseException:
+        dialled.close()
+        raise
+    return dialled
+
+
+async def _look_up(address: Address) -> List[Any]:
+    """Return what sockets need to connect to each address of a host."""
+    look_up = functools.partial(socket.getaddrinfo, *address, type=socket.SOCK_STREAM)
+    with contextlib.suppress(socket.gaierror):
+        return look_up(flags=socket.AI_NUMERICHOST)  # which asks nobody, and needs no thread
+    try:
+        return await event_loop.get().run_in_executor(None, look_up)
+    except RuntimeError:
+        # No thread can be started any more, as in exit hooks, where the last rows are sent. To
+        # hold up this thread is better than to lose them.
+        return look_up()
 
 
 class _ClientProtocol(TunnelProtocol):
@@ -190,6 +244,19 @@ class _ClientProtocol(TunnelProtocol):
         super().__init__(connection)
         self.authenticated, self.ended = asyncio.Event(), asyncio.Event()
         self.heard_at = time.monotonic()
+
+    def verdict(self, seconds: float) -> Exception:
+        """Return what it means that the other end has closed the connection after a while."""
+        if isinstance(self.error, AuthenticationError):
+            return self.error
+        if isinstance(self.error, ProtocolError):
+            return EOFError()  # it speaks something else
+        # It also sends those away who take too long, as a process does that was stopped, or one
+        # behind a slow network. And what only passes bytes on, such as ssh -L, accepts and closes
+        # at once while nothing is behind it. Neither has said that it does not know us.
+        if self.connection.is_encrypted and seconds < LEAST_SECONDS:
+            return EOFError()
+        return ConnectionResetError("connections are closed there before an answer comes")
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = time.monotonic()

@@ -106,6 +106,11 @@ class Connection:
         del plain[:at]
 
     @property
+    def is_encrypted(self) -> bool:
+        """Whether the TLS handshake is done, so that the other end is one that speaks TLS."""
+        return bool(self._channel.binding)
+
+    @property
     def has_output(self) -> bool:
         """Whether something waits to be sent, besides an acknowledgement."""
         waits = self.stream is not None and self.stream.outbox.unsent > 0

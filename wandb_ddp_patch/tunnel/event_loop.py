@@ -19,16 +19,25 @@ _is_pausing = False
 
 
 def get() -> asyncio.AbstractEventLoop:
-    """Return the loop of this process; start it, if it does not run."""
+    """Return the loop of this process; start it, if it does not run.
+
+    Raises:
+        RuntimeError: No thread can be started: there are too many, or this process ends.
+    """
     global _loop
     with _starting:
         if _loop is None:
-            _loop = asyncio.new_event_loop()
-            # A daemon: it must not keep the interpreter from ending, and still runs in its
-            # exit hooks, where workers' last bytes are waited for.
-            threading.Thread(
-                target=_loop.run_forever, name="wandb_ddp_patch tunnel", daemon=True
-            ).start()
+            loop = asyncio.new_event_loop()
+            try:
+                # A daemon: it must not keep the interpreter from ending, and still runs in its
+                # exit hooks, where workers' last bytes are waited for.
+                threading.Thread(
+                    target=loop.run_forever, name="wandb_ddp_patch tunnel", daemon=True
+                ).start()
+            except RuntimeError:
+                loop.close()
+                raise
+            _loop = loop  # not before it runs: later calls would wait for it for ever
         return _loop
 
 

@@ -16,6 +16,9 @@ _BUFFER_BYTES = 1 << 18
 # The other end is told what was consumed after so many bytes, or so long. Not for each row:
 # that would be as many messages back as there are rows.
 _ACKNOWLEDGE_BYTES, _ACKNOWLEDGE_SECONDS = 1 << 16, 0.25
+# So long a server leaves each stranger its time, whatever happens (see server.py). One that is
+# sent away sooner is unknown there, and its client has to know how long that is: never less.
+LEAST_SECONDS = 1.0
 # A connection whose other end is not heard from at all is closed after about a minute.
 _KEEPALIVE = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 4))
 

@@ -11,14 +11,14 @@ from typing import Callable, Dict, List, Optional
 
 from . import event_loop, tls
 from .connection import Known, ServerConnection
-from .protocol import TunnelProtocol
+from .protocol import LEAST_SECONDS, TunnelProtocol
 from .stream import Stream
 
 # Those who have connected and proven nothing yet are strangers: so many at a time, for so long.
 # Where there are as many, nobody else is accepted until one goes: the first, once it has had
 # the least time. Without these limits, anybody who reaches the port could take all descriptors
 # of the process by connecting and saying nothing.
-_STRANGERS, _PROOF_SECONDS, _LEAST_SECONDS = 256, 5.0, 1.0
+_STRANGERS, _PROOF_SECONDS = 256, 5.0
 _BACKLOG = 1024
 # How long bytes accumulate while nobody waits for an answer: the longest, once nobody has waited
 # for a while. Less would wake the thread, which holds up the process's own, for each row; more
@@ -78,25 +78,35 @@ class Server:
         while True:
             await self._wait_for_room()
             try:
-                connected, _ = await self.loop.sock_accept(listener)
+                accepted = await self._accept_some(listener)
             except OSError:
                 # No descriptors are left, or it has gone already. Not to wait would keep the
                 # thread busy, and with it the others that could go and leave some.
                 self._on_no_descriptor()
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
-            try:
-                await self.loop.connect_accepted_socket(self._new_protocol, connected)
-            except Exception:  # it has gone already; to raise would end the loop that accepts
-                connected.close()
+            await asyncio.gather(*map(self._take_in, accepted))
 
-    def _new_protocol(self) -> _ServerProtocol:
-        return _ServerProtocol(self)
+    async def _accept_some(self, listener: socket.socket) -> List[socket.socket]:
+        """Wait for one that connects; return it, and those who have as well, if there is room."""
+        accepted = [(await self.loop.sock_accept(listener))[0]]
+        # Not one each time that the loop comes round: while workers log, it pauses each time, and
+        # the last of a thousand that connect together would wait for longer than it is patient.
+        with contextlib.suppress(OSError):  # there are no more; or the next call raises it again
+            while len(self._strangers) + len(accepted) < _STRANGERS:
+                accepted.append(listener.accept()[0])
+        return accepted
+
+    async def _take_in(self, connected: socket.socket) -> None:
+        try:
+            await self.loop.connect_accepted_socket(lambda: _ServerProtocol(self), connected)
+        except Exception:  # it has gone already; to raise would end the loop that accepts
+            connected.close()
 
     async def _wait_for_room(self) -> None:
         while len(self._strangers) >= _STRANGERS:
             first = next(iter(self._strangers))
-            wait = first.begun + _LEAST_SECONDS - time.monotonic()
+            wait = first.begun + LEAST_SECONDS - time.monotonic()
             if wait <= 0:
                 first.close()
                 self._strangers.pop(first, None)

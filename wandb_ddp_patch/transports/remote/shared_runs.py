@@ -128,7 +128,7 @@ def share_from_environment(owned: state.OwnerState) -> None:
         return
     try:
         listen_tcp(owned, *parse_setting(setting))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # the last: no thread can be started
         _lifecycle.termwarn(f"The run is not shared with other machines: {error}.", repeat=False)
 
 
