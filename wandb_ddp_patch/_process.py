@@ -23,28 +23,49 @@ def process_fingerprint(pid: Optional[int] = None) -> Optional[str]:
         pid: Its number; by default this process.
 
     Returns:
-        Four words; None where there is no process of that number, or no means to tell.
+        Four words; None where there is no process of that number, or it can't be told.
+    """
+    with contextlib.suppress(OSError):
+        return _look_at(pid or os.getpid())
+    return None
+
+
+def _look_at(pid: int) -> Optional[str]:
+    """Return a process's fingerprint, or None if it has ended.
 
     Raises:
-        PermissionError: On Windows, there is one, and it must not be looked at.
+        OSError: It can't be told.
     """
-    pid = pid or os.getpid()
     if sys.platform == "win32":
         return _on_windows(pid)
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        boot = file.read().strip()
+    namespace = os.readlink("/proc/self/ns/pid")
     try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            boot = file.read().strip()
-        namespace = os.readlink("/proc/self/ns/pid")
         with open(f"/proc/{pid}/stat", "rb") as file:
             # After the name, which may hold anything, also half a character; the 22nd of all.
             fields = file.read().rpartition(b")")[2].decode().split()
-    except OSError:
+    except ProcessLookupError:
+        return None  # it has ended while its file was read
+    except FileNotFoundError:
+        if _is_number_taken(pid):
+            raise  # mounted with hidepid=2, /proc hides the processes of other users
         return None
     # A zombie: it has ended, and waits for its parent to see that. Were it taken for alive, who
     # waits for its end would wait for as long as its parent is busy.
     if fields[0] in "XZ":
         return None
     return f"{boot} {namespace} {pid} {fields[19]}"
+
+
+def _is_number_taken(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # by a process of another user
+    return True
 
 
 def _on_windows(pid: int) -> Optional[str]:
@@ -129,8 +150,8 @@ def has_exited(fingerprint: Optional[str]) -> bool:
     if [boot, namespace] != here.split(" ")[:2]:
         return False
     try:
-        return process_fingerprint(int(pid)) != fingerprint
-    except PermissionError:  # there is one of that number, which is all that can be told
+        return _look_at(int(pid)) != fingerprint
+    except OSError:  # another user's, say, or this process has too many files open
         return False
 
 

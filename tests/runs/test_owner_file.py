@@ -105,6 +105,46 @@ def test_a_process_is_known_by_more_than_its_number():
     assert _process.has_exited(known)
 
 
+# A namespace of mounts, and one of processes, for /proc to hide them from nobody else.
+APART = ["unshare", "--mount", "--pid", "--fork"]
+MOUNT = ["mount", "-t", "proc", "-o", "hidepid=2", "proc", "/proc"]
+HIDES = """
+import os, subprocess, sys
+from wandb_ddp_patch import _process
+
+subprocess.run(sys.argv[1:], check=True)
+owner = subprocess.Popen(["sleep", "600"])
+known = _process.process_fingerprint(owner.pid)
+
+def ask_as_another_user():
+    if os.fork() == 0:
+        os.setgid(65534)
+        os.setuid(65534)
+        print(os.path.exists(f"/proc/{owner.pid}"), _process.has_exited(known), flush=True)
+        os._exit(0)
+    os.wait()
+
+ask_as_another_user()
+owner.kill()
+owner.wait()
+ask_as_another_user()
+"""
+
+
+def can_hide_processes():
+    try:
+        return subprocess.run([*APART, *MOUNT], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not can_hide_processes(), reason="needs namespaces and /proc: Linux, root")
+def test_a_process_that_the_system_hides_from_other_users_has_not_ended(run_script):
+    """Its worker, by another user, was told that the run is finished, and tried no tunnel."""
+    done = run_script(HIDES, *MOUNT, before=APART)
+    assert done.stdout.splitlines() == ["False False", "False True"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the C library")
 def test_workers_are_told_of_the_end_also_while_the_lock_is_held(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

@@ -34,6 +34,9 @@ _CONNECTING_SECONDS = 1.0
 # How long a worker that was not told of the end may come back to hear of it.
 _GONE_SECONDS = 300.0
 _TICK_SECONDS = 0.02
+# How long the service is tried to be reached where this process lacks descriptors, or too many
+# others are connecting: a worker whose connection is given up can log no more.
+_CONNECT_SECONDS, _CONNECT_PAUSE_SECONDS = 30.0, 0.1
 # How much may wait for the service before no more is read for it.
 _WAITING_BYTES = 1 << 20
 
@@ -127,17 +130,38 @@ class OwnerSession(Session):
         self._connecting = asyncio.ensure_future(self._connect())
 
     async def _connect(self) -> None:
+        deadline = time.monotonic() + _CONNECT_SECONDS
+        while not self.is_closed:
+            try:
+                await self._try_to_connect()
+                return
+            except OSError as error:
+                if _is_final(error) or time.monotonic() > deadline:
+                    self.close(f"its owner can't reach W&B's service: {error}")
+                    return
+            # To accept this worker may have taken the last descriptor.
+            raise_fd_limit()
+            await asyncio.sleep(_CONNECT_PAUSE_SECONDS)
+
+    async def _try_to_connect(self) -> None:
         loop = event_loop.get()
         address = service_address(self._run.service)
+        if address is None:
+            raise OSError(f"WANDB_SERVICE={self._run.service} has an unknown format")
+        if not isinstance(address, str):
+            await loop.create_connection(lambda: self, *address)
+            return
+        connecting = socket.socket(socket.AF_UNIX)
         try:
-            if address is None:
-                raise OSError(f"WANDB_SERVICE={self._run.service} has an unknown format")
-            if isinstance(address, str):
-                await loop.create_unix_connection(lambda: self, address)
-            else:
-                await loop.create_connection(lambda: self, *address)
-        except OSError as error:
-            self.close(f"its owner can't reach W&B's service: {error}")
+            connecting.setblocking(False)
+            await loop.sock_connect(connecting, address)
+            # Raises ENOTCONN where as many wait to be accepted as may: asyncio takes the kernel's
+            # EAGAIN for a connection under way, and then for one that is there.
+            connecting.getpeername()
+            await loop.create_unix_connection(lambda: self, sock=connecting)
+        except BaseException:
+            connecting.close()
+            raise
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -192,6 +216,12 @@ class OwnerSession(Session):
             self.transport.close()
         self._files.close()
         self._run.on_session_closed(self)
+
+
+def _is_final(error: OSError) -> bool:
+    """Return True if there is no service any more where it is looked for."""
+    # asyncio's own error has no number: each of several addresses has refused.
+    return error.errno is None or isinstance(error, (ConnectionRefusedError, FileNotFoundError))
 
 
 class SharedRun:
