@@ -9,6 +9,7 @@ import wandb
 
 import wandb_ddp_patch
 from wandb_ddp_patch.handover import payload
+from wandb_ddp_patch.transports.remote import received_files
 
 WORKER = """
 import json, os, pickle, stat, sys
@@ -146,6 +147,30 @@ said["said"].append(outcome(run.finish))
     assert errors[0].startswith("UsageError: An earlier call failed: ")
     assert run.summary["x"] == 3
     assert os.path.exists(os.path.join(run.dir, "two.txt"))
+
+
+def full_disk(path):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_refusal_that_no_later_call_could_raise_is_told_when_the_worker_ends(
+    run, act, monkeypatch
+):
+    monkeypatch.setattr(received_files, "open_new", full_disk)
+    _, errors = act('run.log({"html": wandb.Html("<b>x</b>")})')
+    assert errors.count("An earlier call failed: the file media/html/html_") == 1
+    assert "is missing in the run: the run's owner can't store it" in errors
+
+
+def test_finish_raises_all_that_was_refused(act):
+    said, errors = act("""
+run.log({"x": 1})
+state.get_state(run).transport.endpoint.refusals.extend(map(str, range(25)))
+said["finish"] = outcome(run.finish)
+""")
+    told = "; ".join(map(str, range(20)))
+    assert said["finish"] == f"UsageError: An earlier call failed: {told}; and 5 more"
+    assert "An earlier call failed" not in errors
 
 
 def test_tensorboard_says_where_it_works(run, act):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import threading
@@ -20,6 +21,9 @@ _TIMEOUT_SECONDS = 300.0
 # How long a process that ends waits until the owner has heard it say goodbye: else the owner
 # might wait for its rows when it finishes the run.
 _GOODBYE_SECONDS = 2.0
+# How many refusals are told at once: where the owner's disk is full, all of a loop's files are
+# refused.
+_REFUSALS = 20
 
 
 def timeout() -> float:
@@ -123,17 +127,41 @@ class TunnelTransport(ServiceTransport):
             self._raise_refusal()
         return result
 
+    def leave(self, run: Any) -> None:
+        self._flush(run)  # without a warning of what is refused: here it can be raised
+        self.detach(run)
+
     def detach(self, run: Any) -> None:
         super().detach(run)
         self._raise_refusal()
 
     def _raise_refusal(self) -> None:
-        """Raise what the owner has said of an earlier message, which nobody waited for."""
-        if self.endpoint.refusals:
-            raise usage_error(f"An earlier call failed: {self.endpoint.refusals.popleft()}")
+        """Raise what the owner has said of earlier messages, which nobody waited for."""
+        refusals = self._take_refusals()
+        if refusals:
+            raise usage_error(f"An earlier call failed: {refusals}")
+
+    def _take_refusals(self) -> str:
+        refusals, taken = self.endpoint.refusals, []
+        while refusals:
+            with contextlib.suppress(IndexError):  # another thread has taken it
+                taken.append(refusals.popleft())
+        if len(taken) > _REFUSALS:
+            taken[_REFUSALS:] = [f"and {len(taken) - _REFUSALS} more"]
+        return "; ".join(taken)
 
     def flush(self, run: Any) -> None:
         """Wait until the service has all that this worker has sent; say what is missing."""
+        try:
+            self._flush(run)
+        finally:
+            # The answer that was waited for came after all refusals. There may be no later call
+            # that could raise them.
+            refusals = self._take_refusals()
+            if refusals:
+                _lifecycle.termwarn(f"An earlier call failed: {refusals}")
+
+    def _flush(self, run: Any) -> None:
         self.dirty = False
         endpoint = self.endpoint
         barrier = ServiceBarrier(interface_of(run), endpoint.timeout)
