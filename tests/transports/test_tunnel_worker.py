@@ -12,7 +12,7 @@ from wandb_ddp_patch.handover import payload
 from wandb_ddp_patch.transports.remote import received_files
 
 WORKER = """
-import json, os, pickle, stat, sys
+import json, os, pickle, stat, sys, time
 import wandb, wandb_ddp_patch
 from wandb_ddp_patch import worker
 from wandb_ddp_patch.runs import state
@@ -171,6 +171,66 @@ said["finish"] = outcome(run.finish)
     told = "; ".join(map(str, range(20)))
     assert said["finish"] == f"UsageError: An earlier call failed: {told}; and 5 more"
     assert "An earlier call failed" not in errors
+
+
+# A file is long under way: what was logged after it waits for it.
+HOLDS_A_FILE = """
+import asyncio, threading
+from wandb_ddp_patch.errors import FINISHED
+from wandb_ddp_patch.transports import service, tunnel
+from wandb_ddp_patch.transports.remote import endpoint as endpoints
+from wandb_ddp_patch.tunnel import event_loop
+
+gate, send_file = threading.Event(), endpoints.WorkerSession._send_file
+async def send_later(session, file):
+    while not gate.is_set():
+        await asyncio.sleep(0.01)
+    await send_file(session, file)
+endpoints.WorkerSession._send_file = send_later
+run.log({"html": wandb.Html("<b>x</b>")})
+run.log({"x": 1})
+transport = state.get_state(run).transport
+endpoint = transport.endpoint
+"""
+
+
+def test_a_worker_knows_whether_all_was_sent(act):
+    said, errors = act(
+        HOLDS_A_FILE
+        + """
+timeout, endpoint.timeout = endpoint.timeout, 0.1
+seconds, tunnel._DRAIN_SECONDS = tunnel._DRAIN_SECONDS, 0.1
+said["held"] = endpoint.wait_until_sent()
+tunnel._DRAIN_SECONDS = seconds
+threading.Timer(1, gate.set).start()
+said["sent"] = endpoint.wait_until_sent()  # however short the limit for a lost connection is
+endpoint.timeout = timeout
+run.finish()
+said["finished"] = endpoint.wait_until_sent()
+"""
+    )
+    assert said == {"held": False, "sent": True, "finished": True}
+    assert "may be lost" not in errors
+
+
+def test_what_the_owner_has_not_waited_for_is_told(act):
+    _, errors = act(
+        HOLDS_A_FILE
+        + """
+wait, asking = endpoint.wait_until_sent, []
+def wait_until_sent():
+    asking.append(threading.current_thread())
+    return wait()
+endpoint.wait_until_sent = wait_until_sent
+loop = event_loop.get()
+loop.call_soon_threadsafe(endpoint.drain, lambda: None)
+while not asking:
+    time.sleep(0.01)
+loop.call_soon_threadsafe(endpoint.end, FINISHED)
+asking[0].join()
+"""
+    )
+    assert "may be lost: the process that called wandb.init() has finished it" in errors
 
 
 def test_tensorboard_says_where_it_works(run, act):

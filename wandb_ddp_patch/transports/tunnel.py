@@ -21,6 +21,10 @@ _TIMEOUT_SECONDS = 300.0
 # How long a process that ends waits until the owner has heard it say goodbye: else the owner
 # might wait for its rows when it finishes the run.
 _GOODBYE_SECONDS = 2.0
+# How long the service is asked, while the owner ends the run, whether it has everything. Longer
+# than the owner waits, which says when it gives up; the limit for an owner that can't be reached
+# may be shorter.
+_DRAIN_SECONDS = 60.0
 # How many refusals are told at once: where the owner's disk is full, all of a loop's files are
 # refused.
 _REFUSALS = 20
@@ -164,8 +168,7 @@ class TunnelTransport(ServiceTransport):
     def _flush(self, run: Any) -> None:
         self.dirty = False
         endpoint = self.endpoint
-        barrier = ServiceBarrier(interface_of(run), endpoint.timeout)
-        if endpoint.why is None and barrier.wait(lambda: endpoint.why is not None):
+        if self._is_confirmed(run, endpoint.timeout):
             return
         if endpoint.why == FINISHED and self.called_at <= endpoint.drained_at:
             return
@@ -178,11 +181,17 @@ class TunnelTransport(ServiceTransport):
                 f"{what} this worker to run {self.payload['metadata']['id']} may be lost: {why}."
             )
 
-    def _wait_until_sent(self) -> None:
-        """Wait until the service has all that this process has logged."""
+    def _is_confirmed(self, run: Any, seconds: float) -> bool:
+        """Return True once the service has all that was logged before; False if it won't say so."""
+        endpoint = self.endpoint
+        barrier = ServiceBarrier(interface_of(run), seconds)
+        return endpoint.why is None and barrier.wait(lambda: endpoint.why is not None)
+
+    def _wait_until_sent(self) -> bool:
+        """Return True once the service has all that this process has logged."""
         run = self._run
-        if run is not None and self.attached:
-            ServiceBarrier(interface_of(run), self.endpoint.timeout).wait(self.watch.is_finished)
+        # Where it is not attached, it has logged nothing, or has flushed it.
+        return run is None or not self.attached or self._is_confirmed(run, _DRAIN_SECONDS)
 
 
 def _log_artifacts_without_a_key(run: Any) -> None:

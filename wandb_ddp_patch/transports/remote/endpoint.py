@@ -68,12 +68,12 @@ class Endpoint:
     Attributes:
         address, name, token: Where the owner listens, and for what.
         wait_until_sent: Called, in a thread of its own, when the owner is about to end the
-            run: returns once the service has all that was logged.
+            run: returns True once the service has all that was logged, False if that can't be had.
         service: The value of WANDB_SERVICE by which this process attaches.
         folder: What belongs to this endpoint, and goes with it.
         files_dir: The folder of the run's files in this process.
         why: Why the run can't be reached any more, or None.
-        drained_at: When all that was logged was in the run, by the monotonic clock.
+        drained_at: Until when, by the monotonic clock, all that was logged is in the run; else 0.
         refusals: What the owner has said of messages that nobody waited for.
     """
 
@@ -81,7 +81,7 @@ class Endpoint:
         self.address = share["host"], share["port"]
         self.token = share["token"]
         self.name, self.timeout = name, timeout
-        self.wait_until_sent: Callable[[], None] = lambda: None
+        self.wait_until_sent: Callable[[], bool] = lambda: True
         self.folder = self.files_dir = tempfile.mkdtemp(prefix="wandb_ddp_patch-worker-")
         self._folders = [self.folder]
         self.service, self._listener = self._bind(service)
@@ -226,18 +226,22 @@ class Endpoint:
         """Have all that was logged sent, then call ``done`` in the loop's thread.
 
         In a thread of its own: it waits for wandb's client, whose bytes the loop's thread moves.
+        Where it is not known to have arrived, nothing is called: the owner, who waits as long as
+        for one that is silent, must not take it for complete.
         """
 
         def work() -> None:
-            with contextlib.suppress(Exception):  # the owner waits, whatever happens
-                self.wait_until_sent()
-            self.drained_at = time.monotonic()
-            event_loop.get().call_soon_threadsafe(done)
+            begun = time.monotonic()
+            with contextlib.suppress(Exception):
+                if self.wait_until_sent():
+                    # Not now: what was logged meanwhile may still wait behind a file.
+                    self.drained_at = max(begun, self.drained_at)
+                    event_loop.get().call_soon_threadsafe(done)
 
-        try:
+        # Either this process ends, and says goodbye after its last rows, or it has too many threads
+        # to ask whether they are there.
+        with contextlib.suppress(RuntimeError):
             threading.Thread(target=work, name="wandb_ddp_patch", daemon=True).start()
-        except RuntimeError:  # no thread can be started any more: this process ends
-            done()
 
 
 class WorkerSession(Session):
