@@ -233,6 +233,32 @@ asking[0].join()
     assert "may be lost: the process that called wandb.init() has finished it" in errors
 
 
+def test_a_worker_that_is_interrupted_while_it_waits_says_so(run, act):
+    said, errors = act(
+        HOLDS_A_FILE
+        + """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+ask = service.ServiceBarrier._ask
+def interrupt(barrier):
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    ask(barrier)
+service.ServiceBarrier._ask = interrupt
+endpoint.refusals.append("refused")
+try:
+    run.finish()
+except KeyboardInterrupt:
+    said["interrupted"] = True
+gate.set()
+"""
+    )
+    assert said["interrupted"]
+    assert errors.count("may be lost: this worker was interrupted while it waited") == 1
+    assert errors.count("An earlier call failed: refused") == 1
+    # What could still be sent has not been cut off by the goodbye.
+    assert run.summary["x"] == 1 and os.listdir(os.path.join(run.dir, "media", "html"))
+
+
 def test_tensorboard_says_where_it_works(run, act):
     said, _ = act('said["tb"] = outcome(run._tensorboard_callback, "logs", save=True)')
     assert said["tb"].startswith("UsageError: TensorBoard's files can't be followed")

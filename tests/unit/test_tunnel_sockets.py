@@ -1,5 +1,6 @@
 """The tunnel over real sockets: cuts, strangers, silence, and who is not there."""
 
+import asyncio
 import contextlib
 import os
 import select
@@ -8,11 +9,12 @@ import threading
 import time
 
 import pytest
+import raw_worker
 from limits import SOON_SECONDS, WAIT_SECONDS
 from tunnel_ends import NAME, TOKEN, Caller, Echo, in_loop, wait_for
 
 from wandb_ddp_patch.errors import RunUnreachableError
-from wandb_ddp_patch.transports.remote import endpoint, records
+from wandb_ddp_patch.transports.remote import endpoint, records, wandb_protocol
 from wandb_ddp_patch.tunnel import client as clients
 from wandb_ddp_patch.tunnel import server as servers
 from wandb_ddp_patch.tunnel import tls
@@ -230,6 +232,29 @@ def test_a_worker_that_can_start_no_thread_is_not_drained(owner, worker, monkeyp
     worker.close()
     wait_for(lambda: records.BYE in owner.kinds)
     assert owner.kinds == [records.BYE] and worker.drained_at == 0
+
+
+def test_a_goodbye_comes_after_what_waits_for_a_file(owner, worker, monkeypatch):
+    may_send, send_file = threading.Event(), endpoint.WorkerSession._send_file
+
+    async def send_later(session, file):
+        while not may_send.is_set():
+            await asyncio.sleep(0.01)
+        await send_file(session, file)
+
+    monkeypatch.setattr(endpoint.WorkerSession, "_send_file", send_later)
+    with open(os.path.join(worker.files_dir, "one.txt"), "w") as file:
+        file.write("1")
+    with socket.create_connection(("127.0.0.1", int(worker.service.rpartition("-")[2]))) as client:
+        message = raw_worker.files("run", "one.txt").SerializeToString()
+        client.sendall(wandb_protocol.frame(message))
+        wait_for(worker.unacknowledged)
+        worker.close()
+        in_loop(may_send.set)
+        wait_for(lambda: records.BYE in owner.kinds and records.MESSAGE in owner.kinds)
+    sent = [records.FILE, records.DATA, records.END, records.MESSAGE, records.BYE]
+    assert owner.kinds == sent
+    wait_for(lambda: not os.path.exists(worker.folder))
 
 
 # --- who is not let in -------------------------------------------------------------

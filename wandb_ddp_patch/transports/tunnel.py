@@ -15,7 +15,7 @@ from ..runs.payload_format import Payload, Share
 from ..runs.state import usage_error
 from ..tunnel import event_loop
 from .remote.endpoint import Endpoint
-from .service import ServiceBarrier, ServiceTransport, interface_of
+from .service import INTERRUPTED, ServiceBarrier, ServiceTransport, interface_of
 
 _TIMEOUT_SECONDS = 300.0
 # How long a process that ends waits until the owner has heard it say goodbye: else the owner
@@ -132,8 +132,12 @@ class TunnelTransport(ServiceTransport):
         return result
 
     def leave(self, run: Any) -> None:
-        self._flush(run)  # without a warning of what is refused: here it can be raised
-        self.detach(run)
+        try:
+            self._flush(run)
+        except BaseException:
+            self._warn_of_refusals()
+            raise
+        self.detach(run)  # which raises what is refused, instead of a warning
 
     def detach(self, run: Any) -> None:
         super().detach(run)
@@ -161,25 +165,35 @@ class TunnelTransport(ServiceTransport):
         finally:
             # The answer that was waited for came after all refusals. There may be no later call
             # that could raise them.
-            refusals = self._take_refusals()
-            if refusals:
-                _lifecycle.termwarn(f"An earlier call failed: {refusals}")
+            self._warn_of_refusals()
+
+    def _warn_of_refusals(self) -> None:
+        refusals = self._take_refusals()
+        if refusals:
+            _lifecycle.termwarn(f"An earlier call failed: {refusals}")
 
     def _flush(self, run: Any) -> None:
         self.dirty = False
         endpoint = self.endpoint
-        if self._is_confirmed(run, endpoint.timeout):
-            return
+        try:
+            if self._is_confirmed(run, endpoint.timeout):
+                return
+        except BaseException:  # Ctrl-C, or what a signal's handler raises
+            self._warn_of_loss(INTERRUPTED)
+            raise
         if endpoint.why == FINISHED and self.called_at <= endpoint.drained_at:
             return
         if not self._has_warned:
             self._has_warned = True
-            count = endpoint.unacknowledged()
-            what = f"The last {count} message(s) of" if count else "What was logged last by"
             why = endpoint.why or f"no answer within {endpoint.timeout:.0f} s"
-            _lifecycle.termwarn(
-                f"{what} this worker to run {self.payload['metadata']['id']} may be lost: {why}."
-            )
+            self._warn_of_loss(why)
+
+    def _warn_of_loss(self, why: str) -> None:
+        count = self.endpoint.unacknowledged()
+        what = f"The last {count} message(s) of" if count else "What was logged last by"
+        _lifecycle.termwarn(
+            f"{what} this worker to run {self.payload['metadata']['id']} may be lost: {why}."
+        )
 
     def _is_confirmed(self, run: Any, seconds: float) -> bool:
         """Return True once the service has all that was logged before; False if it won't say so."""

@@ -118,10 +118,14 @@ class Endpoint:
         Args:
             seconds: How long to wait until the owner has heard that.
         """
-        event_loop.get().call_soon_threadsafe(self._close)
+        asyncio.run_coroutine_threadsafe(self._close(), event_loop.get())
         deadline = time.monotonic() + seconds
-        while self._sessions and time.monotonic() < deadline:
-            time.sleep(_LOOK_SECONDS)
+        try:
+            while self._sessions and time.monotonic() < deadline:
+                time.sleep(_LOOK_SECONDS)
+        finally:
+            if seconds:  # the loop's thread, which may still need them, ends with this process
+                self._remove_folders()
 
     def is_there(self) -> bool:
         """Return True if wandb's client can connect: a cleaner may have removed the socket."""
@@ -212,13 +216,18 @@ class Endpoint:
             session.connected.set()
             session.close_connection()
 
-    def _close(self) -> None:
+    async def _close(self) -> None:
         if self._accepting is not None:
             self._accepting.cancel()
         event_loop.forget(self._listener.fileno())
         self._listener.close()
         for session in list(self._sessions):
             session.say_goodbye()
+        while any(session.has_waiting for session in self._sessions):
+            await asyncio.sleep(_FULL_SECONDS)  # for files of which some are in our folder
+        self._remove_folders()
+
+    def _remove_folders(self) -> None:
         for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -269,7 +278,12 @@ class WorkerSession(Session):
         self._sending: Optional[asyncio.Future[None]] = None
         # Positions in the stream at which messages end that are not acknowledged.
         self._ends: Deque[int] = collections.deque()
-        self._is_closed = False
+        self._is_leaving = self._is_closed = False
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether messages wait until files have been sent."""
+        return bool(self._waiting)
 
     def start(self) -> None:
         """Begin to connect to the owner."""
@@ -381,6 +395,9 @@ class WorkerSession(Session):
     def _resume(self) -> None:
         if self._waiting and self._sending is None:
             self._sending = asyncio.ensure_future(self._send_with_files())
+        if self._is_leaving and not self._waiting and not self._is_closed:
+            self._is_closed = True
+            self.send_record(records.BYE)  # behind all the rest: after it, nothing is accepted
         self.on_room()
 
     def on_room(self) -> None:
@@ -406,8 +423,8 @@ class WorkerSession(Session):
         if self._endpoint.why is not None:
             self.close()  # nobody is there to hear it
         elif not self._is_closed:
-            self._is_closed = True
-            self.send_record(records.BYE)
+            self._is_leaving = True
+            self._resume()
 
     def close(self) -> None:
         """Close the tunnel at once."""
