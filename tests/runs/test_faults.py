@@ -56,6 +56,16 @@ def test_a_service_that_stands_still_when_a_worker_ends(case, tmp_path, version,
     assert read_values(tmp_path)["worker 0"] == ALL
 
 
+@pytest.mark.parametrize(("version", "method"), [(None, "spawn"), ("0.16.6", "fork")])
+def test_a_worker_is_interrupted_while_it_waits_for_the_service(case, tmp_path, version, method):
+    assert case(version, method, "interrupted") == [
+        "this worker was interrupted while it waited until they had arrived.",
+        "interrupted",
+        "[0]",
+    ]
+    assert read_values(tmp_path)["worker 0"] == ALL
+
+
 @where
 def test_the_owner_finishes_while_they_log(case, version, method):
     out = case(version, method, "finished")

@@ -9,9 +9,10 @@ import wandb
 
 import wandb_ddp_patch
 from wandb_ddp_patch.handover import payload
+from wandb_ddp_patch.transports.remote import received_files
 
 WORKER = """
-import json, os, pickle, stat, sys
+import json, os, pickle, stat, sys, time
 import wandb, wandb_ddp_patch
 from wandb_ddp_patch import worker
 from wandb_ddp_patch.runs import state
@@ -146,6 +147,116 @@ said["said"].append(outcome(run.finish))
     assert errors[0].startswith("UsageError: An earlier call failed: ")
     assert run.summary["x"] == 3
     assert os.path.exists(os.path.join(run.dir, "two.txt"))
+
+
+def full_disk(path):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_refusal_that_no_later_call_could_raise_is_told_when_the_worker_ends(
+    run, act, monkeypatch
+):
+    monkeypatch.setattr(received_files, "open_new", full_disk)
+    _, errors = act('run.log({"html": wandb.Html("<b>x</b>")})')
+    assert errors.count("An earlier call failed: the file media/html/html_") == 1
+    assert "is missing in the run: the run's owner can't store it" in errors
+
+
+def test_finish_raises_all_that_was_refused(act):
+    said, errors = act("""
+run.log({"x": 1})
+state.get_state(run).transport.endpoint.refusals.extend(map(str, range(25)))
+said["finish"] = outcome(run.finish)
+""")
+    told = "; ".join(map(str, range(20)))
+    assert said["finish"] == f"UsageError: An earlier call failed: {told}; and 5 more"
+    assert "An earlier call failed" not in errors
+
+
+# A file is long under way: what was logged after it waits for it.
+HOLDS_A_FILE = """
+import asyncio, threading
+from wandb_ddp_patch.errors import FINISHED
+from wandb_ddp_patch.transports import service, tunnel
+from wandb_ddp_patch.transports.remote import endpoint as endpoints
+from wandb_ddp_patch.tunnel import event_loop
+
+gate, send_file = threading.Event(), endpoints.WorkerSession._send_file
+async def send_later(session, file):
+    while not gate.is_set():
+        await asyncio.sleep(0.01)
+    await send_file(session, file)
+endpoints.WorkerSession._send_file = send_later
+run.log({"html": wandb.Html("<b>x</b>")})
+run.log({"x": 1})
+transport = state.get_state(run).transport
+endpoint = transport.endpoint
+"""
+
+
+def test_a_worker_knows_whether_all_was_sent(act):
+    said, errors = act(
+        HOLDS_A_FILE
+        + """
+timeout, endpoint.timeout = endpoint.timeout, 0.1
+seconds, tunnel._DRAIN_SECONDS = tunnel._DRAIN_SECONDS, 0.1
+said["held"] = endpoint.wait_until_sent()
+tunnel._DRAIN_SECONDS = seconds
+threading.Timer(1, gate.set).start()
+said["sent"] = endpoint.wait_until_sent()  # however short the limit for a lost connection is
+endpoint.timeout = timeout
+run.finish()
+said["finished"] = endpoint.wait_until_sent()
+"""
+    )
+    assert said == {"held": False, "sent": True, "finished": True}
+    assert "may be lost" not in errors
+
+
+def test_what_the_owner_has_not_waited_for_is_told(act):
+    _, errors = act(
+        HOLDS_A_FILE
+        + """
+wait, asking = endpoint.wait_until_sent, []
+def wait_until_sent():
+    asking.append(threading.current_thread())
+    return wait()
+endpoint.wait_until_sent = wait_until_sent
+loop = event_loop.get()
+loop.call_soon_threadsafe(endpoint.drain, lambda: None)
+while not asking:
+    time.sleep(0.01)
+loop.call_soon_threadsafe(endpoint.end, FINISHED)
+asking[0].join()
+"""
+    )
+    assert "may be lost: the process that called wandb.init() has finished it" in errors
+
+
+def test_a_worker_that_is_interrupted_while_it_waits_says_so(run, act):
+    said, errors = act(
+        HOLDS_A_FILE
+        + """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+ask = service.ServiceBarrier._ask
+def interrupt(barrier):
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    ask(barrier)
+service.ServiceBarrier._ask = interrupt
+endpoint.refusals.append("refused")
+try:
+    run.finish()
+except KeyboardInterrupt:
+    said["interrupted"] = True
+gate.set()
+"""
+    )
+    assert said["interrupted"]
+    assert errors.count("may be lost: this worker was interrupted while it waited") == 1
+    assert errors.count("An earlier call failed: refused") == 1
+    # What could still be sent has not been cut off by the goodbye.
+    assert run.summary["x"] == 1 and os.listdir(os.path.join(run.dir, "media", "html"))
 
 
 def test_tensorboard_says_where_it_works(run, act):

@@ -181,6 +181,30 @@ def log_to_a_frozen_service(run, name, logged, frozen):
     wandb.termwarn = warn
 
 
+def log_and_be_interrupted(run, name):
+    from wandb_ddp_patch.transports import service
+
+    ask = service.ServiceBarrier._ask
+
+    def interrupt(barrier):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        ask(barrier)
+
+    log(run, name)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    service.ServiceBarrier._ask = interrupt
+    warn, wandb.termwarn = wandb.termwarn, lambda text, *_, **__: say(text.split(": ", 1)[1])
+    try:
+        run.finish()
+    except KeyboardInterrupt:
+        say("interrupted")
+    wandb.termwarn = warn
+
+
+def case_interrupted(context, run):
+    start_and_join([context.Process(target=log_and_be_interrupted, args=(run, "worker 0"))])
+
+
 def services():
     """The processes that this one has started and that are wandb's."""
     found = []

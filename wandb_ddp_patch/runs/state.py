@@ -166,8 +166,7 @@ class WorkerState:
 
         try:
             if self.phase is Phase.CONNECTED:
-                self.transport.flush(run)
-                self.transport.detach(run)
+                self.transport.leave(run)
         finally:
             self.phase = Phase.LEFT
             clear_global_run(run)

@@ -87,6 +87,11 @@ class Transport(abc.ABC):
     def detach(self, run: Any) -> None:  # noqa: B027
         """Close what is open: this process is done with the run, for now."""
 
+    def leave(self, run: Any) -> None:
+        """Flush and detach, for a caller to whom an error can be raised."""
+        self.flush(run)
+        self.detach(run)
+
     def is_closed(self) -> bool:
         """Return True if the run is known to be finished."""
         return False

@@ -29,6 +29,9 @@ _FLUSH_SECONDS, _LONG_FLUSH_SECONDS = 30, 300
 # How long an owner is given to end after its service has.
 _END_SECONDS = 2
 
+# Why rows may be lost where something ends the wait for the service's answer.
+INTERRUPTED = "this worker was interrupted while it waited until they had arrived"
+
 # Threads of former runs that end, with what wakes them: see _end_routers.
 _routers: List[Tuple[Any, Callable[[], None]]] = []
 
@@ -234,26 +237,35 @@ class ServiceTransport(Transport):
         had read it all when it finished the run.
         """
         self.dirty = False
+        try:
+            why = self._why_unconfirmed(interface_of(run))
+        except BaseException:  # Ctrl-C, or what a signal's handler raises
+            why = INTERRUPTED
+            self._warn_of_loss(why)
+            raise
+        if why is not None:
+            self._warn_of_loss(why)
+
+    def _why_unconfirmed(self, interface: Any) -> Optional[str]:
+        """Wait until the service has read all that was sent; return why it is not known to have."""
         self.watch.invalidate()
-        interface = interface_of(run)
         late = queues_before_sending(interface)
         seconds = _LONG_FLUSH_SECONDS if late else _FLUSH_SECONDS
         barrier = ServiceBarrier(interface, seconds)
         if not self.watch.is_finished() and barrier.wait(self.watch.is_finished):
-            return
+            return None
         if self.watch.is_finished():
-            if not late and self._was_read():
-                return
-            why = FINISHED
-        elif barrier.error is not None:
-            why = (
+            return None if not late and self._was_read() else FINISHED
+        if barrier.error is not None:
+            return (
                 f"W&B's service can't be asked whether it has them ({type(barrier.error).__name__})"
             )
-        else:
-            why = (
-                f"W&B's service has not confirmed within {seconds} s that it has them. They will"
-                " still arrive if it continues before the run is finished"
-            )
+        return (
+            f"W&B's service has not confirmed within {seconds} s that it has them. They will"
+            " still arrive if it continues before the run is finished"
+        )
+
+    def _warn_of_loss(self, why: str) -> None:
         _lifecycle.termwarn(
             f"The last rows that this worker logged to run {self.payload['metadata']['id']} may be"
             f" lost: {why}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import threading
@@ -14,12 +15,19 @@ from ..runs.payload_format import Payload, Share
 from ..runs.state import usage_error
 from ..tunnel import event_loop
 from .remote.endpoint import Endpoint
-from .service import ServiceBarrier, ServiceTransport, interface_of
+from .service import INTERRUPTED, ServiceBarrier, ServiceTransport, interface_of
 
 _TIMEOUT_SECONDS = 300.0
 # How long a process that ends waits until the owner has heard it say goodbye: else the owner
 # might wait for its rows when it finishes the run.
 _GOODBYE_SECONDS = 2.0
+# How long the service is asked, while the owner ends the run, whether it has everything. Longer
+# than the owner waits, which says when it gives up; the limit for an owner that can't be reached
+# may be shorter.
+_DRAIN_SECONDS = 60.0
+# How many refusals are told at once: where the owner's disk is full, all of a loop's files are
+# refused.
+_REFUSALS = 20
 
 
 def timeout() -> float:
@@ -123,38 +131,81 @@ class TunnelTransport(ServiceTransport):
             self._raise_refusal()
         return result
 
+    def leave(self, run: Any) -> None:
+        try:
+            self._flush(run)
+        except BaseException:
+            self._warn_of_refusals()
+            raise
+        self.detach(run)  # which raises what is refused, instead of a warning
+
     def detach(self, run: Any) -> None:
         super().detach(run)
         self._raise_refusal()
 
     def _raise_refusal(self) -> None:
-        """Raise what the owner has said of an earlier message, which nobody waited for."""
-        if self.endpoint.refusals:
-            raise usage_error(f"An earlier call failed: {self.endpoint.refusals.popleft()}")
+        """Raise what the owner has said of earlier messages, which nobody waited for."""
+        refusals = self._take_refusals()
+        if refusals:
+            raise usage_error(f"An earlier call failed: {refusals}")
+
+    def _take_refusals(self) -> str:
+        refusals, taken = self.endpoint.refusals, []
+        while refusals:
+            with contextlib.suppress(IndexError):  # another thread has taken it
+                taken.append(refusals.popleft())
+        if len(taken) > _REFUSALS:
+            taken[_REFUSALS:] = [f"and {len(taken) - _REFUSALS} more"]
+        return "; ".join(taken)
 
     def flush(self, run: Any) -> None:
         """Wait until the service has all that this worker has sent; say what is missing."""
+        try:
+            self._flush(run)
+        finally:
+            # The answer that was waited for came after all refusals. There may be no later call
+            # that could raise them.
+            self._warn_of_refusals()
+
+    def _warn_of_refusals(self) -> None:
+        refusals = self._take_refusals()
+        if refusals:
+            _lifecycle.termwarn(f"An earlier call failed: {refusals}")
+
+    def _flush(self, run: Any) -> None:
         self.dirty = False
         endpoint = self.endpoint
-        barrier = ServiceBarrier(interface_of(run), endpoint.timeout)
-        if endpoint.why is None and barrier.wait(lambda: endpoint.why is not None):
-            return
+        try:
+            if self._is_confirmed(run, endpoint.timeout):
+                return
+        except BaseException:  # Ctrl-C, or what a signal's handler raises
+            self._warn_of_loss(INTERRUPTED)
+            raise
         if endpoint.why == FINISHED and self.called_at <= endpoint.drained_at:
             return
         if not self._has_warned:
             self._has_warned = True
-            count = endpoint.unacknowledged()
-            what = f"The last {count} message(s) of" if count else "What was logged last by"
             why = endpoint.why or f"no answer within {endpoint.timeout:.0f} s"
-            _lifecycle.termwarn(
-                f"{what} this worker to run {self.payload['metadata']['id']} may be lost: {why}."
-            )
+            self._warn_of_loss(why)
 
-    def _wait_until_sent(self) -> None:
-        """Wait until the service has all that this process has logged."""
+    def _warn_of_loss(self, why: str) -> None:
+        count = self.endpoint.unacknowledged()
+        what = f"The last {count} message(s) of" if count else "What was logged last by"
+        _lifecycle.termwarn(
+            f"{what} this worker to run {self.payload['metadata']['id']} may be lost: {why}."
+        )
+
+    def _is_confirmed(self, run: Any, seconds: float) -> bool:
+        """Return True once the service has all that was logged before; False if it won't say so."""
+        endpoint = self.endpoint
+        barrier = ServiceBarrier(interface_of(run), seconds)
+        return endpoint.why is None and barrier.wait(lambda: endpoint.why is not None)
+
+    def _wait_until_sent(self) -> bool:
+        """Return True once the service has all that this process has logged."""
         run = self._run
-        if run is not None and self.attached:
-            ServiceBarrier(interface_of(run), self.endpoint.timeout).wait(self.watch.is_finished)
+        # Where it is not attached, it has logged nothing, or has flushed it.
+        return run is None or not self.attached or self._is_confirmed(run, _DRAIN_SECONDS)
 
 
 def _log_artifacts_without_a_key(run: Any) -> None:

@@ -68,12 +68,12 @@ class Endpoint:
     Attributes:
         address, name, token: Where the owner listens, and for what.
         wait_until_sent: Called, in a thread of its own, when the owner is about to end the
-            run: returns once the service has all that was logged.
+            run: returns True once the service has all that was logged, False if that can't be had.
         service: The value of WANDB_SERVICE by which this process attaches.
         folder: What belongs to this endpoint, and goes with it.
         files_dir: The folder of the run's files in this process.
         why: Why the run can't be reached any more, or None.
-        drained_at: When all that was logged was in the run, by the monotonic clock.
+        drained_at: Until when, by the monotonic clock, all that was logged is in the run; else 0.
         refusals: What the owner has said of messages that nobody waited for.
     """
 
@@ -81,7 +81,7 @@ class Endpoint:
         self.address = share["host"], share["port"]
         self.token = share["token"]
         self.name, self.timeout = name, timeout
-        self.wait_until_sent: Callable[[], None] = lambda: None
+        self.wait_until_sent: Callable[[], bool] = lambda: True
         self.folder = self.files_dir = tempfile.mkdtemp(prefix="wandb_ddp_patch-worker-")
         self._folders = [self.folder]
         self.service, self._listener = self._bind(service)
@@ -118,10 +118,14 @@ class Endpoint:
         Args:
             seconds: How long to wait until the owner has heard that.
         """
-        event_loop.get().call_soon_threadsafe(self._close)
+        asyncio.run_coroutine_threadsafe(self._close(), event_loop.get())
         deadline = time.monotonic() + seconds
-        while self._sessions and time.monotonic() < deadline:
-            time.sleep(_LOOK_SECONDS)
+        try:
+            while self._sessions and time.monotonic() < deadline:
+                time.sleep(_LOOK_SECONDS)
+        finally:
+            if seconds:  # the loop's thread, which may still need them, ends with this process
+                self._remove_folders()
 
     def is_there(self) -> bool:
         """Return True if wandb's client can connect: a cleaner may have removed the socket."""
@@ -212,13 +216,18 @@ class Endpoint:
             session.connected.set()
             session.close_connection()
 
-    def _close(self) -> None:
+    async def _close(self) -> None:
         if self._accepting is not None:
             self._accepting.cancel()
         event_loop.forget(self._listener.fileno())
         self._listener.close()
         for session in list(self._sessions):
             session.say_goodbye()
+        while any(session.has_waiting for session in self._sessions):
+            await asyncio.sleep(_FULL_SECONDS)  # for files of which some are in our folder
+        self._remove_folders()
+
+    def _remove_folders(self) -> None:
         for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -226,18 +235,22 @@ class Endpoint:
         """Have all that was logged sent, then call ``done`` in the loop's thread.
 
         In a thread of its own: it waits for wandb's client, whose bytes the loop's thread moves.
+        Where it is not known to have arrived, nothing is called: the owner, who waits as long as
+        for one that is silent, must not take it for complete.
         """
 
         def work() -> None:
-            with contextlib.suppress(Exception):  # the owner waits, whatever happens
-                self.wait_until_sent()
-            self.drained_at = time.monotonic()
-            event_loop.get().call_soon_threadsafe(done)
+            begun = time.monotonic()
+            with contextlib.suppress(Exception):
+                if self.wait_until_sent():
+                    # Not now: what was logged meanwhile may still wait behind a file.
+                    self.drained_at = max(begun, self.drained_at)
+                    event_loop.get().call_soon_threadsafe(done)
 
-        try:
+        # Either this process ends, and says goodbye after its last rows, or it has too many threads
+        # to ask whether they are there.
+        with contextlib.suppress(RuntimeError):
             threading.Thread(target=work, name="wandb_ddp_patch", daemon=True).start()
-        except RuntimeError:  # no thread can be started any more: this process ends
-            done()
 
 
 class WorkerSession(Session):
@@ -265,7 +278,12 @@ class WorkerSession(Session):
         self._sending: Optional[asyncio.Future[None]] = None
         # Positions in the stream at which messages end that are not acknowledged.
         self._ends: Deque[int] = collections.deque()
-        self._is_closed = False
+        self._is_leaving = self._is_closed = False
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether messages wait until files have been sent."""
+        return bool(self._waiting)
 
     def start(self) -> None:
         """Begin to connect to the owner."""
@@ -377,6 +395,9 @@ class WorkerSession(Session):
     def _resume(self) -> None:
         if self._waiting and self._sending is None:
             self._sending = asyncio.ensure_future(self._send_with_files())
+        if self._is_leaving and not self._waiting and not self._is_closed:
+            self._is_closed = True
+            self.send_record(records.BYE)  # behind all the rest: after it, nothing is accepted
         self.on_room()
 
     def on_room(self) -> None:
@@ -402,8 +423,8 @@ class WorkerSession(Session):
         if self._endpoint.why is not None:
             self.close()  # nobody is there to hear it
         elif not self._is_closed:
-            self._is_closed = True
-            self.send_record(records.BYE)
+            self._is_leaving = True
+            self._resume()
 
     def close(self) -> None:
         """Close the tunnel at once."""
