@@ -10,6 +10,7 @@ import pytest
 import raw_worker
 from tunnel_ends import NAME, TOKEN, Echo, in_loop, wait_for
 
+from wandb_ddp_patch.errors import RunUnreachableError
 from wandb_ddp_patch.transports.remote import endpoint, records, wandb_protocol
 
 
@@ -54,6 +55,17 @@ def drain(owner):
 
 def fails():
     raise OSError
+
+
+def test_without_a_thread_a_worker_says_so_and_leaves_nothing(owner, monkeypatch):
+    def get():
+        raise RuntimeError("can't start new thread")
+
+    worker = endpoint.Endpoint(owner.share, NAME, "", 60)
+    monkeypatch.setattr(endpoint.event_loop, "get", get)
+    with pytest.raises(RunUnreachableError, match="no thread can be started for it: can't start"):
+        worker.open()
+    assert not os.path.exists(worker.folder)
 
 
 @pytest.mark.parametrize("answer", [lambda: True, lambda: False, fails])

@@ -100,7 +100,13 @@ class Endpoint:
         Raises:
             RunUnreachableError: The owner can't be reached; why.
         """
-        opening = asyncio.run_coroutine_threadsafe(self._open(), event_loop.get())
+        try:
+            loop = event_loop.get()
+        except RuntimeError as error:
+            self._listener.close()
+            self._remove_folders()
+            raise RunUnreachableError(f"no thread can be started for it: {error}") from None
+        opening = asyncio.run_coroutine_threadsafe(self._open(), loop)
         try:
             if concurrent.futures.wait([opening], _NOTICE_SECONDS).not_done:
                 _lifecycle.termwarn(
