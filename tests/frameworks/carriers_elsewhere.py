@@ -24,6 +24,7 @@ import carriers_python
 import elsewhere_jobs
 import torch
 import wandb
+from rows import finished_run
 
 from wandb_ddp_patch import runfile
 from wandb_ddp_patch.probes import multiprocess
@@ -161,7 +162,7 @@ def main(names):
     for what, thing in things.items():
         carried.still_works(what, thing, run)
     run.finish()
-    (file,) = runfile.find(os.getcwd())
+    file = finished_run(os.getcwd())
     for n, name in enumerate(names):
         try:
             without = TENSORS if name == "a manager's queue" else ()

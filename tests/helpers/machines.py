@@ -96,7 +96,7 @@ class Machines:
             "encoding": "utf-8",
             "start_new_session": True,
         }
-        if own_pids or command[1] == "-c":  # code needs no wandb
+        if own_pids or not str(command[1]).endswith(".py"):  # what is no script needs no wandb
             apart = (*APART, *OWN_PIDS) if own_pids else APART
             entry = ["sh", "-c", f'{setting} && exec "$@"', "sh", *map(str, command)]
             process = subprocess.Popen([*IN, name, *apart, *entry], **options)
