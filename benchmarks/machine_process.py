@@ -92,8 +92,9 @@ def transport_of(run):
 def handed(content, where, port):
     """Pack a run for a worker "here", or "elsewhere": there, this machine has another name."""
     if where == "elsewhere":
-        share = {**content["share"], "host_fingerprint": "- - - elsewhere"}
-        content["share"] = {**share, "port": port or share["port"]}
+        share = content["share"]
+        name = "machine" if "machine" in share else "host_fingerprint"  # the earlier design's
+        content["share"] = {**share, name: "- - - elsewhere", "port": port or share["port"]}
     return base64.b64encode(pickle.dumps(content)).decode()
 
 
