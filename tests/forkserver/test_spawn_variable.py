@@ -535,7 +535,6 @@ MORE = [
     ("if __name__ != '__main__': sys.argv = [sys.argv[0], 'x']", "", "changes sys.argv"),
     ("os.environ['A'] = __name__", "", "sets or deletes the variable A"),
     ("if __name__ != '__main__': wandb.init(project='p')", "", "starts"),
-    ("if __name__ == '__mp_main__' and os.path.exists('x'): os.remove('x'); 1/0", "", "failed"),
     ("", "multiprocessing.set_executable(os.path.realpath('python'))", "set_executable"),
 ]
 

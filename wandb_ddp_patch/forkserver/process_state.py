@@ -52,6 +52,8 @@ _FIELD_NAMES = {
     "Cpus_allowed": "CPU affinity",
     "Mems_allowed": "memory nodes",
 }
+# Of these, what others may set: the manager of a container, say.
+_SET_BY_OTHERS = ("control group", "CPU affinity", "memory nodes")
 _FILES = {
     f"{_THREAD}/attr/current": "security label",
     f"{_THREAD}/personality": "personality",
@@ -103,8 +105,11 @@ def changed_name(before: InheritedState, server_pid: Optional[int]) -> Optional[
     differing = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if differing and server_pid is not None:
         # The manager of a container changes limits and CPU affinity of all its processes, the
-        # forkserver's too. Without this, each such change would end fast starts for good.
-        server = {**_status_and_cgroup(f"/proc/{server_pid}"), **_externally_set_state(server_pid)}
+        # forkserver's too. Without this, each such change would end fast starts for good. Only what
+        # others can set: the forkserver itself ignores SIGINT, for one, which its forks do not.
+        status = _status_and_cgroup(f"/proc/{server_pid}")
+        server = {name: status.get(name) for name in _SET_BY_OTHERS}
+        server.update(_externally_set_state(server_pid))
         server["oom_score_adj"] = _read(f"/proc/{server_pid}/oom_score_adj")
         differing = [n for n in differing if n not in now or server.get(n) != now[n]]
     return next(iter(differing), None)
