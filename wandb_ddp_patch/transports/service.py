@@ -30,7 +30,7 @@ _FLUSH_SECONDS, _LONG_FLUSH_SECONDS = 30, 300
 _END_SECONDS = 2
 
 # Why rows may be lost where something ends the wait for the service's answer.
-INTERRUPTED = "this worker was interrupted while it waited until they had arrived"
+_INTERRUPTED = "this worker was interrupted while it waited until they had arrived"
 
 # Threads of former runs that end, with what wakes them: see _end_routers.
 _routers: List[Tuple[Any, Callable[[], None]]] = []
@@ -238,17 +238,17 @@ class ServiceTransport(Transport):
         """
         self.dirty = False
         try:
-            why = self._why_unconfirmed(interface_of(run))
+            why = self._why_unconfirmed(run)
         except BaseException:  # Ctrl-C, or what a signal's handler raises
-            why = INTERRUPTED
-            self._warn_of_loss(why)
+            self._warn_of_loss(_INTERRUPTED)
             raise
         if why is not None:
             self._warn_of_loss(why)
 
-    def _why_unconfirmed(self, interface: Any) -> Optional[str]:
+    def _why_unconfirmed(self, run: Any) -> Optional[str]:
         """Wait until the service has read all that was sent; return why it is not known to have."""
         self.watch.invalidate()
+        interface = interface_of(run)
         late = queues_before_sending(interface)
         seconds = _LONG_FLUSH_SECONDS if late else _FLUSH_SECONDS
         barrier = ServiceBarrier(interface, seconds)

@@ -15,7 +15,7 @@ from ..runs.payload_format import Payload, Share
 from ..runs.state import usage_error
 from ..tunnel import event_loop
 from .remote.endpoint import Endpoint
-from .service import INTERRUPTED, ServiceBarrier, ServiceTransport, interface_of
+from .service import ServiceBarrier, ServiceTransport, interface_of
 
 _TIMEOUT_SECONDS = 300.0
 # How long a process that ends waits until the owner has heard it say goodbye: else the owner
@@ -133,7 +133,7 @@ class TunnelTransport(ServiceTransport):
 
     def leave(self, run: Any) -> None:
         try:
-            self._flush(run)
+            super().flush(run)
         except BaseException:
             self._warn_of_refusals()
             raise
@@ -161,7 +161,7 @@ class TunnelTransport(ServiceTransport):
     def flush(self, run: Any) -> None:
         """Wait until the service has all that this worker has sent; say what is missing."""
         try:
-            self._flush(run)
+            super().flush(run)
         finally:
             # The answer that was waited for came after all refusals. There may be no later call
             # that could raise them.
@@ -172,21 +172,15 @@ class TunnelTransport(ServiceTransport):
         if refusals:
             _lifecycle.termwarn(f"An earlier call failed: {refusals}")
 
-    def _flush(self, run: Any) -> None:
-        self.dirty = False
+    def _why_unconfirmed(self, run: Any) -> Optional[str]:
         endpoint = self.endpoint
-        try:
-            if self._is_confirmed(run, endpoint.timeout):
-                return
-        except BaseException:  # Ctrl-C, or what a signal's handler raises
-            self._warn_of_loss(INTERRUPTED)
-            raise
-        if endpoint.why == FINISHED and self.called_at <= endpoint.drained_at:
-            return
-        if not self._has_warned:
-            self._has_warned = True
-            why = endpoint.why or f"no answer within {endpoint.timeout:.0f} s"
-            self._warn_of_loss(why)
+        if self._is_confirmed(run, endpoint.timeout):
+            return None
+        was_drained = endpoint.why == FINISHED and self.called_at <= endpoint.drained_at
+        if was_drained or self._has_warned:
+            return None
+        self._has_warned = True
+        return endpoint.why or f"no answer within {endpoint.timeout:.0f} s"
 
     def _warn_of_loss(self, why: str) -> None:
         count = self.endpoint.unacknowledged()
