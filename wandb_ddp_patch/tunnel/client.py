@@ -155,7 +155,7 @@ class Client:
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     async def _try_to_connect(self) -> _ClientProtocol:
-        limit, begun = min(_SILENT_SECONDS, self.timeout), time.monotonic()
+        limit = min(_SILENT_SECONDS, self.timeout)
         connection = ClientConnection(self.stream, self._name, self._token)
         protocol = _ClientProtocol(connection)
         connected = await _dial(self.address, limit)
@@ -167,7 +167,7 @@ class Client:
             protocol.close()
             raise
         if connection.stream is None:
-            raise protocol.verdict(time.monotonic() - begun)
+            raise protocol.verdict()
         return protocol
 
     def _where(self) -> str:
@@ -237,16 +237,17 @@ class _ClientProtocol(TunnelProtocol):
     Attributes:
         authenticated: Set once the other end has proven itself, or is gone.
         ended: Set once the connection is no more.
-        heard_at: When something has come last, by the monotonic clock.
+        begun, heard_at: When it was begun, and when something has come last, by the monotonic
+            clock.
     """
 
     def __init__(self, connection: ClientConnection) -> None:
         super().__init__(connection)
         self.authenticated, self.ended = asyncio.Event(), asyncio.Event()
-        self.heard_at = time.monotonic()
+        self.begun = self.heard_at = time.monotonic()
 
-    def verdict(self, seconds: float) -> Exception:
-        """Return what it means that the other end has closed the connection after a while."""
+    def verdict(self) -> Exception:
+        """Return what it means that the other end has just closed the connection."""
         if isinstance(self.error, AuthenticationError):
             return self.error
         if isinstance(self.error, ProtocolError):
@@ -254,7 +255,7 @@ class _ClientProtocol(TunnelProtocol):
         # It also sends those away who take too long, as a process does that was stopped, or one
         # behind a slow network. And what only passes bytes on, such as ssh -L, accepts and closes
         # at once while nothing is behind it. Neither has said that it does not know us.
-        if self.connection.is_encrypted and seconds < LEAST_SECONDS:
+        if self.connection.is_encrypted and time.monotonic() < self.begun + LEAST_SECONDS:
             return EOFError()
         return ConnectionResetError("connections are closed there before an answer comes")
 
