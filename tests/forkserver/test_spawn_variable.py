@@ -520,6 +520,11 @@ WHY = [
     ("import signal; signal.alarm(9999)", "", "sets a timer"),
     ("import atexit; atexit.register(len, '')", "", "registers atexit handlers"),
 ]
+# Not in its forks, nor in spawned workers.
+FAILS_IN_A_FORKSERVER = """
+own, parent = (open(f"/proc/{pid}/cmdline").read() for pid in (os.getpid(), os.getppid()))
+1 / ("forkserver" not in own or "forkserver" in parent)
+"""
 # Each takes seconds.
 MORE = [
     ("SEEN = dict(os.environ)", "os.environ['HOME'] = '/none'", "the variable HOME"),
@@ -535,6 +540,7 @@ MORE = [
     ("if __name__ != '__main__': sys.argv = [sys.argv[0], 'x']", "", "changes sys.argv"),
     ("os.environ['A'] = __name__", "", "sets or deletes the variable A"),
     ("if __name__ != '__main__': wandb.init(project='p')", "", "starts"),
+    (FAILS_IN_A_FORKSERVER, "", "failed"),
     ("", "multiprocessing.set_executable(os.path.realpath('python'))", "set_executable"),
 ]
 
@@ -545,7 +551,6 @@ MORE = [
 )
 def test_it_spawns_and_says_why(warm, tmp_path, imported, called, why):
     os.symlink(sys.executable, tmp_path / "python")
-    (tmp_path / "x").touch()
     line = "mp.spawn(work, (argument,))"
     # What is done after a first start has changed since, and that start was no other.
     first = f"    {line}\n" if called and why != "set_executable" else ""
