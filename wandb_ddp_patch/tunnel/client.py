@@ -196,26 +196,14 @@ async def _dial(address: Address, limit: float) -> socket.socket:
         asyncio.TimeoutError: One does not answer.
     """
     why: Exception = ConnectionRefusedError()
-    for place in await asyncio.wait_for(_look_up(address), limit):
+    for family, kind, number, _, found in await asyncio.wait_for(_look_up(address), limit):
         try:
-            return await _dial_one(place, limit)
+            return await asyncio.wait_for(event_loop.connect(family, kind, number, found), limit)
         except ConnectionRefusedError:
             pass
         except (OSError, asyncio.TimeoutError) as error:
             why = error
     raise why
-
-
-async def _dial_one(place: Any, limit: float) -> socket.socket:
-    family, kind, number, _, address = place
-    dialled = socket.socket(family, kind, number)
-    try:
-        dialled.setblocking(False)
-        await asyncio.wait_for(event_loop.get().sock_connect(dialled, address), limit)
-    except BaseException:
-        dialled.close()
-        raise
-    return dialled
 
 
 async def _look_up(address: Address) -> List[Any]:

@@ -151,17 +151,8 @@ class OwnerSession(Session):
         if not isinstance(address, str):
             await loop.create_connection(lambda: self, *address)
             return
-        connecting = socket.socket(socket.AF_UNIX)
-        try:
-            connecting.setblocking(False)
-            await loop.sock_connect(connecting, address)
-            # Raises ENOTCONN where as many wait to be accepted as may: asyncio takes the kernel's
-            # EAGAIN for a connection under way, and then for one that is there.
-            connecting.getpeername()
-            await loop.create_unix_connection(lambda: self, sock=connecting)
-        except BaseException:
-            connecting.close()
-            raise
+        connected = await event_loop.connect(socket.AF_UNIX, socket.SOCK_STREAM, 0, address)
+        await loop.create_unix_connection(lambda: self, sock=connected)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
