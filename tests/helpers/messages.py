@@ -24,8 +24,9 @@ REASON = "reason"  # the kind of what is a part of another message
 _REPORTERS = re.compile(
     r"_?(warn|warn_once|termwarn|usage_error|unforkable|SelfTestResult|\w*(Error|Transport))"
 )
-# What tells a worker on another machine something: only texts with a reason in them are passed.
-_TELLERS = ("_add_unavailable", "Verdict", "close", "_fail", "_on_error", "append")
+# What tells a worker on another machine something, or warns with a reason: only texts with one
+# are passed.
+_TELLERS = ("_add_unavailable", "Verdict", "close", "_fail", "_on_error", "_warn_of_loss", "append")
 _REASON_FUNCTIONS = re.compile(
     r"\w*_problem|_why\w*|_inactive|_refusal|_unforkable|_because|_import_script"
 )
