@@ -160,6 +160,28 @@ print(len(calls), sorted(k for k in dict(it.summary._as_dict()) if k[0] == "x"))
     assert out == "1 ['x0', 'x1', 'x2', 'x3']\n"
 
 
+def test_a_worker_that_was_stopped_while_it_attached_tries_again(forked, tmp_path, run):
+    out = in_later_session(
+        forked,
+        tmp_path,
+        run,
+        """
+import time, wandb
+real, attach, failures = time.monotonic, wandb._attach, []
+def attach_after_a_stop(**kwargs):
+    if not failures:
+        failures.append(ConnectionError("no answer for an hour"))
+        time.monotonic = lambda: real() + 3600  # as after SIGSTOP and SIGCONT
+        raise failures[0]
+    return attach(**kwargs)
+wandb._attach = attach_after_a_stop
+it.log({"x": 1})
+print(len(failures), it.summary["x"])
+""",
+    )
+    assert out == "1 1\n"
+
+
 def test_changes_in_a_worker_reach_the_run(forked, tmp_path, run):
     out = in_later_session(
         forked,

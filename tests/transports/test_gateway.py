@@ -281,3 +281,53 @@ def test_a_worker_that_connects_while_the_run_ends_is_asked_as_well(run, shared,
 def test_a_payload_names_the_owners_release(run, shared):
     assert shared.share["wandb_version"] == wandb.__version__
     assert shared.share["token"] in pickle.dumps(run)
+
+
+def test_a_service_by_the_name_of_a_host_is_found_while_the_owner_ends(run_prepared):
+    """As those up to 0.19 are, and no thread can be started any more that looks up the name."""
+    done = run_prepared("-c", ENDS_AS_A_WORKER_COMES, Path(raw_worker.__file__).parent)
+    assert done.stdout.split() == ["no-threads", "7"], done.stderr
+
+
+# Passes one connection on from a port to a Unix socket.
+RELAY = """
+import select, socket, sys
+with socket.create_server(("127.0.0.1", 0)) as listener:
+    print(listener.getsockname()[1], flush=True)
+    near, far = listener.accept()[0], socket.socket(socket.AF_UNIX)
+far.connect(sys.argv[1])
+while True:
+    for source in select.select([near, far], [], [])[0]:
+        data = source.recv(65536)
+        if not data:
+            sys.exit()
+        (far if source is near else near).sendall(data)
+"""
+
+ENDS_AS_A_WORKER_COMES = f"""
+import atexit, concurrent.futures, subprocess, sys, wandb, wandb_ddp_patch
+sys.path.append(sys.argv[1])
+import raw_worker
+from wandb_ddp_patch.runs import state
+from wandb_ddp_patch.transports.remote import shared_runs
+run = wandb.init(project="p")
+wandb_ddp_patch.share(run, host="127.0.0.1")
+owned = state.get_state(run)
+path = owned.service.partition("-unix-")[2]
+relay = subprocess.Popen([sys.executable, "-c", {RELAY!r}, path], stdout=subprocess.PIPE)
+[shared] = shared_runs._gateway.runs.values()
+shared.service = "2-1-tcp-localhost-" + relay.stdout.readline().decode().strip()
+pool = concurrent.futures.ThreadPoolExecutor()
+def come():
+    try:
+        pool.submit(bool)
+    except RuntimeError:
+        print("no-threads")
+    worker = raw_worker.RawWorker(owned.key, owned.share)
+    worker.ask(raw_worker.attach(run.id))
+    worker.send(raw_worker.row(run.id, raw=7))
+    worker.ask(raw_worker.summary(run.id))
+    print(run.summary["raw"])
+    worker.close()
+atexit.register(come)
+"""

@@ -180,7 +180,7 @@ class OwnerConnection:
             if now > begun + _REFUSED_SECONDS:
                 # A refusal comes at once: this process was stopped, or too slow, to answer in time.
                 refused = 0.0
-            late = self._owner is None and now > deadline
+            late = self._owner is None and begun > deadline
             if late or (refused and now > refused + _REFUSED_SECONDS) or has_exited(self._owner):
                 raise RunUnreachableError(self._why_refused() if refused else self._why_gone())
             time.sleep(0.1)

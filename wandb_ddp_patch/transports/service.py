@@ -147,6 +147,8 @@ class ServiceTransport(Transport):
     def _attach(self, run: Any) -> None:
         deadline, pause = time.monotonic() + _ATTACH_SECONDS, 0.05
         while True:
+            # What counts is when an attempt began: this process may be stopped during one.
+            tried = time.monotonic()
             # Not where its owner is seen: to ask is to connect, and would take a place in the
             # service's backlog, which a thousand workers that attach at once fill.
             if not self.watch.sees_owner:
@@ -165,7 +167,7 @@ class ServiceTransport(Transport):
                 self.watch.invalidate()
                 self.check()
                 self._refuse_if_gone()
-                if not self.watch.sees_owner or time.monotonic() > deadline:
+                if not self.watch.sees_owner or tried > deadline:
                     raise RunUnreachableError(
                         "wandb could not connect to its service, which may be on another machine or"
                         f" network: {type(error).__name__}: {error}"

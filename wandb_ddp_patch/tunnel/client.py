@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
 import random
-import socket
 import time
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Callable, Optional
 
 from . import event_loop, tls
+from .connecting import Address, connect_to_host
 from .connection import ClientConnection
 from .protocol import LEAST_SECONDS, TunnelProtocol
 from .stream import Stream
 from .tls import AuthenticationError, ProtocolError
-
-Address = Tuple[str, int]
 
 # How long an end that has something to acknowledge may be silent before the connection counts
 # as broken. A router that forgets a connection drops its packets without a word, and TCP itself
@@ -158,7 +154,7 @@ class Client:
         limit = min(_SILENT_SECONDS, self.timeout)
         connection = ClientConnection(self.stream, self._name, self._token)
         protocol = _ClientProtocol(connection)
-        connected = await _dial(self.address, limit)
+        connected = await connect_to_host(self.address, limit)
         await event_loop.get().create_connection(lambda: protocol, sock=connected)
         self._protocol = protocol
         try:
@@ -180,43 +176,6 @@ class Client:
                 f"the process that answers at {self._where()} does not know this run"
             )
         return RefusedError(f"connections to {self._where()} are refused")
-
-
-async def _dial(address: Address, limit: float) -> socket.socket:
-    """Connect to the first of a host's addresses where somebody listens.
-
-    Args:
-        address: Host and port.
-        limit: Seconds for each of these addresses.
-
-    Raises:
-        ConnectionRefusedError: Nobody listens at any of them.
-        OSError: One can't be reached. Python's own words for several of them would not tell
-            that from a refusal.
-        asyncio.TimeoutError: One does not answer.
-    """
-    why: Exception = ConnectionRefusedError()
-    for family, kind, number, _, found in await asyncio.wait_for(_look_up(address), limit):
-        try:
-            return await asyncio.wait_for(event_loop.connect(family, kind, number, found), limit)
-        except ConnectionRefusedError:
-            pass
-        except (OSError, asyncio.TimeoutError) as error:
-            why = error
-    raise why
-
-
-async def _look_up(address: Address) -> List[Any]:
-    """Return what sockets need to connect to each address of a host."""
-    look_up = functools.partial(socket.getaddrinfo, *address, type=socket.SOCK_STREAM)
-    with contextlib.suppress(socket.gaierror):
-        return look_up(flags=socket.AI_NUMERICHOST)  # which asks nobody, and needs no thread
-    try:
-        return await event_loop.get().run_in_executor(None, look_up)
-    except RuntimeError:
-        # No thread can be started any more, as in exit hooks, where the last rows are sent. To
-        # hold up this thread is better than to lose them.
-        return look_up()
 
 
 class _ClientProtocol(TunnelProtocol):

@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from typing import Any, List, Optional, Set, Tuple, Union, cast
+from typing import List, Optional, Set, cast
 
 _loop: Optional[asyncio.AbstractEventLoop] = None
 _starting = threading.Lock()
@@ -39,30 +39,6 @@ def get() -> asyncio.AbstractEventLoop:
                 raise
             _loop = loop  # not before it runs: later calls would wait for it for ever
         return _loop
-
-
-async def connect(
-    family: int, kind: int, number: int, address: Union[str, Tuple[Any, ...]]
-) -> socket.socket:
-    """Return a socket that is connected to an address.
-
-    Args:
-        family: As the rest, what a socket is made of and connected to: see socket.getaddrinfo().
-
-    Raises:
-        OSError: It can't be connected.
-    """
-    connecting = socket.socket(family, kind, number)
-    try:
-        connecting.setblocking(False)
-        await get().sock_connect(connecting, address)
-        # Raises ENOTCONN where as many wait at a Unix socket to be accepted as may: asyncio takes
-        # the kernel's EAGAIN for a connection under way, and then for one that is there.
-        connecting.getpeername()
-    except BaseException:
-        connecting.close()
-        raise
-    return connecting
 
 
 def pause(seconds: float) -> bool:

@@ -17,6 +17,7 @@ from ..._process import raise_fd_limit
 from ...errors import FINISHED
 from ...runs.liveness import service_address
 from ...tunnel import event_loop
+from ...tunnel.connecting import connect, connect_to_host
 from ...tunnel.server import Server
 from ...tunnel.stream import Stream
 from . import records, wandb_protocol, wandb_requests, wandb_responses
@@ -132,12 +133,15 @@ class OwnerSession(Session):
     async def _connect(self) -> None:
         deadline = time.monotonic() + _CONNECT_SECONDS
         while not self.is_closed:
+            tried = time.monotonic()  # not when it failed: this process may be stopped meanwhile
             try:
                 await self._try_to_connect()
                 return
-            except OSError as error:
-                if _is_final(error) or time.monotonic() > deadline:
-                    self.close(f"its owner can't reach W&B's service: {error}")
+            except (OSError, asyncio.TimeoutError) as error:
+                refused = isinstance(error, (ConnectionRefusedError, FileNotFoundError))
+                if refused or tried > deadline:
+                    why = str(error) or "no answer"
+                    self.close(f"its owner can't reach W&B's service: {why}")
                     return
             # To accept this worker may have taken the last descriptor.
             raise_fd_limit()
@@ -147,12 +151,13 @@ class OwnerSession(Session):
         loop = event_loop.get()
         address = service_address(self._run.service)
         if address is None:
-            raise OSError(f"WANDB_SERVICE={self._run.service} has an unknown format")
-        if not isinstance(address, str):
-            await loop.create_connection(lambda: self, *address)
-            return
-        connected = await event_loop.connect(socket.AF_UNIX, socket.SOCK_STREAM, 0, address)
-        await loop.create_unix_connection(lambda: self, sock=connected)
+            raise FileNotFoundError(f"WANDB_SERVICE={self._run.service} has an unknown format")
+        if isinstance(address, str):
+            connected = await connect(socket.AF_UNIX, socket.SOCK_STREAM, 0, address)
+            await loop.create_unix_connection(lambda: self, sock=connected)
+        else:
+            connected = await connect_to_host(address, _CONNECT_SECONDS)
+            await loop.create_connection(lambda: self, sock=connected)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -207,12 +212,6 @@ class OwnerSession(Session):
             self.transport.close()
         self._files.close()
         self._run.on_session_closed(self)
-
-
-def _is_final(error: OSError) -> bool:
-    """Return True if there is no service any more where it is looked for."""
-    # asyncio's own error has no number: each of several addresses has refused.
-    return error.errno is None or isinstance(error, (ConnectionRefusedError, FileNotFoundError))
 
 
 class SharedRun:
