@@ -5,6 +5,7 @@ workers: wandb may have put itself between us and stdout, and end before it.
 """
 
 import contextlib
+import faulthandler
 import gc
 import multiprocessing
 import os
@@ -19,6 +20,11 @@ from limits import AT_ONCE_SECONDS, SOON_SECONDS, WAIT_SECONDS
 import wandb_ddp_patch  # noqa: F401
 
 ROWS = 50
+
+# What hangs tells where, when it is asked by a signal: wandb may have replaced stderr.
+if hasattr(signal, "SIGUSR1"):
+    _stacks = open("stacks", "a+")  # noqa: SIM115  # for as long as the process lives
+    faulthandler.register(signal.SIGUSR1, file=_stacks)
 
 
 def say(*what):
@@ -411,9 +417,32 @@ def join(workers):
     deadline = time.monotonic() + WAIT_SECONDS
     for worker in workers:
         worker.join(max(0, deadline - time.monotonic()))
+    said = where_they_hang([worker.pid for worker in workers if worker.exitcode is None])
     say([worker.exitcode for worker in workers])
     for worker in workers:
         worker.kill()
+    if said:
+        sys.exit(said)
+
+
+def where_they_hang(pids):
+    """Return in which calls processes and this one are; nothing if there are none."""
+    if not pids or not hasattr(signal, "SIGUSR1"):
+        return None
+    for pid in [*pids, os.getpid()]:
+        os.kill(pid, signal.SIGUSR1)
+    time.sleep(1)
+    _stacks.seek(0)
+    return f"workers hang, {list(map(status, pids))}; these, and their owner: {_stacks.read()}"
+
+
+def status(pid):
+    """Return what Linux tells of a process: its state, and what it waits for in the kernel."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat, open(f"/proc/{pid}/wchan") as wchan:
+            return stat.read().rpartition(")")[2][:3] + wchan.read()
+    except OSError as error:
+        return str(error)
 
 
 def main(cases):
