@@ -83,7 +83,11 @@ def _add_how(testbed: argparse.ArgumentParser) -> None:
         help="run this probe alone; may be given several times",
     )
     testbed.add_argument(
-        "--timeout", type=positive_number, default=60, metavar="S", help="seconds for a probe (60)"
+        "--timeout",
+        type=positive_number,
+        default=60,
+        metavar="S",
+        help="seconds for a probe (60), and 4 times as many for a second try with the patch",
     )
     testbed.add_argument(
         "--keep", action="store_true", help="keep the environments of wheels, sdists and trees"
