@@ -21,11 +21,6 @@ import wandb_ddp_patch  # noqa: F401
 
 ROWS = 50
 
-# What hangs tells where, when it is asked by a signal: wandb may have replaced stderr.
-if hasattr(signal, "SIGUSR1"):
-    _stacks = open("stacks", "a+")  # noqa: SIM115  # for as long as the process lives
-    faulthandler.register(signal.SIGUSR1, file=_stacks)
-
 
 def say(*what):
     with open("said", "a") as file:
@@ -425,13 +420,30 @@ def join(workers):
         sys.exit(said)
 
 
+# --- where one hangs ----------------------------------------------------------
+
+_stacks = None  # a file: wandb may have replaced stderr
+
+
+def tell_where_it_hangs():
+    """Have this process and its forks write down in which calls they are, on SIGUSR1."""
+    global _stacks
+    if hasattr(signal, "SIGUSR1"):
+        _stacks = open("stacks", "a+")  # noqa: SIM115
+        faulthandler.register(signal.SIGUSR1, file=_stacks)
+
+
+if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker, and no fork
+    tell_where_it_hangs()
+
+
 def where_they_hang(pids):
     """Return in which calls processes and this one are; nothing if there are none."""
-    if not pids or not hasattr(signal, "SIGUSR1"):
+    if not pids or _stacks is None:
         return None
     for pid in [*pids, os.getpid()]:
         os.kill(pid, signal.SIGUSR1)
-    time.sleep(1)
+        time.sleep(1)  # each writes at its own pace
     _stacks.seek(0)
     return f"workers hang, {list(map(status, pids))}; these, and their owner: {_stacks.read()}"
 
@@ -447,6 +459,7 @@ def status(pid):
 
 def main(cases):
     """Play one of the functions case_... that a script has."""
+    tell_where_it_hangs()
     method, case = sys.argv[1:]
     context = multiprocessing.get_context(method)
     if method == "forkserver":  # else each worker would import it
