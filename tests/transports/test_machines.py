@@ -217,7 +217,7 @@ def test_a_worker_is_killed(machines, tmp_path):  # noqa: F811
     ended(owner)
     assert time.monotonic() < begun + AT_ONCE_SECONDS
     rows = numbers(tmp_path, "one")
-    assert rows == list(range(len(rows))) and len(rows) > 5
+    assert rows and rows == list(range(len(rows)))  # perhaps only a few: it may be killed at once
     assert numbers(tmp_path, "two") == list(range(300))
 
 
